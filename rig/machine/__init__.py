@@ -1,0 +1,1 @@
+"""The machine protocol and its kinds."""

@@ -1,0 +1,252 @@
+"""The one way to run or spawn a host command: argv, deadline, log, sandbox, dies with us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from rig.errors import InfrastructureError
+
+# Reads "+PGID" and "-PGID" lines; when the rig's end of the pipe closes, for whatever reason
+# (SIGKILL included), it kills every process group still on the list.
+_GUARD = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+"""
+
+_TAIL_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What a host command may touch. Today there is one policy, "none"; the type is the seam."""
+
+    name: str = "none"
+
+    def wrap(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs argv under this policy."""
+        return list(argv)
+
+
+UNCONFINED = Sandbox()
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A host command that ended: output is stdout and stderr as they came (the last MiB)."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    output: str
+    duration_s: float
+
+    @property
+    def command(self) -> str:
+        """The command as a line to paste into a shell."""
+        return shlex.join(self.argv)
+
+
+class _Guard:
+    """The watcher process of this rig, started with the first command."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def tell(self, line: str) -> None:
+        with self._lock:
+            if self._process is None or self._owner != os.getpid():
+                self._owner = os.getpid()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _GUARD],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            pipe = self._process.stdin
+            assert pipe is not None
+            try:
+                pipe.write(f"{line}\n".encode())
+                pipe.flush()
+            except BrokenPipeError as error:
+                raise InfrastructureError("the rig's process guard was killed") from error
+
+
+_guard = _Guard()
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+    sandbox: Sandbox = UNCONFINED,
+) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own that dies with the rig; end it with `end`.
+
+    env replaces the whole environment when given. Raises InfrastructureError when the
+    program is not there.
+    """
+    words = sandbox.wrap([os.fspath(word) for word in argv])
+    try:
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise InfrastructureError(
+            f"cannot run {words[0]}: {error.strerror}: {error.filename}",
+            hint="`rig doctor` says what is missing and how to install it",
+        ) from error
+    try:
+        _guard.tell(f"+{process.pid}")
+    except BaseException:
+        _kill_group(process.pid)
+        process.wait()
+        raise
+    return process
+
+
+def end(process: subprocess.Popen[bytes], *, grace_s: float = 0.0) -> int:
+    """End a spawned command and all it started (SIGTERM, grace_s, SIGKILL); its return code."""
+    if process.poll() is None and grace_s > 0:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+    _kill_group(process.pid)
+    code = process.wait()
+    _guard.tell(f"-{process.pid}")
+    return code
+
+
+def _kill_group(pgid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, signal.SIGKILL)
+
+
+def _chunks(pipe: IO[bytes], deadline: float | None) -> Iterator[bytes]:
+    """What comes through pipe until it closes; TimeoutError at the deadline (monotonic)."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if (left is not None and left <= 0) or not selector.select(left):
+                raise TimeoutError
+            chunk = os.read(pipe.fileno(), 65536)
+            if not chunk:
+                return
+            yield chunk
+
+
+class _Sink:
+    """Keeps the tail of an output, copies it to a log and hands whole lines on."""
+
+    def __init__(self, log: IO[bytes] | None, on_line: Callable[[str], None] | None) -> None:
+        self.tail = bytearray()
+        self._log, self._on_line, self._partial = log, on_line, b""
+
+    def feed(self, chunk: bytes) -> None:
+        self.tail += chunk
+        del self.tail[:-_TAIL_BYTES]
+        if self._log:
+            self._log.write(chunk)
+            self._log.flush()
+        if self._on_line:
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            for line in lines:
+                self._on_line(line.decode(errors="replace"))
+
+    def finish(self) -> str:
+        if self._on_line and self._partial:
+            self._on_line(self._partial.decode(errors="replace"))
+        return self.tail.decode(errors="replace")
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout_s: float | None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
+    log: Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    check: bool = True,
+    sandbox: Sandbox = UNCONFINED,
+) -> Completed:
+    """Run a command to its end, stdout and stderr together.
+
+    timeout_s: seconds before it and all it started are killed; None only where a person waits.
+    log: a file the output is appended to as it comes. on_line: called with every line.
+    check: raise InfrastructureError on a non-zero exit. A time-out always raises it.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    started = time.monotonic()
+    deadline = None if timeout_s is None else started + timeout_s
+    with contextlib.ExitStack() as stack:
+        sink = _Sink(stack.enter_context(log.open("ab")) if log else None, on_line)
+        process = spawn(
+            words,
+            cwd=cwd,
+            env=env,
+            stdin=stdin or subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            sandbox=sandbox,
+        )
+        stack.callback(end, process)
+        assert process.stdout is not None
+        stack.callback(process.stdout.close)
+        try:
+            for chunk in _chunks(process.stdout, deadline):
+                sink.feed(chunk)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            process.wait(left)
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
+            raise InfrastructureError(
+                f"{words[0]} did not end within {timeout_s:.0f} s",
+                output=sink.finish()[-4000:],
+                reproduce=shlex.join(words),
+            ) from error
+    done = Completed(words, process.returncode, sink.finish(), time.monotonic() - started)
+    if check and done.returncode != 0:
+        raise InfrastructureError(
+            f"{words[0]} failed with exit code {done.returncode}",
+            output=done.output[-4000:],
+            reproduce=done.command,
+        )
+    return done
