@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,12 +55,17 @@ UNCONFINED = Sandbox()
 
 @dataclass(frozen=True)
 class Completed:
-    """A host command that ended: output is stdout and stderr as they came (the last MiB)."""
+    """A host command that ended.
+
+    output: the last MiB of stdout and stderr as they came; of stdout alone where they were
+    asked for separately, with stderr in `errors`.
+    """
 
     argv: tuple[str, ...]
     returncode: int
     output: str
     duration_s: float
+    errors: str = ""
 
     @property
     def command(self) -> str:
@@ -206,9 +212,10 @@ def run(
     log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
+    separate: bool = False,
     sandbox: Sandbox = UNCONFINED,
 ) -> Completed:
-    """Run a command to its end, stdout and stderr together.
+    """Run a command to its end, stdout and stderr together unless `separate`.
 
     timeout_s: seconds before it and all it started are killed; None only where a person waits.
     log: a file the output is appended to as it comes. on_line: called with every line.
@@ -219,13 +226,14 @@ def run(
     deadline = None if timeout_s is None else started + timeout_s
     with contextlib.ExitStack() as stack:
         sink = _Sink(stack.enter_context(log.open("ab")) if log else None, on_line)
+        errors = stack.enter_context(tempfile.TemporaryFile()) if separate else None
         process = spawn(
             words,
             cwd=cwd,
             env=env,
             stdin=stdin or subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=errors or subprocess.STDOUT,
             sandbox=sandbox,
         )
         stack.callback(end, process)
@@ -242,11 +250,22 @@ def run(
                 output=sink.finish()[-4000:],
                 reproduce=shlex.join(words),
             ) from error
-    done = Completed(words, process.returncode, sink.finish(), time.monotonic() - started)
+        done = Completed(
+            words,
+            process.returncode,
+            sink.finish(),
+            time.monotonic() - started,
+            _read_back(errors) if errors else "",
+        )
     if check and done.returncode != 0:
         raise InfrastructureError(
             f"{words[0]} failed with exit code {done.returncode}",
-            output=done.output[-4000:],
+            output=(done.errors + done.output)[-4000:],
             reproduce=done.command,
         )
     return done
+
+
+def _read_back(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(_TAIL_BYTES).decode(errors="replace")

@@ -1,0 +1,345 @@
+"""A pristine, verified kernel tree, from Debian's archive, a tarball, a directory or a git ref."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from rig import process
+from rig.config import KernelConfig
+from rig.errors import InfrastructureError, UsageError
+from rig.progress import QUIET, Progress
+from rig.store import Store, digest, file_sha256
+
+_BRANCH = "refs/heads/pristine"
+_IMPORT_TIMEOUT_S = 1800
+_RECIPE = "1"  # raise when the way a tree is imported changes
+# One name and one date: the same files give the same commit on every host.
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": "rig",
+    "GIT_AUTHOR_EMAIL": "rig@localhost",
+    "GIT_AUTHOR_DATE": "@0 +0000",
+    "GIT_COMMITTER_NAME": "rig",
+    "GIT_COMMITTER_EMAIL": "rig@localhost",
+    "GIT_COMMITTER_DATE": "@0 +0000",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kernel tree kept as one commit of a bare git repository that nothing writes to.
+
+    tree: git's hash over every file. version: the tree's own ("6.12.117").
+    origin: where it came from, with the sha256 of what was fetched. release: the package
+    version for Debian's source, else the same as version.
+    """
+
+    key: str
+    repository: Path
+    commit: str
+    tree: str
+    version: str
+    release: str
+    origin: str
+    sha256: str
+
+
+def git(
+    *words: str | Path,
+    repository: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: IO[bytes] | None = None,
+    timeout_s: float = 300,
+    check: bool = True,
+) -> process.Completed:
+    """Run git on exactly this repository: never on one found by walking up from a directory."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    clean |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+    clean |= {**_IDENTITY, **(env or {}), "GIT_DIR": str(repository)}
+    settings = ("core.autocrlf=false", "core.looseCompression=0", "gc.auto=0", "safe.directory=*")
+    options = [word for setting in settings for word in ("-c", setting)]
+    argv = ["git", *options, *words]
+    return process.run(
+        argv, timeout_s=timeout_s, cwd=cwd, env=clean, stdin=stdin, check=check, separate=True
+    )
+
+
+def fetch(kernel: KernelConfig, root: Path, store: Store, progress: Progress = QUIET) -> Source:
+    """The pristine tree `kernel.source` names; root is where relative paths start.
+
+    UsageError when it names nothing usable, InfrastructureError when it cannot be had or does
+    not have the sha256 it should.
+    """
+    wanted = kernel.source
+    if wanted == "deb" and not shutil.which("apt-get"):
+        wanted = _tarball_instead(kernel)
+    if wanted == "deb":
+        return _debian(kernel.package, store, progress)
+    if re.match(r"https?://", wanted):
+        return _url(wanted, kernel.sha256, store, progress)
+    path, hash_, ref = wanted.partition("#")
+    place = (root / Path(path).expanduser()).absolute()
+    if hash_:
+        return _git_ref(place, ref, store, progress)
+    if place.is_dir():
+        return _directory(place, store, progress)
+    if place.is_file():
+        return _tarball(place, kernel.sha256, str(place), store, progress)
+    raise UsageError(
+        f"[kernel.{kernel.name}] source {kernel.source!r}: no such file or directory: {place}",
+        hint="deb, a directory, a tarball (path or URL), or REPOSITORY#REF",
+    )
+
+
+def _tarball_instead(kernel: KernelConfig) -> str:
+    if not kernel.tarball:
+        raise UsageError(
+            f"[kernel.{kernel.name}] source is 'deb', but this host has no apt-get",
+            hint="give `tarball` and `sha256` in rig.toml, or --source PATH|URL",
+        )
+    return kernel.tarball
+
+
+# --- Debian's linux-source package -------------------------------------------------------------
+
+
+def _debian(package: str, store: Store, progress: Progress) -> Source:
+    version, sha256 = _candidate(package)
+    key = digest("deb", package, version, sha256, _RECIPE)[:32]
+
+    def make(directory: Path) -> None:
+        progress.stage(f"fetching {package} {version}")
+        # apt-get download needs no root: it verifies the archive's signature and the sha256.
+        process.run(["apt-get", "download", f"{package}={version}"], timeout_s=1800, cwd=directory)
+        deb = next(directory.glob("*.deb"))
+        _verify(deb, sha256, package)
+        progress.stage(f"unpacking {package} {version}")
+        process.run(["dpkg-deb", "-x", deb, directory / "deb"], timeout_s=600)
+        deb.unlink()
+        _import_tarball(next((directory / "deb").glob("usr/src/*.tar.*")), directory)
+        shutil.rmtree(directory / "deb")
+        _record(directory, f"{package} {version} (Debian)", sha256, version)
+
+    return _load(key, store.publish("source", key, make))
+
+
+def _candidate(package: str) -> tuple[str, str]:
+    """Version and sha256 of the newest package the archive offers."""
+    argv = ["apt-cache", "show", "--no-all-versions", package]
+    shown = process.run(argv, timeout_s=60, check=False)
+    fields = dict(re.findall(r"^(Version|SHA256): (\S+)$", shown.output, re.MULTILINE))
+    if shown.returncode or len(fields) != 2:
+        raise InfrastructureError(
+            f"the Debian archive this host uses offers no package {package}",
+            hint="run `sudo apt-get update`; if it stays away, give --source a tarball or a tree",
+            output=shown.output[-1000:],
+            reproduce=shown.command,
+        )
+    return fields["Version"], fields["SHA256"]
+
+
+# --- tarballs, directories, git refs -----------------------------------------------------------
+
+
+def _url(url: str, sha256: str, store: Store, progress: Progress) -> Source:
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise UsageError(
+            f"source {url} needs its sha256",
+            hint="set sha256 = '<64 hex digits>' beside source in rig.toml, or --sha256",
+        )
+    key = digest("tarball", sha256, _RECIPE)[:32]
+
+    def make(directory: Path) -> None:
+        progress.stage(f"fetching {url}")
+        archive = directory / Path(url).name
+        _download(url, archive, progress)
+        _verify(archive, sha256, url)
+        progress.stage(f"unpacking {archive.name}")
+        _import_tarball(archive, directory)
+        archive.unlink()
+        _record(directory, url, sha256, "")
+
+    return _load(key, store.publish("source", key, make))
+
+
+def _download(url: str, target: Path, progress: Progress) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:
+            while chunk := answer.read(1 << 20):
+                file.write(chunk)
+                progress.step(f"{file.tell() >> 20} MiB")
+    except (urllib.error.URLError, OSError) as error:
+        raise InfrastructureError(
+            f"{url} could not be fetched: {error}", hint="check the address and the network"
+        ) from error
+
+
+def _tarball(path: Path, sha256: str, origin: str, store: Store, progress: Progress) -> Source:
+    got = file_sha256(path)
+    if sha256 and sha256 != got:
+        raise _mismatch(path, sha256, got)
+    key = digest("tarball", got, _RECIPE)[:32]
+
+    def make(directory: Path) -> None:
+        progress.stage(f"unpacking {path.name}")
+        _import_tarball(path, directory)
+        _record(directory, origin, got, "")
+
+    return _load(key, store.publish("source", key, make))
+
+
+def _directory(path: Path, store: Store, progress: Progress) -> Source:
+    """A snapshot of a tree as it stands now, uncommitted changes included; path is only read."""
+    _must_be_kernel(path, (path / "Kconfig").is_file() and (path / "Makefile").is_file())
+    scratch = store.scratch("snapshot", digest(str(path.resolve()))[:32])
+    with store.lock("snapshot", scratch.name):
+        progress.stage(f"reading {path}")
+        repository = scratch / "linux.git"
+        if not (repository / "HEAD").exists():
+            git("init", "-q", "--bare", repository, repository=repository)
+        # The index stays between runs, so that an unchanged tree is one stat per file.
+        _add_files(repository, path)
+        commit = _commit_index(repository)
+        key = digest("directory", commit, _RECIPE)[:32]
+        make = _pull(repository, commit, str(path), progress)
+        return _load(key, store.publish("source", key, make))
+
+
+def _git_ref(path: Path, ref: str, store: Store, progress: Progress) -> Source:
+    found = process.run(
+        ["git", "-C", path, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}"],
+        timeout_s=30,
+        check=False,
+    )
+    if found.returncode:
+        raise UsageError(f"{path} has no git commit {ref!r}", hint=found.output.strip()[:300])
+    commit = found.output.strip()
+    key = digest("git", commit, _RECIPE)[:32]
+    directory = process.run(["git", "-C", path, "rev-parse", "--absolute-git-dir"], timeout_s=30)
+    repository = Path(directory.output.strip())
+    listed = git("ls-tree", "--name-only", commit, repository=repository).output.split()
+    _must_be_kernel(path, {"Kconfig", "Makefile"} <= set(listed))
+    make = _pull(repository, commit, f"{path} at {ref} ({commit[:12]})", progress)
+    return _load(key, store.publish("source", key, make))
+
+
+def _pull(origin: Path, commit: str, described: str, progress: Progress) -> Callable[[Path], None]:
+    """Makes a source entry out of one commit's tree in another repository."""
+
+    def make(directory: Path) -> None:
+        progress.stage(f"copying {described}")
+        repository = directory / "linux.git"
+        git("init", "-q", "--bare", repository, repository=repository)
+        env = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(_objects(origin))}
+        tree = git("rev-parse", f"{commit}^{{tree}}", repository=repository, env=env)
+        own = git(
+            "commit-tree", "-m", "pristine", tree.output.strip(), repository=repository, env=env
+        )
+        git("update-ref", _BRANCH, own.output.strip(), repository=repository, env=env)
+        # Without -l the borrowed objects are packed too: the copy stands by itself.
+        git("repack", "-q", "-a", "-d", repository=repository, env=env, timeout_s=_IMPORT_TIMEOUT_S)
+        _record(directory, described, "", "")
+
+    return make
+
+
+def _objects(repository: Path) -> Path:
+    shared = git("rev-parse", "--git-common-dir", repository=repository).output.strip()
+    return (repository / shared).resolve() / "objects"
+
+
+def _must_be_kernel(path: Path, is_kernel: bool) -> None:
+    if not is_kernel:
+        raise UsageError(
+            f"{path} is not a Linux source tree: it has no top-level Kconfig and Makefile"
+        )
+
+
+# --- importing ---------------------------------------------------------------------------------
+
+
+def _import_tarball(archive: Path, directory: Path) -> None:
+    unpacked = directory / "unpacked"
+    unpacked.mkdir()
+    process.run(
+        ["tar", "-xf", archive, "-C", unpacked, "--no-same-owner", "--no-same-permissions"],
+        timeout_s=_IMPORT_TIMEOUT_S,
+    )
+    inside = list(unpacked.iterdir())
+    tree = inside[0] if len(inside) == 1 and inside[0].is_dir() else unpacked
+    _must_be_kernel(archive, (tree / "Kconfig").is_file())
+    repository = directory / "linux.git"
+    git("init", "-q", "--bare", repository, repository=repository)
+    git(
+        "add", "-A", "-f", ".",
+        repository=repository, env=_work_tree(tree), cwd=tree, timeout_s=_IMPORT_TIMEOUT_S,
+    )  # fmt: skip
+    git("update-ref", _BRANCH, _commit_index(repository), repository=repository)
+    (repository / "index").unlink()
+    shutil.rmtree(unpacked)
+
+
+def _add_files(repository: Path, tree: Path) -> None:
+    """Put every file of a working tree into the index, but for what its .gitignore names."""
+    env = _work_tree(tree)
+    git("add", "-A", ".", repository=repository, env=env, cwd=tree, timeout_s=_IMPORT_TIMEOUT_S)
+    listed = process.run(
+        ["git", "-C", tree, "ls-files", "-i", "-c", "--exclude-standard"],
+        timeout_s=60,
+        check=False,
+    )
+    tracked = [name for name in listed.output.splitlines() if (tree / name).is_file()]
+    if listed.returncode == 0 and tracked:
+        git("add", "-f", "--", *tracked, repository=repository, env=env, cwd=tree)
+
+
+def _work_tree(tree: Path) -> dict[str, str]:
+    return {"GIT_WORK_TREE": str(tree)}
+
+
+def _commit_index(repository: Path) -> str:
+    tree = git("write-tree", repository=repository, timeout_s=120).output.strip()
+    return git("commit-tree", "-m", "pristine", tree, repository=repository).output.strip()
+
+
+def _record(directory: Path, origin: str, sha256: str, release: str) -> None:
+    (directory / "origin").write_text(f"{origin}\n{sha256}\n{release}\n", encoding="utf-8")
+
+
+def _load(key: str, directory: Path) -> Source:
+    repository = directory / "linux.git"
+    shown = git("rev-parse", _BRANCH, f"{_BRANCH}^{{tree}}", repository=repository)
+    commit, tree = shown.output.split()
+    makefile = git("show", f"{commit}:Makefile", repository=repository).output
+    version = _version(makefile)
+    origin, sha256, release = (directory / "origin").read_text(encoding="utf-8").splitlines()
+    return Source(key, repository, commit, tree, version, release or version, origin, sha256)
+
+
+def _version(makefile: str) -> str:
+    found: dict[str, str] = dict(
+        re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", makefile, re.MULTILINE)
+    )
+    numbers = ".".join(found.get(part, "0") for part in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
+    return numbers + found.get("EXTRAVERSION", "")
+
+
+def _verify(path: Path, sha256: str, what: str) -> None:
+    got = file_sha256(path)
+    if got != sha256:
+        raise _mismatch(what, sha256, got)
+
+
+def _mismatch(what: str | Path, wanted: str, got: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"{what} has sha256 {got}, not {wanted}",
+        hint="the file was damaged on its way, or the sha256 in rig.toml is of another file",
+    )

@@ -1,0 +1,134 @@
+"""The content-addressed cache everything expensive is kept in."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from rig.errors import InfrastructureError
+
+_MANIFEST = ".manifest.json"
+
+
+def digest(*parts: bytes | str | Path) -> str:
+    """sha256 (hex) over the parts in order; a Path stands for the bytes of that file."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(_hash_part(part))
+    return total.hexdigest()
+
+
+def _hash_part(part: bytes | str | Path) -> bytes:
+    if isinstance(part, Path):
+        return bytes.fromhex(file_sha256(part))
+    data = part.encode() if isinstance(part, str) else part
+    return hashlib.sha256(data).digest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """Directories <root>/<kind>/<key>, each complete or absent.
+
+    An entry is made in a temporary directory and renamed into place, so a reader never sees
+    half of one; one lock a (kind, key) keeps two rigs from making the same thing twice.
+    """
+
+    root: Path
+
+    def entry(self, kind: str, key: str) -> Path | None:
+        """The published entry, or None. One whose files lack or changed size is set aside."""
+        place = self.root / kind / key
+        try:
+            manifest = json.loads((place / _MANIFEST).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            manifest = {}
+        return place if manifest and _whole(place, manifest["files"]) else None
+
+    def publish(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+        """The entry, made by make(directory) when it is not there yet.
+
+        When make raises, nothing is left behind. Blocks while another rig makes the same entry.
+        """
+        with self.lock(kind, key):
+            found = self.entry(kind, key)
+            if found:
+                return found
+            place = self.root / kind / key
+            _remove(place)
+            work = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
+            try:
+                make(work)
+                (work / _MANIFEST).write_text(json.dumps({"files": _sizes(work)}, indent=1))
+                work.chmod(0o755)
+                work.rename(place)
+            finally:
+                _remove(work)
+            return place
+
+    def scratch(self, kind: str, key: str) -> Path:
+        """A directory for work that lasts (worktrees, build trees); hold its lock to use it."""
+        place = self.root / kind / key
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+    @contextlib.contextmanager
+    def lock(self, kind: str, key: str) -> Iterator[None]:
+        """Held by one rig at a time; the kernel drops it when its holder dies."""
+        path = self.root / "locks" / f"{kind}-{key}.lock"
+        self._make_parents(path, self.root / kind / key)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _make_parents(self, *paths: Path) -> None:
+        try:
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InfrastructureError(
+                f"the store {self.root} cannot be written: {error.strerror}",
+                hint="set RIG_STORE to a directory of yours with some 12 GB free",
+            ) from error
+
+
+def open_store() -> Store:
+    """The user's store: $RIG_STORE, else `rig` under the XDG cache directory."""
+    named = os.environ.get("RIG_STORE")
+    root = Path(named).absolute() if named else platformdirs.user_cache_path("rig")
+    return Store(root)
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    return {
+        path.name: path.lstat().st_size for path in sorted(directory.iterdir()) if path.is_file()
+    }
+
+
+def _whole(place: Path, files: dict[str, int]) -> bool:
+    try:
+        return all((place / name).lstat().st_size == size for name, size in files.items())
+    except OSError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
