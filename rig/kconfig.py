@@ -322,7 +322,7 @@ def explain(symbol: str, value: str, symbols: Mapping[str, Symbol], got: Mapping
     if known.choice:
         return f"another member of its choice was set ({known.where})"
     if not known.prompt:
-        selectors = ", ".join(known.selected_by[:4])
-        by = f"is set only by select, from {selectors}" if selectors else "is set by its default"
+        names = ", ".join(known.selected_by[:4])
+        by = f"is set only by select, from {names}" if names else "is set by its default"
         return f"it has no prompt and {by} ({known.where})"
     return f"its type is {known.type or 'unknown'}, or a range or a later line forbids it"
