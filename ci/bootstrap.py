@@ -13,7 +13,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  the system's python3 may be older
     import os
 
     # An older python3 cannot even import the rest; any newer one on the PATH can.
-    for _name in ("python3.13", "python3.12", "python3.11", "/usr/bin/python3"):
+    for _name in ("/usr/bin/python3", "python3.11", "python3.12", "python3.13"):
         _test = "import sys; sys.exit(sys.version_info < (3, 11))"
         try:
             if os.spawnlp(os.P_WAIT, _name, _name, "-c", _test) == 0:
@@ -26,6 +26,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ from rig.process import run  # noqa: E402
 
 APT_TIMEOUT_S = 1500.0
 PIP_TIMEOUT_S = 900.0
-APT_ENV = {"DEBIAN_FRONTEND": "noninteractive", "DEBIAN_PRIORITY": "critical"}
+APT_ENV = ("DEBIAN_FRONTEND=noninteractive", "DEBIAN_PRIORITY=critical")
 
 
 def say(text: str) -> None:
@@ -97,23 +98,27 @@ def sudo_works() -> bool:
         return False
 
 
-def apt_commands(report: doctor.Report) -> list[list[str]]:
-    """What is run to install the packages that the report asks for."""
-    words = ["apt-get", "-o", "DPkg::Lock::Timeout=600"]
+def install_commands(report: doctor.Report) -> list[list[str]]:
+    """What is run to give a Debian host all that the report asks for."""
     lead = [] if report.root else ["sudo", "-n"]
-    lead += ["env", *(f"{key}={value}" for key, value in APT_ENV.items()), *words]
-    commands = [[*lead, "update"]]
-    if names := report.packages("debian"):
-        commands.append([*lead, "install", "-y", "--no-install-recommends", *names])
-    return commands
+    apt = [*lead, "env", *APT_ENV, "apt-get", "-o", "DPkg::Lock::Timeout=600"]
+    commands = []
+    names = report.packages("debian")
+    remedies = [check.remedy for check in report.missing if check.remedy]
+    if names or doctor.APT_UPDATE in remedies:
+        commands.append([*apt, "update"])
+    if names:
+        commands.append([*apt, "install", "-y", "--no-install-recommends", *names])
+    other = [remedy for remedy in remedies if remedy != doctor.APT_UPDATE]
+    return commands + [[*lead, *shlex.split(remedy)] for remedy in other]
 
 
 def install(report: doctor.Report) -> bool:
-    """Run apt-get for what is missing; False when it failed or something is missing still."""
+    """Run what install_commands says; False when one failed or something is missing still."""
     lock = Path("/var/lib/apt")
     with locked(lock if lock.is_dir() else ROOT):
-        for command in apt_commands(report):
-            say(" ".join(command))
+        for command in install_commands(report):
+            say(shlex.join(command))
             try:
                 run(command, timeout_s=APT_TIMEOUT_S, on_line=shout)
             except InfrastructureError as error:

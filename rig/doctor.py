@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
+import pwd
 import re
 import shlex
 import shutil
@@ -29,13 +30,12 @@ NEEDED_MEMORY_GIB = 4
 NEEDED_SUBIDS = 65536
 NEEDED_PYTHON = (3, 11)
 
+APT_UPDATE = "apt-get update"
+
 _TABLE = Path(__file__).with_name("packages.toml")
 _APT_LISTS = Path("/var/lib/apt/lists")
 _INSTALL = {
-    "debian": (
-        "apt-get -o DPkg::Lock::Timeout=600 update"
-        " && {sudo}apt-get -o DPkg::Lock::Timeout=600 install -y --no-install-recommends"
-    ),
+    "debian": "apt-get update && {sudo}apt-get install -y --no-install-recommends",
     "fedora": "dnf install -y",
     "arch": "pacman -S --needed --noconfirm",
 }
@@ -57,7 +57,7 @@ class Check:
 
     found: a version, a path or a figure; "" when there is nothing. wanted: what would do.
     packages: family -> the packages that bring it. note: one sentence for a person.
-    remedy: the command that mends it where no package does, or "".
+    remedy: the command that mends it where no package does, or ""; needs_root: of that command.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Check:
     packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""
     remedy: str = ""
+    needs_root: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,9 @@ class Report:
         parts = []
         if names := self.packages(family):
             parts.append(f"{sudo}{_INSTALL[family].format(sudo=sudo)} {shlex.join(names)}")
-        remedies = dict.fromkeys(check.remedy for check in self.missing if check.remedy)
-        if names and family == "debian":
-            remedies.pop("apt-get update", None)
-        parts += [f"{sudo}{remedy}" if "make " not in remedy else remedy for remedy in remedies]
+        for check in self.missing:
+            if check.remedy and not (names and check.remedy == APT_UPDATE):
+                parts.append(f"{sudo if check.needs_root else ''}{check.remedy}")
         return " && ".join(parts)
 
     def to_json(self) -> str:
@@ -195,12 +195,13 @@ def version_in(text: str) -> str:
 
 
 def host_checks(*, versions: bool = True) -> tuple[Check, ...]:
-    """Every entry of packages.toml and the apt lists; without versions, in milliseconds."""
-    family, user = host_family(), "root" if is_root() else "user"
-    wanted = [need for need in needs() if need.only in ("", family, user)]
+    """Packages.toml's entries, apt lists, subordinate ids; without versions in milliseconds."""
+    family = host_family()
+    wanted = [need for need in needs() if need.only in ("", family)]
     checks = [_check_need(need, versions) for need in wanted]
     if family == "debian":
         checks.append(_check_apt_lists(_APT_LISTS))
+    checks.append(_check_subids(Path("/etc")))
     return tuple(checks)
 
 
@@ -213,7 +214,6 @@ def examine(config_root: Path) -> Report:
     """Look at everything a run needs on this host; config_root is the checkout's directory."""
     checks: list[Check] = [_check_python(), *host_checks(), *_check_modules(config_root)]
     checks += [_check_disk(store_root()), _check_memory(Path("/proc/meminfo"))]
-    checks += [_check_subids(name) for name in ("/etc/subuid", "/etc/subgid")]
     checks += [_check_namespaces(), _check_accelerator()]
     return Report(tuple(checks), host_family(), is_root())
 
@@ -307,7 +307,7 @@ def _check_apt_lists(lists: Path) -> Check:
         found=str(lists) if found else "",
         wanted="package lists",
         note="" if found else "apt-get has no package lists: Debian's kernel source is not found",
-        remedy="" if found else "apt-get update",
+        remedy="" if found else APT_UPDATE,
     )
 
 
@@ -334,6 +334,7 @@ def _check_modules(config_root: Path) -> list[Check]:
         wanted=", ".join(absent or _MODULES),
         note="`make setup` installs them into .venv" if absent else "",
         remedy=f"make -C {shlex.quote(str(config_root))} setup" if absent else "",
+        needs_root=False,
     )
     return [check]
 
@@ -367,28 +368,46 @@ def _check_memory(meminfo: Path) -> Check:
 
 def subids(text: str, names: Iterable[str]) -> int:
     """How many subordinate ids a subuid or subgid text gives to any of these names."""
-    rows = [line.split(":") for line in text.splitlines()]
     wanted = set(names)
-    return sum(int(row[2]) for row in rows if len(row) == 3 and row[0] in wanted)
+    return sum(count for owner, _, count in _ranges(text) if owner in wanted)
 
 
-def _check_subids(name: str) -> Check:
+def free_subids(texts: Iterable[str]) -> str:
+    """A range of subordinate ids that nobody has in any of these texts, as usermod takes it."""
+    ends = [start + count for text in texts for _, start, count in _ranges(text)]
+    first = max([100000, *ends])
+    return f"{first}-{first + NEEDED_SUBIDS - 1}"
+
+
+def _ranges(text: str) -> list[tuple[str, int, int]]:
+    rows = re.findall(r"^([^:#\n]+):(\d+):(\d+)\s*$", text, re.MULTILINE)
+    return [(owner, int(start), int(count)) for owner, start, count in rows]
+
+
+def _check_subids(etc: Path) -> Check:
+    make = functools.partial(Check, "subordinate ids", wanted=str(NEEDED_SUBIDS))
     if is_root():
-        return Check(name, ok=True, found="root needs none")
-    import pwd
+        return make(ok=True, found="root needs none")
+    user = _user_name()
+    paths = [etc / "subuid", etc / "subgid"]
+    texts = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in paths]
+    count = min(subids(text, (user, str(os.getuid()))) for text in texts)
+    if count >= NEEDED_SUBIDS:
+        return make(ok=True, found=str(count))
+    span = free_subids(texts)
+    return make(
+        ok=False,
+        found=str(count),
+        note="mmdebstrap builds the image in a user namespace with these ids",
+        remedy=f"usermod --add-subuids {span} --add-subgids {span} {shlex.quote(user)}",
+    )
 
-    uid, path = os.getuid(), Path(name)
+
+def _user_name() -> str:
     try:
-        user = pwd.getpwuid(uid).pw_name
+        return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        user = str(uid)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    count = subids(text, (user, str(uid)))
-    flag = "uids" if name.endswith("uid") else "gids"
-    remedy = f"usermod --add-sub{flag} 100000-165535 {shlex.quote(user)}"
-    ok = count >= NEEDED_SUBIDS
-    note = "" if ok else "mmdebstrap builds the image in a user namespace with these ids"
-    return Check(name, ok, str(count), str(NEEDED_SUBIDS), note=note, remedy="" if ok else remedy)
+        return str(os.getuid())
 
 
 def _check_namespaces() -> Check:
