@@ -1,0 +1,83 @@
+"""The store: an entry is whole or absent, and made once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from rig.errors import InfrastructureError
+from rig.store import Store, digest
+
+
+def test_an_entry_is_made_once(tmp_path: Path) -> None:
+    store, calls = Store(tmp_path), []
+
+    def make(directory: Path) -> None:
+        calls.append(directory)
+        (directory / "file").write_text("x")
+
+    assert store.entry("kind", "key") is None
+    first = store.publish("kind", "key", make)
+    assert store.publish("kind", "key", make) == first == store.entry("kind", "key")
+    assert len(calls) == 1
+    assert (first / "file").read_text() == "x"
+
+
+def test_a_failed_make_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def make(directory: Path) -> None:
+        (directory / "half").write_text("x")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.publish("kind", "key", make)
+    assert list((tmp_path / "kind").iterdir()) == []
+
+
+def test_a_truncated_entry_is_made_again(tmp_path: Path) -> None:
+    store, texts = Store(tmp_path), iter(["first", "second"])
+
+    def make(directory: Path) -> None:
+        (directory / "file").write_text(next(texts))
+
+    place = store.publish("kind", "key", make)
+    (place / "file").write_text("fi")
+    assert store.entry("kind", "key") is None
+    assert (store.publish("kind", "key", make) / "file").read_text() == "second"
+
+
+def _count(root: Path, log: Path) -> None:
+    def make(directory: Path) -> None:
+        with log.open("a") as file:
+            file.write("made\n")
+        (directory / "file").write_text("x")
+
+    Store(root).publish("kind", "key", make)
+
+
+def test_two_rigs_at_once_make_it_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    rigs = [context.Process(target=_count, args=(tmp_path / "store", log)) for _ in range(4)]
+    for rig in rigs:
+        rig.start()
+    for rig in rigs:
+        rig.join(60)
+        assert rig.exitcode == 0
+    assert log.read_text() == "made\n"
+
+
+def test_a_store_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InfrastructureError, match="cannot be written"):
+        Store(tmp_path / "file").publish("kind", "key", lambda _: None)
+
+
+def test_digest_tells_its_parts_apart(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("ab")
+    assert digest("a", "b") != digest("ab")
+    assert digest(path) == digest("ab") == digest(b"ab")
