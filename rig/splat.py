@@ -1,0 +1,1155 @@
+"""Finds the reports a kernel prints about itself in its console, incrementally, in linear time.
+
+Every rule names the kernel source that prints its heading (paths of Linux 6.12; "< 5.x" marks a
+wording that later kernels no longer have).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rig.results import Splat
+
+_LINE_MAX = 4096  # bytes of a line that are looked at
+_PARTIAL_MAX = 1 << 16  # bytes kept of a line that has not ended
+_REPORT_LINES = 600  # lines kept of one report
+_REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
+_OPEN_MAX = 16  # reports open at once, one a printing context
+_STRANGERS = 3  # lines in a row that belong to no report, and the report is over
+_TEXTS_MAX = 20  # reports of one title that keep their text
+_TITLES_MAX = 1000
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One heading.
+
+    trigger: a literal every such heading contains (the fast search looks for these).
+    pattern: matched at the start of the message, behind printk's prefixes.
+    title: a template; {f} becomes " in FUNCTION", {access} " read" or " write", {name} a group
+        of the pattern.
+    ends: how the report says that it is over: "trace" (---[ end trace), "rule" (a line of "="),
+        "oops" (the end of the trace, then registers or the panic that follows), "panic", "" (it
+        does not say).
+    source: the file that prints it.
+    frame: a function belongs to the title. all_cpus: other CPUs' backtraces are part of it.
+    to_bug: the report goes on to a BUG(). at: the function is the one that takes the lock.
+    """
+
+    type: str
+    trigger: str
+    pattern: re.Pattern[str]
+    title: str
+    source: str
+    ends: str = ""
+    frame: bool = True
+    all_cpus: bool = False
+    to_bug: bool = False
+    at: bool = False
+
+
+def _rule(
+    type: str,
+    trigger: str,
+    pattern: str,
+    title: str,
+    source: str,
+    ends: str = "",
+    *,
+    frame: bool = True,
+    all_cpus: bool = False,
+    to_bug: bool = False,
+    at: bool = False,
+) -> Rule:
+    compiled = re.compile(pattern)
+    return Rule(type, trigger, compiled, title, source, ends, frame, all_cpus, to_bug, at)
+
+
+# A symbol with its offset (lib/vsprintf.c %pS, %pB) or, in a decoded trace, its source line.
+_SYMBOL = r"(?P<func>[A-Za-z_$][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+| \(\S+:\d+\))"
+_IN = rf"(?: in {_SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
+_DIE = r"[^\[]*: [0-9a-f]{4}(?:[0-9a-f]{12})? \[#\d+\]"
+# lockdep's boxes: "WARNING: x", "INFO: x" and "[ INFO: x ]" (< 4.15).
+_LOCKDEP = r"(?:\[ )?(?:WARNING|INFO|BUG): "
+_LOCKDEP_C = "kernel/locking/lockdep.c"
+_FAULT_C = "arch/x86/mm/fault.c"
+_ARM64_FAULT = "arch/arm64/mm/fault.c, arch/riscv/mm/fault.c"
+_KASAN_C = "mm/kasan/report.c"
+_STALL_H = "kernel/rcu/tree_stall.h"
+
+# Most special first: the first rule that matches wins.
+RULES: tuple[Rule, ...] = (
+    # -- memory sanitizers ---------------------------------------------------------------------
+    _rule(
+        "kasan-uaf",
+        "BUG: ",
+        rf"BUG: KASAN: (?P<what>\S*use-after-(?:free|scope))\S*{_IN}",
+        "KASAN: {what}{access}{f}",
+        _KASAN_C,
+        "rule",
+    ),
+    _rule(
+        "kasan-oob",
+        "BUG: ",
+        rf"BUG: KASAN: (?P<what>\S*out-of-bounds)\S*{_IN}",
+        "KASAN: {what}{access}{f}",
+        _KASAN_C,
+        "rule",
+    ),
+    _rule(
+        "kasan-invalid-free",
+        "BUG: ",
+        rf"BUG: KASAN: (?P<what>double-free|invalid-free|double-free or invalid-free){_IN}",
+        "KASAN: {what}{f}",
+        _KASAN_C,
+        "rule",
+    ),
+    _rule(
+        "kasan",
+        "BUG: ",
+        rf"BUG: KASAN: (?P<what>\S+){_IN}",
+        "KASAN: {what}{access}{f}",
+        _KASAN_C,
+        "rule",
+    ),
+    _rule(
+        "kmsan",
+        "BUG: ",
+        rf"BUG: KMSAN: (?P<what>\S+){_IN}",
+        "KMSAN: {what}{f}",
+        "mm/kmsan/report.c",
+        "rule",
+    ),
+    _rule(
+        "kcsan",
+        "BUG: ",
+        r"BUG: KCSAN: (?P<what>[\w-]+) in (?P<func>[\w.$]+)(?:\+0x\S+)?(?: / (?P<other>[\w.$]+))?",
+        "KCSAN: {what}{f}{other}",
+        "kernel/kcsan/report.c",
+        "rule",
+    ),
+    _rule(
+        "kfence",
+        "BUG: ",
+        rf"BUG: KFENCE: (?P<what>[\w-]+(?: (?:read|write|free|corruption))?){_IN}",
+        "KFENCE: {what}{f}",
+        "mm/kfence/report.c",
+        "rule",
+    ),
+    _rule(
+        "ubsan",
+        "UBSAN: ",
+        rf"UBSAN: (?P<what>[\w/ -]+?) (?:in \S+:\d+(?::\d+)?|at {_SYMBOL})",
+        "UBSAN: {what}{f}",
+        "lib/ubsan.c, arch/x86/kernel/traps.c",
+        "trace",
+    ),
+    # -- locking and context -------------------------------------------------------------------
+    _rule(
+        "lockdep",
+        "possible ",
+        _LOCKDEP + "possible (?:circular locking dependency|recursive locking|irq lock inversion "
+        "dependency) detected",
+        "possible deadlock{f}",
+        f"{_LOCKDEP_C} print_circular_bug, print_deadlock_bug, print_irq_inversion_bug",
+        at=True,
+    ),
+    _rule(
+        "lockdep",
+        "lock order detected",
+        _LOCKDEP + r"\S+-safe -> \S+-unsafe lock order detected",
+        "possible deadlock{f}",
+        f"{_LOCKDEP_C} print_bad_irq_dependency",
+        at=True,
+    ),
+    _rule(
+        "lockdep",
+        "inconsistent lock state",
+        _LOCKDEP + "inconsistent lock state",
+        "inconsistent lock state{f}",
+        f"{_LOCKDEP_C} print_usage_bug",
+        at=True,
+    ),
+    _rule(
+        "rcu-usage",
+        "suspicious RCU usage",
+        _LOCKDEP + "suspicious RCU usage",
+        "suspicious RCU usage{f}",
+        f"{_LOCKDEP_C} lockdep_rcu_suspicious",
+    ),
+    _rule(
+        "lockdep",
+        "Invalid wait context",
+        _LOCKDEP + "Invalid wait context",
+        "invalid wait context{f}",
+        f"{_LOCKDEP_C} print_lock_invalid_wait_context",
+        at=True,
+    ),
+    _rule(
+        "lockdep",
+        "bad unlock balance",
+        _LOCKDEP + "bad unlock balance detected!",
+        "bad unlock balance{f}",
+        f"{_LOCKDEP_C} print_unlock_imbalance_bug",
+        at=True,
+    ),
+    _rule(
+        "lockdep",
+        "bad contention",
+        _LOCKDEP + "bad contention detected!",
+        "bad lock contention{f}",
+        f"{_LOCKDEP_C} print_lock_contention_bug",
+        at=True,
+    ),
+    _rule(
+        "lockdep",
+        "held lock freed",
+        _LOCKDEP + "held lock freed!",
+        "held lock freed{f}",
+        f"{_LOCKDEP_C} print_freed_lock_bug",
+    ),
+    _rule(
+        "lockdep",
+        "Nested lock was not taken",
+        _LOCKDEP + "Nested lock was not taken",
+        "nested lock was not taken{f}",
+        f"{_LOCKDEP_C} print_lock_nested_lock_not_held",
+        at=True,
+    ),
+    _rule(
+        "lockdep",
+        "lock held when returning",
+        _LOCKDEP + "lock held when returning to user space!",
+        "lock held when returning to user space{f}",
+        f"{_LOCKDEP_C} lockdep_sys_exit",
+    ),
+    _rule(
+        "lockdep",
+        "still has locks held",
+        _LOCKDEP + r".{1,20}/\d+ still has locks held!",
+        "task still has locks held{f}",
+        f"{_LOCKDEP_C} print_held_locks_bug",
+    ),
+    _rule(
+        "lockdep",
+        "chain_key collision",
+        _LOCKDEP + "chain_key collision",
+        "lockdep chain_key collision{f}",
+        f"{_LOCKDEP_C} print_collision",
+    ),
+    _rule(
+        "lockdep",
+        "INFO: ",
+        "INFO: trying to register non-static key",
+        "trying to register non-static key{f}",
+        f"{_LOCKDEP_C} assign_lock_key",
+    ),
+    _rule(
+        "lockdep",
+        "BUG: ",
+        r"BUG: (?P<what>MAX_[A-Z_]+ too low|looking up invalid subclass|key \S+ has not been)",
+        "lockdep: {what}",
+        f"{_LOCKDEP_C} print_lockdep_off",
+        frame=False,
+    ),
+    _rule(
+        "lockdep",
+        "BUG: ",
+        r"BUG: (?P<what>(?:raw_)?(?:spinlock|rwlock|rwsem) [\w ,-]+?) on CPU",
+        "BUG: {what}{f}",
+        "kernel/locking/spinlock_debug.c",
+    ),
+    _rule(
+        "atomic-sleep",
+        "BUG: ",
+        "BUG: sleeping function called from invalid context at",
+        "BUG: sleeping function called from invalid context{f}",
+        "kernel/sched/core.c __might_resched",
+    ),
+    _rule(
+        "atomic-sleep",
+        "BUG: ",
+        "BUG: scheduling (?P<what>while atomic|in a non-blocking section)",
+        "BUG: scheduling {what}{f}",
+        "kernel/sched/core.c __schedule_bug",
+    ),
+    _rule(
+        "other",
+        "BUG: ",
+        r"BUG: using (?P<what>\w+)\(\) in preemptible",
+        "BUG: using {what}() in preemptible code{f}",
+        "lib/smp_processor_id.c",
+    ),
+    _rule(
+        "other",
+        "BUG: ",
+        r"BUG: workqueue leaked (?:lock or atomic|atomic, lock or RCU)",
+        "BUG: workqueue leaked atomic, lock or RCU{f}",
+        "kernel/workqueue.c process_one_work",
+    ),
+    # -- stalls and hangs ----------------------------------------------------------------------
+    _rule(
+        "rcu-stall",
+        "stall",
+        r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?stalls?\b",
+        "INFO: rcu detected stall{f}",
+        f"{_STALL_H}, kernel/rcu/tree_exp.h, kernel/rcu/tasks.h",
+        all_cpus=True,
+    ),
+    _rule(
+        "soft-lockup",
+        "BUG: ",
+        r"(?:NMI )?(?:watchdog: )?BUG: soft lockup - CPU",
+        "BUG: soft lockup{f}",
+        "kernel/watchdog.c watchdog_timer_fn",
+        all_cpus=True,
+    ),
+    _rule(
+        "hard-lockup",
+        "hard LOCKUP",
+        r"(?:NMI )?(?:watchdog: )?Watchdog detected hard LOCKUP on cpu",
+        "hard lockup{f}",
+        "kernel/watchdog.c watchdog_hardlockup_check",
+        all_cpus=True,
+    ),
+    _rule(
+        "hung-task",
+        "INFO: ",
+        r"INFO: task .{1,40}:\d+ (?:<writer> )?blocked (?:in I/O wait )?for more than \d+ seconds",
+        "INFO: task hung{f}",
+        "kernel/hung_task.c check_hung_task",
+    ),
+    _rule(
+        "workqueue-lockup",
+        "BUG: ",
+        "BUG: workqueue lockup - pool",
+        "BUG: workqueue lockup",
+        "kernel/workqueue.c wq_watchdog_timer_fn",
+        frame=False,
+        all_cpus=True,
+    ),
+    # -- faults of the CPU ---------------------------------------------------------------------
+    _rule(
+        "null-deref",
+        "BUG: ",
+        r"BUG: (?:unable to handle )?kernel NULL pointer dereference",
+        "BUG: kernel NULL pointer dereference{access}{f}",
+        f"{_FAULT_C} show_fault_oops",
+        "oops",
+    ),
+    _rule(
+        "page-fault",
+        "BUG: ",
+        r"BUG: unable to handle (?:kernel paging request|page fault for address)",
+        "BUG: page fault{access}{f}",
+        f"{_FAULT_C} show_fault_oops",
+        "oops",
+    ),
+    _rule(
+        "null-deref",
+        "Unable to handle",
+        "Unable to handle kernel NULL pointer dereference",
+        "BUG: kernel NULL pointer dereference{access}{f}",
+        _ARM64_FAULT,
+        "oops",
+    ),
+    _rule(
+        "page-fault",
+        "Unable to handle",
+        "Unable to handle kernel [^:]{1,60} at virtual address",
+        "BUG: page fault{access}{f}",
+        _ARM64_FAULT,
+        "oops",
+    ),
+    _rule(
+        "stack-overflow",
+        "stack guard page",
+        r"BUG: (?:\w+ )?stack guard page was hit at",
+        "BUG: stack overflow{f}",
+        "arch/x86/kernel/traps.c handle_stack_overflow",
+        "oops",
+    ),
+    _rule(
+        "stack-overflow",
+        "Insufficient stack",
+        "Insufficient stack space to handle exception!",
+        "BUG: stack overflow{f}",
+        "arch/arm64/kernel/traps.c, arch/riscv/kernel/traps.c",
+        "oops",
+    ),
+    _rule(
+        "double-fault",
+        "PANIC: double fault",
+        "(?:traps: )?PANIC: double fault",
+        "double fault{f}",
+        "arch/x86/kernel/traps.c exc_double_fault",
+        "oops",
+    ),
+    _rule(
+        "bug",
+        "BUG at ",
+        r"[kK]ernel BUG at (?:(?P<file>[^\s:]+):\d+!|" + _SYMBOL + ")",
+        "kernel BUG{f}",
+        "lib/bug.c report_bug",
+        "oops",
+    ),
+    _rule(
+        "double-fault",
+        "[#",
+        rf"(?:Oops: )?double fault{_DIE}",
+        "double fault{f}",
+        "arch/x86/kernel/dumpstack.c __die_header",
+        "oops",
+    ),
+    _rule(
+        "stack-overflow",
+        "[#",
+        rf"(?:Oops: )?(?:kernel stack overflow|stack guard page|stack segment){_DIE}",
+        "BUG: stack overflow{f}",
+        "arch/x86/kernel/traps.c",
+        "oops",
+    ),
+    _rule(
+        "divide-error",
+        "[#",
+        rf"(?:Oops: )?divide error{_DIE}",
+        "divide error{f}",
+        "arch/x86/kernel/traps.c exc_divide_error",
+        "oops",
+    ),
+    _rule(
+        "general-protection",
+        "[#",
+        rf"(?:Oops: )?general protection fault{_DIE}",
+        "general protection fault{f}",
+        "arch/x86/kernel/traps.c exc_general_protection",
+        "oops",
+    ),
+    _rule(
+        "bug",
+        "[#",
+        rf"(?:Oops: )?invalid opcode{_DIE}|Internal error: Oops - BUG{_DIE}|Kernel BUG \[#\d+\]",
+        "kernel BUG{f}",
+        "arch/x86/kernel/traps.c exc_invalid_op, arch/arm64/kernel/traps.c bug_handler",
+        "oops",
+    ),
+    _rule(
+        "page-fault",
+        "[#",
+        rf"(?:Oops: Oops{_DIE}|Oops{_DIE}|Internal error: Oops{_DIE}|Oops \[#\d+\]"
+        rf"|(?:Oops: )?Bad pagetable{_DIE})",
+        "BUG: page fault{access}{f}",
+        "arch/x86/mm/fault.c, arch/arm64/mm/fault.c, arch/riscv/mm/fault.c",
+        "oops",
+    ),
+    _rule(
+        "other",
+        "[#",
+        rf"(?:Oops: (?P<what>[^:\[]+){_DIE}|Internal error: (?P<error>[^:\[]+){_DIE}"
+        rf"|Oops - (?P<trap>[\w (),-]+) \[#\d+\]|(?P<old>int3|debug|bounds|alignment check){_DIE})",
+        "Oops: {what}{error}{trap}{old}{f}",
+        "arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c, arch/riscv/kernel/traps.c",
+        "oops",
+    ),
+    # -- checks of the kernel's own data -------------------------------------------------------
+    _rule(
+        "slab",
+        "BUG ",
+        r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)",
+        "slab {cache}: {what}",
+        "mm/slub.c slab_bug",
+        frame=False,
+    ),
+    _rule(
+        "bad-page",
+        "BUG: ",
+        r"BUG: Bad page (?P<what>state|map|cache)\b",
+        "BUG: Bad page {what}{f}",
+        "mm/page_alloc.c bad_page, mm/memory.c print_bad_pte, mm/filemap.c",
+    ),
+    _rule(
+        "bad-page",
+        "BUG: ",
+        r"BUG: (?P<what>Bad rss-counter state|non-zero pgtables_bytes|non-zero nr_ptes)",
+        "BUG: {what}",
+        "kernel/fork.c check_mm",
+        frame=False,
+    ),
+    _rule(
+        "usercopy",
+        "Kernel memory ",
+        r"usercopy: Kernel memory (?P<what>exposure|overwrite) attempt detected",
+        "usercopy: kernel memory {what}{f}",
+        "mm/usercopy.c usercopy_abort",
+        "oops",
+        to_bug=True,
+    ),
+    _rule(
+        "list-corruption",
+        "list_",
+        r"(?P<what>list_add|list_del) (?:corruption|double add)",
+        "{what} corruption{f}",
+        "lib/list_debug.c",
+        "oops",
+        to_bug=True,
+    ),
+    _rule(
+        "memory-leak",
+        "unreferenced object",
+        r"(?:kmemleak: )?unreferenced object 0x",
+        "memory leak{f}",
+        "mm/kmemleak.c print_unreferenced",
+    ),
+    _rule(
+        "memory-leak",
+        "suspected memory leak",
+        r"kmemleak: \d+ new suspected memory leaks",
+        "memory leak",
+        "mm/kmemleak.c kmemleak_scan",
+        frame=False,
+    ),
+    _rule(
+        "warning",
+        "WARNING: ",
+        rf"WARNING: CPU: \d+ PID: \d+ at (?:(?P<file>[^\s:]+):\d+ )?(?:{_SYMBOL}|0x[0-9a-f]+)?",
+        "WARNING{f}",
+        "kernel/panic.c __warn",
+        "trace",
+    ),
+    _rule(
+        "warning",
+        "WARNING: ",
+        rf"WARNING: (?P<file>[\w./-]+\.[chS]):\d+ at (?:{_SYMBOL})?",
+        "WARNING{f}",
+        "kernel/panic.c __warn (later than 6.12)",
+        "trace",
+    ),
+    # -- file systems and devices --------------------------------------------------------------
+    _rule(
+        "filesystem",
+        "EXT4-fs error",
+        r"EXT4-fs error \(device [^)]*\)(?:: | in )(?P<func>[\w.]+):\d+",
+        "EXT4-fs error{f}",
+        "fs/ext4/super.c __ext4_error",
+    ),
+    _rule(
+        "filesystem",
+        "BTRFS",
+        r"BTRFS(?: critical|: error) \(device [^)]*\)(?: in (?P<func>\w+):\d+)?",
+        "BTRFS error{f}",
+        "fs/btrfs/messages.c",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "XFS (",
+        r"XFS \([^)]*\): (?:Internal error|Corruption|Metadata (?:CRC error|corruption)) "
+        rf"(?:detected )?(?:at {_SYMBOL})?",
+        "XFS corruption{f}",
+        "fs/xfs/xfs_error.c",
+    ),
+    _rule(
+        "unregister-netdevice",
+        "unregister_netdevice: ",
+        "unregister_netdevice: waiting for (?P<what>\\S+) to become free",
+        "unregister_netdevice: waiting for device to become free",
+        "net/core/dev.c netdev_wait_allrefs_any",
+        frame=False,
+    ),
+    _rule(
+        "other",
+        "nobody cared",
+        r"irq \d+: nobody cared",
+        "irq: nobody cared",
+        "kernel/irq/spurious.c __report_bad_irq",
+        frame=False,
+    ),
+    # -- the end -------------------------------------------------------------------------------
+    _rule(
+        "stack-overflow",
+        "Kernel panic",
+        rf"Kernel panic - not syncing: .*stack is corrupted in: (?:{_SYMBOL})?",
+        "kernel panic: stack is corrupted{f}",
+        "kernel/panic.c __stack_chk_fail",
+        "panic",
+    ),
+    _rule(
+        "stack-overflow",
+        "Kernel panic",
+        "Kernel panic - not syncing: (?:corrupted stack end|.*stack guard hit|kernel stack overf)",
+        "kernel panic: stack overflow{f}",
+        "kernel/sched/core.c schedule_debug",
+        "panic",
+    ),
+    _rule(
+        "lost-init",
+        "Kernel panic",
+        "Kernel panic - not syncing: Attempted to kill init!",
+        "kernel panic: Attempted to kill init!",
+        "kernel/exit.c do_exit",
+        "panic",
+        frame=False,
+    ),
+    _rule(
+        "no-init",
+        "Kernel panic",
+        r"Kernel panic - not syncing: (?P<what>No working init found|No init found|Requested init)",
+        "kernel panic: {what}",
+        "init/main.c kernel_init",
+        "panic",
+        frame=False,
+    ),
+    _rule(
+        "no-root",
+        "Kernel panic",
+        "Kernel panic - not syncing: VFS: Unable to mount root fs",
+        "kernel panic: VFS: Unable to mount root fs",
+        "init/do_mounts.c mount_root_generic",
+        "panic",
+        frame=False,
+    ),
+    _rule(
+        "oom-panic",
+        "Kernel panic",
+        r"Kernel panic - not syncing: (?P<what>[Oo]ut of memory|System is deadlocked on memory)",
+        "kernel panic: {what}",
+        "mm/oom_kill.c",
+        "panic",
+        frame=False,
+    ),
+    _rule(
+        "panic",
+        "Kernel panic",
+        "Kernel panic - not syncing: ?(?P<what>.*)",
+        "kernel panic: {what}",
+        "kernel/panic.c panic",
+        "panic",
+        frame=False,
+    ),
+    _rule(
+        "other",
+        "BUG: ",
+        r"BUG: (?P<what>\S.*)",
+        "BUG: {what}{f}",
+        "any other heading of this shape",
+    ),
+)
+
+_CUT = Rule(
+    "other", "cut here", re.compile("-+\\[ cut here \\]-+"), "report cut off{f}", "", "trace"
+)
+_BANNER = Rule(  # init/version.c linux_banner
+    "reboot", "Linux version ", re.compile(r"Linux version \d+\.\d"), "unexpected reboot", ""
+)
+# The panic that ends a machine because of the report before it is that report's end.
+_CONSEQUENCE = re.compile(
+    r"Kernel panic - not syncing: (?:Fatal exception|Fatal error|Fatal hardware error"
+    r"|.*panic_on_warn set|.*panic_on_taint set|.*system warned too often|hung_task: blocked tasks"
+    r"|softlockup: hung tasks|RCU Stall|Hard LOCKUP|Oops|Aiee, killing interrupt handler"
+    r"|Attempted to kill the idle task|Machine halted|kasan\.fault=|.*stack guard hit"
+    r"|stack guard page|kernel stack overflow|UBSAN: )"
+)
+_KILLED_INIT = re.compile(r"Kernel panic - not syncing: Attempted to kill init!")
+
+# What a WARN() says before its heading, and the more exact type it gives: (message, type, title).
+_WARN_MESSAGES: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (re.compile(r"refcount_t: "), "refcount", "WARNING: refcount bug{f}"),  # lib/refcount.c
+    (re.compile(r"list_add "), "list-corruption", "list_add corruption{f}"),  # lib/list_debug.c
+    (re.compile(r"list_del "), "list-corruption", "list_del corruption{f}"),
+    (re.compile(r"ODEBUG: "), "warning", "WARNING: ODEBUG bug{f}"),  # lib/debugobjects.c
+    (re.compile(r"Bad or missing usercopy"), "usercopy", "usercopy: bad whitelist{f}"),  # < 5.18
+    (re.compile(r"UBSAN: "), "ubsan", "UBSAN{f}"),
+)
+
+# -- lines ---------------------------------------------------------------------------------------
+
+# kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU; or syslog's prefix.
+_STAMP = re.compile(r"\[ *\d+\.\d{6}\](?:\[ *(?P<caller>[TC]\d+)\])? ?")
+_STAMPED = re.compile(rb"\[ *\d+\.\d{6}\]")
+_SYSLOG = re.compile(r"(?:\w{3} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT\S+) \S+ kernel: ")
+_LEVEL = re.compile(r"<\d+>")
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+_TRIGGERS = sorted({rule.trigger for rule in (*RULES, _CUT, _BANNER)})
+_TRIGGER = re.compile("|".join(map(re.escape, _TRIGGERS)).encode())
+
+_END_TRACE = re.compile(r"---\[ end trace ")
+_END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
+_RULER = re.compile(r"={20,}$")
+_STALL_ENDED = re.compile(r"(?:rcu: )?INFO: Stall ended before state dump start")
+_FRAME = re.compile(rf"\s*(?:\[<[0-9a-f]+>\]\s*)*(?P<guess>\? )?{_SYMBOL}(?: \[[^\]]*\])?\s*$")
+_PC = re.compile(r"(?:RIP: 0010:|RIP  \[|EIP: (?:0060:)?|pc : |epc : |PC is at )(?P<rest>.*)")
+_SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
+_SYMBOL_IN = re.compile(_SYMBOL)
+_AT = re.compile(rf"at: (?:\[<[0-9a-f]+>\] )?{_SYMBOL}")
+_CALLER_IS = re.compile(rf"caller is {_SYMBOL}")
+_WORKFN = re.compile(r"workfn=(?P<func>[\w.$]+)|last function: (?P<bare>[\w.$]+)")
+_READ = re.compile(r"(?:Read of size|#PF: \w+ read access|BUG: KASAN: .*\bread\b)")
+_WRITE = re.compile(r"(?:Write of size|#PF: \w+ write access|.*\bWnR = 1\b)")
+_EXEC = re.compile(r"#PF: \w+ instruction fetch")
+
+# A line that belongs to a report, whoever prints it.
+_BODY_STARTS = (
+    # registers and traces of x86, arm64, riscv
+    r"\s|$|[=*>|-]{2}|\[<|\[[0-9a-f]{8,16}\]|[0-9a-f]{8}|CPU: |CPU#?\d|Hardware name|Call [Tt]race"
+    r"|Modules linked|Code: |R[ISBDA][PXI]: |E[ISABCD][PXI]: |R\d\d?: |[FC]S: |CR\d: |DR\d: |PKRU"
+    r"|Tainted|Workqueue: |pc :|lr :|sp :|x\d+ ?:|pstate|epc :|ra :|status:|gp :|[as]\d+ ?:|t\d :"
+    r"|#PF|PGD |Oops|Internal error|Stack:|Process |task:|NMI |Sending NMI|note: |Kernel Offset"
+    r"|Mem abort|Data abort|user pgtable|swapper pgtable|ESR|FAR|Exception|Unable to handle|Last "
+    r"|Dumping|Rebooting|Disabling lock|Showing|Thread overran|CPU \d|Task stack|Overflow stack",
+    # lockdep, RCU, scheduler, watchdogs
+    r"\d+ locks? held|no locks|irq event stamp|(?:hard|soft)irqs |\(|Preemption disabled|in_atomic"
+    r"|preempt_count|RCU |INFO: lockdep|stack backtrace|other info|but |which |and |to an? |the "
+    r"|turning off|The |you |Possible |.* is (?:trying|freeing|leaving|releasing)|.* just changed"
+    r"|.*\bat: |-> #|#\d|inconsistent|\{|hash matches|rcu|All QSes|Tasks? |Blocked |.* kthread "
+    r"|\"echo 0|workqueue |pool |\S+/\d+: \d|caller is",
+    # memory: sanitizers, slab, pages, leaks
+    r"(?:Read|Write|Free|Access) (?:of|at|to)|(?:Allocated|Freed|Last potentially) |Memory state"
+    r"|page(?: |:)|flags: |raw: |head: |page_type|[oO]bject |Redzone|Padding|Slab 0x|FIX |INFO: "
+    r"|Uninit |Local variable|Bytes? \d|Reported by|value changed|read |write |race at|kfence-"
+    r"|index |shift |left shift|load of|division|negation|member access|signed|unsigned|KASAN: "
+    r"|backtrace|comm |hex dump|aops|anon flags|addr:|file:|process |handlers:|irq_event|kobject",
+)
+_BODY = re.compile("|".join(_BODY_STARTS))
+_REGISTERS = re.compile(
+    r"R[ISBDA][PXI]: |E[ISABCD][PXI]: |R\d\d?: |[FC]S: |CR\d: |DR\d: |PKRU|Code: |note: |$|\s"
+    r"|Modules linked|Kernel Offset|Disabling|Fixing recursive|x\d+ ?:|pc :|lr :|sp :"
+)
+
+# -- functions -----------------------------------------------------------------------------------
+
+_SUFFIX = re.compile(r"(?:\.(?:constprop|isra|part|cold|llvm|lto_priv|localalias)(?:\.\d+)*)+$")
+
+# Functions that report, check, allocate, copy, lock or wait for somebody else.
+_HELPERS = re.compile(
+    r"(?:"
+    r"_?_?dump_stack\w*|show_stack\w*|show_trace\w*|show_regs|print_\w+|report_bug|fixup_bug|"
+    r"_*warn\w*|panic|vpanic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|"
+    r"asm_exc_\w+|exc_\w+|do_invalid_op|invalid_op|async_page_fault|page_fault\w*|"
+    r"no_context|bad_area\w*|do_(?:user|kern)_addr_fault|error_entry|"
+    r"k[acm]s?an_\w+|__kasan_\w+|__asan_\w+|__hwasan_\w+|check_memory_region|kmsan_\w+|__msan_\w+|"
+    r"__tsan_\w+|kcsan_\w+|kfence_\w+|__kfence_\w+|__ubsan_\w+|ubsan_\w+|handle_overflow|"
+    r"val_to_string|check_panic_on_warn|end_report|start_report|"
+    r"mem(?:cpy|set|move|cmp|chr|scan)\w*|__mem(?:cpy|set|move)\w*|str[nlr]?\w*(?:cpy|cat|len|cmp|chr|str|pbrk|dup)|"
+    r"rep_\w+|_*copy_(?:to|from|in)_\w+|_?_?copy_user\w*|_*clear_user\w*|check_heap_object|"
+    r"__check_object_size|__check_heap_object|usercopy_\w+|"
+    r"refcount_\w+|__refcount_\w+|kref_\w+|__list_\w+|list_\w+|__hlist_\w+|hlist_\w+|"
+    r"debug_object_\w+|debug_print_object|__debug_\w+|debug_check_no_obj_freed|"
+    r"kfree\w*|kvfree\w*|vfree\w*|__?kmalloc\w*|k[mz]alloc\w*|kmem_cache_\w+|slab_\w+|__slab_\w+|"
+    r"___slab_\w+|do_slab_free|__free_slab|object_err|check_object|check_slab|free_debug_processing|"
+    r"alloc_debug_processing|free_to_partial_list|kmemleak_\w+|__alloc_pages\w*|alloc_pages\w*|"
+    r"get_page_from_freelist|free_pcp\w*|free_unref_\w+|__free_pages\w*|free_pages\w*|bad_page|"
+    r"__might_\w+|___might_\w+|might_\w+|__schedule\w*|schedule\w*|preempt_schedule\w*|_?cond_resched|"
+    r"__cond_resched|io_schedule\w*|wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*|"
+    r"bit_wait\w*|wait_on_\w+|rwsem_\w+|__?down\w*|down_\w+|mutex_\w+|__mutex_\w+|ww_mutex\w*|"
+    r"rt_mutex\w*|__rt_mutex\w*|msleep\w*|usleep\w*|percpu_down\w*|__percpu_\w+|folio_wait_\w+|"
+    r"_raw_(?:spin|read|write)_\w+|__raw_(?:spin|read|write)_\w+|do_raw_\w+|spin_\w+|__lock_acquire|"
+    r"lock_acquire|lock_release|__lock_release|lock_\w+|lockdep_\w+|mark_lock\w*|mark_usage|"
+    r"check_\w*(?:lock|prev|usage|noncircular|path|redundant|deadlock|wait_context)\w*|validate_chain|"
+    r"register_lock_class|assign_lock_key|debug_locks_off|trace_hardirqs\w*|native_\w+|"
+    r"nmi_\w+|trigger_\w*backtrace\w*|arch_trigger_\w+|rcu_sched_clock_irq|rcu_check_\w+|"
+    r"rcu_dump_\w+|rcu_stall_\w+|rcu_\w*stall\w*|sched_tick|scheduler_tick|tick_\w+|update_process_times|"
+    r"__?hrtimer_\w+|hrtimer_\w+|local_apic_timer\w*|__?sysvec_\w+|sysvec_\w+|asm_sysvec_\w+|"
+    r"asm_common_interrupt|common_interrupt|watchdog_\w+|perf_\w+event\w*|__perf_\w+|"
+    r"spin_bug|spin_dump|rwlock_bug|check_preemption_disabled|debug_smp_processor_id|"
+    r"__this_cpu_preempt_check|unwind_\w+|stack_trace_\w+|stack_depot_\w+|arch_stack_walk|save_stack\w*|"
+    r"ret_from_fork\w*|kthread|entry_SYSCALL\w*|do_syscall_\w+|x64_sys_call|el0\w+|el1\w+|"
+    r"__stack_chk_fail|rest_init|csd_lock\w*|smp_call_function\w*|on_each_cpu\w*|generic_exec_single|"
+    r"delay_\w+|__delay|__const_udelay|__udelay|__ndelay|console_\w+|vprintk\w*|_?printk"
+    r")"
+)
+
+
+def scan(text: str | bytes) -> list[Splat]:
+    """All reports in a whole console log."""
+    scanner = Scanner()
+    data = text.encode(errors="replace") if isinstance(text, str) else text
+    found: list[Splat] = []
+    for start in range(0, len(data), 1 << 20):
+        found += scanner.feed(data[start : start + (1 << 20)])
+    return sorted(found + scanner.finish(), key=lambda splat: splat.start)
+
+
+def function(symbol: str) -> str:
+    """A function's name without what the compiler put behind it."""
+    return _SUFFIX.sub("", symbol)
+
+
+@dataclass
+class _Report:
+    """A report that is being read.
+
+    phase: "registers" after the end of its trace, "panic" after the panic it ended in. quiet: the
+    end of a report that is out already. died: its die() line has been seen.
+    """
+
+    rule: Rule
+    start: int
+    end: int
+    match: re.Match[str] | None = None
+    lines: list[str] = field(default_factory=list)
+    frames: list[str] = field(default_factory=list)
+    preamble: str = ""
+    pc: str = ""
+    lock_at: str = ""
+    caller: str = ""
+    access: str = ""
+    strangers: int = 0
+    guess: str = ""
+    section: str = ""
+    phase: str = ""
+    quiet: bool = False
+    ended: bool = False
+    died: bool = False
+    pc_seen: bool = False
+
+    def add(self, number: int, raw: str) -> None:
+        """Keep a line as part of the report."""
+        self.end = number + 1
+        if len(self.lines) < _REPORT_LINES:
+            self.lines.append(raw)
+
+    def learn(self, message: str) -> None:
+        """Take from a line what the title will need."""
+        if match := _PC.match(message):
+            self._learn_pc(message, match["rest"])
+        elif match := _FRAME.match(message):
+            self._learn_frame(match)
+        elif match := _SECTION.match(message):
+            self.section = "" if match["end"] else match["name"]
+        elif not self.lock_at and (match := _AT.search(message)):
+            self.lock_at = match["func"]
+        elif match := _CALLER_IS.match(message):
+            self.caller = match["func"]
+        elif match := _WORKFN.search(message):
+            self.caller = match["func"] or match["bare"]
+        if not self.access:
+            self.access = _access(message)
+
+    def _learn_pc(self, message: str, rest: str) -> None:
+        symbol = _SYMBOL_IN.search(rest)
+        if not self.pc_seen and symbol:
+            self.pc = symbol["func"]
+        self.pc_seen = True
+
+    def _learn_frame(self, match: re.Match[str]) -> None:
+        aside = self.section == "NMI" or (self.section and self.rule.all_cpus)
+        if match["guess"] or aside:
+            self.guess = self.guess or match["func"]
+        elif len(self.frames) < 64:
+            self.frames.append(match["func"])
+
+
+def _access(message: str) -> str:
+    if _READ.match(message):
+        return "read"
+    if _WRITE.match(message):
+        return "write"
+    return "execute" if _EXEC.match(message) else ""
+
+
+class Scanner:
+    """Feed it a console as it comes; it hands out each report when that has ended.
+
+    Chunks may be cut anywhere. Memory is bounded whatever comes; the time is linear.
+    """
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._line = 0
+        self._open: dict[str, _Report] = {}
+        self._stamped_from: int | None = None
+        self._banner = False
+        self._titles: dict[str, int] = {}
+        self._last_oops = -(10**9)
+        self._any = False
+        self._out: list[Splat] = []
+
+    def feed(self, chunk: bytes) -> list[Splat]:
+        """Read on; the reports that have ended by now."""
+        data = self._partial + chunk if self._partial else chunk
+        cut = data.rfind(b"\n") + 1
+        self._partial = data[cut:]
+        if len(self._partial) > _PARTIAL_MAX:
+            self._partial = self._partial[:_LINE_MAX] + b"." * (_PARTIAL_MAX - _LINE_MAX)
+        if cut:
+            self._block(data[:cut])
+        return self._take_out()
+
+    def finish(self) -> list[Splat]:
+        """The console has ended: the last line and the reports still open."""
+        if self._partial:
+            self._block(self._partial + b"\n")
+            self._partial = b""
+        for key in list(self._open):
+            self._close(key, cut=True)
+        return self._take_out()
+
+    def so_far(self) -> list[Splat]:
+        """What finish() would give now, without ending anything: reports that are still open."""
+        return [_splat(report, cut=True) for report in self._open.values() if not report.quiet]
+
+    def _take_out(self) -> list[Splat]:
+        out, self._out = self._out, []
+        return out
+
+    # -- lines ---------------------------------------------------------------------------------
+
+    def _block(self, block: bytes) -> None:
+        """Whole lines. While no report is open, only lines with a trigger are looked at."""
+        if self._stamped_from is None and (stamp := _STAMPED.search(block)):
+            self._stamped_from = self._line + block.count(b"\n", 0, stamp.start())
+        position = 0
+        while position < len(block):
+            if not self._open:
+                hit = _TRIGGER.search(block, position)
+                if hit is None:
+                    self._line += block.count(b"\n", position)
+                    return
+                start = max(block.rfind(b"\n", position, hit.start()) + 1, position)
+                self._line += block.count(b"\n", position, start)
+                position = start
+            end = block.index(b"\n", position)
+            self._take(block[position : min(end, position + _LINE_MAX)])
+            self._line += 1
+            position = end + 1
+
+    def _take(self, line: bytes) -> None:
+        raw = line.decode(errors="replace").rstrip("\r")
+        stamped, caller, message = _split(raw)
+        if not stamped and self._stamped_from is not None and self._line > self._stamped_from:
+            self._age()
+            return  # a user's text on a console where the kernel stamps its own
+        if _TRIGGER.search(line) and self._heading(caller, message, raw):
+            return
+        if self._open:
+            self._body(caller, message, raw)
+            self._age()
+
+    def _age(self) -> None:
+        """Close what has been open for too long."""
+        for key, report in list(self._open.items()):
+            if self._line - report.start > _REPORT_SPAN:
+                self._close(key)
+
+    # -- headings ------------------------------------------------------------------------------
+
+    def _heading(self, caller: str, message: str, raw: str) -> bool:
+        """Open or continue a report if this line is the head of one."""
+        if _CUT.pattern.match(message):
+            self._cut_here(caller, raw)
+            return True
+        if _BANNER.pattern.match(message):
+            self._linux_banner(raw)
+            return True
+        for rule in RULES:
+            if rule.trigger in message and (match := rule.pattern.match(message)):
+                return self._opened(caller, rule, match, message, raw)
+        return False
+
+    def _cut_here(self, caller: str, raw: str) -> None:
+        report = self._open.get(caller)
+        if report and report.rule.to_bug and not report.died:
+            report.add(self._line, raw)  # usercopy and list corruption go on to a BUG()
+            return
+        self._start(caller, _CUT, None, raw)
+
+    def _linux_banner(self, raw: str) -> None:
+        if self._banner:
+            for key in list(self._open):
+                self._close(key, cut=True)
+            self._start("", _BANNER, None, raw)
+            self._close("")
+        self._banner = True
+
+    def _opened(
+        self, caller: str, rule: Rule, match: re.Match[str], message: str, raw: str
+    ) -> bool:
+        report = self._open.get(caller)
+        if rule.ends == "panic" and self._is_consequence(message, report):
+            self._absorb_panic(caller, rule, report, raw)
+        elif report and _continues(report, rule):
+            report.add(self._line, raw)
+            report.died = report.died or "[#" in rule.trigger
+            report.learn(message)
+            if report.rule is _CUT:
+                report.rule, report.match = rule, match
+        else:
+            self._start(caller, rule, match, raw)
+            self._open[caller].died = rule.trigger == "[#"
+        return True
+
+    def _is_consequence(self, message: str, report: _Report | None) -> bool:
+        if _KILLED_INIT.match(message):
+            near = self._line - self._last_oops < 200
+            return near or (report is not None and report.rule.ends == "oops")
+        return bool(_CONSEQUENCE.match(message)) and (self._any or bool(self._open))
+
+    def _absorb_panic(self, caller: str, rule: Rule, report: _Report | None, raw: str) -> None:
+        report = report or next(iter(self._open.values()), None)
+        if report:
+            report.add(self._line, raw)
+            report.phase, report.ended, report.strangers = "panic", True, 0
+            return
+        self._start(caller, rule, None, raw)  # its report is out already: swallow the rest
+        self._open[caller].quiet = True
+
+    def _start(self, caller: str, rule: Rule, match: re.Match[str] | None, raw: str) -> None:
+        if caller in self._open:
+            self._close(caller, cut=True)
+        if len(self._open) >= _OPEN_MAX:
+            self._close(min(self._open, key=lambda key: self._open[key].start))
+        report = _Report(rule, self._line, self._line + 1, match, [raw])
+        self._open[caller] = report
+        self._any = self._any or rule is not _CUT
+
+    # -- bodies --------------------------------------------------------------------------------
+
+    def _body(self, caller: str, message: str, raw: str) -> None:
+        report = self._open.get(caller)
+        if report is None:
+            key = next((key for key, one in self._open.items() if one.rule.all_cpus), None)
+            if key is None or not _BODY.match(message):
+                return
+            self._open[key].add(self._line, raw)
+            self._open[key].learn(message)
+            return
+        if report.rule is _CUT and len(report.lines) < 30 and not _END_TRACE.match(message):
+            report.preamble = report.preamble or message
+            report.add(self._line, raw)
+            return
+        self._known(caller, report, message, raw)
+
+    def _known(self, key: str, report: _Report, message: str, raw: str) -> None:
+        """A line of a report's own context: part of it, its end, or a stranger."""
+        if report.rule.all_cpus and _STALL_ENDED.match(message):
+            del self._open[key]
+            return
+        pattern = _REGISTERS if report.phase == "registers" else _BODY
+        if not (pattern.match(message) or _END_TRACE.match(message) or _END_PANIC.match(message)):
+            report.strangers += 1
+            if report.strangers >= (1 if report.phase == "registers" else _STRANGERS):
+                self._close(key)
+            return
+        report.strangers = 0
+        report.add(self._line, raw)
+        report.learn(message)
+        self._maybe_end(key, report, message)
+
+    def _maybe_end(self, key: str, report: _Report, message: str) -> None:
+        ends = report.rule.ends
+        if _END_PANIC.match(message):
+            report.ended = True
+            self._close(key)
+        elif _END_TRACE.match(message):
+            report.ended, report.phase = True, "registers"
+            if ends == "trace":
+                self._close(key)
+        elif ends in ("rule", "trace") and _RULER.match(message) and len(report.lines) > 3:
+            report.ended = True
+            self._close(key)
+
+    def _close(self, key: str, *, cut: bool = False) -> None:
+        report = self._open.pop(key)
+        if report.rule.ends == "oops":
+            self._last_oops = report.end
+        if report.quiet:
+            return
+        splat = _splat(report, cut=cut)
+        seen = self._titles.get(splat.title, 0)
+        if len(self._titles) < _TITLES_MAX or seen:
+            self._titles[splat.title] = seen + 1
+        if seen >= _TEXTS_MAX:
+            splat = Splat(
+                splat.type, splat.title, splat.start, splat.end, splat.frame, "", splat.corrupted
+            )
+        self._out.append(splat)
+
+
+def _split(raw: str) -> tuple[bool, str, str]:
+    """Whether the kernel stamped the line, who printed it, and the message.
+
+    A user's text may stand in front of the stamp: the console is shared.
+    """
+    line = _ANSI.sub("", raw) if "\x1b" in raw else raw
+    syslog = _SYSLOG.match(line)
+    start, caller = (syslog.end(), "") if syslog else (0, "")
+    stamped = syslog is not None
+    for stamp in _STAMP.finditer(line, start):
+        stamped, start, caller = True, stamp.end(), stamp["caller"] or ""
+    level = _LEVEL.match(line, start)
+    return stamped, caller, line[level.end() if level else start :]
+
+
+def _continues(report: _Report, rule: Rule) -> bool:
+    """Whether this heading is a further line of the open report, not one of its own."""
+    if report.rule is _CUT:
+        return True
+    if rule.trigger == "[#":  # die() after what has already said why
+        return report.rule.ends == "oops" and not report.died
+    return rule.type == "bug" and report.rule.to_bug and not report.died
+
+
+# -- titles --------------------------------------------------------------------------------------
+
+
+def _splat(report: _Report, *, cut: bool) -> Splat:
+    """The finished value; cut: the log or another report came before this one's own end."""
+    type, title = report.rule.type, report.rule.title
+    if type == "warning" and report.preamble:
+        type, title = _warn_kind(report.preamble, type, title)
+    frame = _culprit(report)
+    lone = report.rule.frame and not frame and len(report.lines) < 2
+    unfinished = cut and bool(report.rule.ends) and report.rule.ends != "panic"
+    corrupted = report.rule is _CUT or lone or (unfinished and not report.ended)
+    text = "\n".join(report.lines)
+    return Splat(
+        type, _title(title, report, frame), report.start, report.end, frame, text, corrupted
+    )
+
+
+def _warn_kind(message: str, type: str, title: str) -> tuple[str, str]:
+    for pattern, exact, words in _WARN_MESSAGES:
+        if pattern.match(message):
+            return exact, words
+    return type, title
+
+
+def _culprit(report: _Report) -> str:
+    """The first function that is to blame and not a helper; the first of all when all are."""
+    if not report.rule.frame:
+        return ""
+    groups = report.match.groupdict() if report.match else {}
+    named = [report.lock_at] if report.rule.at else []
+    named += [groups.get("func") or "", groups.get("bare") or "", report.caller, report.pc]
+    candidates = [function(name) for name in (*named, *report.frames, report.guess) if name]
+    blamed = (name for name in candidates if not _HELPERS.fullmatch(name))
+    return next(blamed, candidates[0] if candidates else "")
+
+
+def _title(template: str, report: _Report, frame: str) -> str:
+    groups = report.match.groupdict() if report.match else {}
+    values = {name: _plain(value or "") for name, value in groups.items()}
+    if other := values.get("other"):
+        values["other"] = f" / {function(other)}"
+    values["f"] = f" in {frame}" if frame else ""
+    values["access"] = f" {report.access}" if report.access else ""
+    return " ".join(template.format_map(values).split())
+
+
+_ADDRESS = re.compile(r"\b(?:0x)?[0-9a-f]{8,16}\b|\b0x[0-9a-f]+\b")
+_PLACE = re.compile(r" at \S+:\d+\b|\w*[=:] *(?=$|[ ,.)])|\([\d, ]*\)|\[[^\]]*\]")
+_NUMBER = re.compile(r"(?<![\w-])\d+(?![\w])")
+
+
+def _plain(text: str) -> str:
+    """Words without addresses, places and numbers: two occurrences of one bug read the same."""
+    text = _PLACE.sub("", _ADDRESS.sub("", text))
+    return " ".join(_NUMBER.sub("N", text).split()).strip(" :,;.!=-")[:120]
+
+
+def titles(splats: Iterable[Splat]) -> list[str]:
+    """The distinct titles, in the order they came."""
+    return list(dict.fromkeys(splat.title for splat in splats))
