@@ -1,0 +1,44 @@
+"""What every test of the tool shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rig import config, image, kbuild
+from rig.image import Image
+from rig.kbuild import Kernel
+from rig.store import Store, open_store
+from rig.terminal import TerminalProgress
+
+pytest_plugins = ["skip_gate"]
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def rig_config() -> config.Config:
+    """The project's own rig.toml."""
+    return config.load(ROOT / config.FILE_NAME)
+
+
+@pytest.fixture(scope="session")
+def user_store() -> Store:
+    """The store of whoever runs the tests: a real kernel is built once, not once a session."""
+    return open_store()
+
+
+@pytest.fixture(scope="session")
+def built_kernel(rig_config: config.Config, user_store: Store) -> Kernel:
+    """The default kernel, for real."""
+    with TerminalProgress() as progress:
+        return kbuild.build(rig_config, rig_config.kernel(), user_store, progress=progress)
+
+
+@pytest.fixture(scope="session")
+def built_image(rig_config: config.Config, user_store: Store) -> Image:
+    """The default machine's image, for real."""
+    recipe = ROOT / "images" / rig_config.machine().image
+    with TerminalProgress() as progress:
+        return image.build(recipe, user_store, progress=progress)

@@ -1,0 +1,206 @@
+"""docs/architecture.md's layer table, stated: who may import whom, and who alone may use what."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Module (or package) of rig/ -> layer. A module imports lower layers only.
+LAYERS = {
+    "errors": 0,
+    "process": 0,
+    "results": 0,
+    "progress": 0,
+    "kconfig": 1,
+    "ktap": 1,
+    "splat": 1,
+    "config": 2,
+    "store": 2,
+    "verdict": 2,
+    "record": 2,
+    "report": 2,
+    "terminal": 2,
+    "source": 3,
+    "series": 3,
+    "kbuild": 3,
+    "image": 3,
+    "console": 3,
+    "session": 3,
+    "machine": 3,
+    "suite": 3,
+    "guest": 4,
+    "rack": 4,
+    "runner": 4,
+    "doctor": 4,
+    "pytest_plugin": 5,
+    "cli": 6,
+}
+
+# Within a layer: a stage may take the value type of the stage just before it.
+WITHIN = {
+    ("process", "errors"),
+    ("results", "errors"),
+    ("series", "source"),
+    ("kbuild", "source"),
+    ("kbuild", "series"),
+    ("suite", "kbuild"),
+    ("machine", "kbuild"),
+    ("machine", "image"),
+    ("machine", "console"),
+    ("machine", "session"),
+    ("rack", "guest"),
+    ("runner", "rack"),
+    ("runner", "guest"),
+}
+
+# What only one module may import.
+ALONE = {
+    "pexpect": {"console"},
+    "paramiko": {"session"},
+    "jinja2": {"report"},
+    "argparse": {"cli"},
+    "subprocess": {"process"},
+}
+
+PURE = {"kconfig", "ktap", "splat"}
+IMPURE = {"os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "threading"}
+
+
+def unit_of(path: Path, package: Path) -> str:
+    """The name in the table: a file of rig/, or the directory in rig/ that holds it."""
+    parts = path.relative_to(package).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything imported anywhere in a file, functions included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield node.lineno, "<relative>"
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every plain call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node.lineno, ast.unparse(node.func)
+
+
+def faults(package: Path) -> list[str]:
+    """Every place in the package that breaks the table, as "file:line: what"."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        unit = unit_of(path, package)
+        if path == package / "__init__.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        here = path.relative_to(package.parent)
+        if unit not in LAYERS:
+            found.append(f"{here}:1: {unit} is not in the layer table")
+            continue
+        found += [f"{here}:{line}: {what}" for line, what in _import_faults(unit, tree)]
+        found += [f"{here}:{line}: {what}" for line, what in _call_faults(unit, tree)]
+    return found
+
+
+def _import_faults(unit: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        top, _, rest = name.partition(".")
+        if name == "<relative>":
+            yield line, "a relative import; write rig.NAME"
+        elif unit not in ALONE.get(top, {unit}):
+            yield line, f"{unit} imports {top}; only {', '.join(sorted(ALONE[top]))} may"
+        elif unit in PURE and top in IMPURE:
+            yield line, f"{unit} is pure, it may not import {top}"
+        elif top == "rig":
+            other = rest.partition(".")[0]
+            if not other.startswith("__") and not may_import(unit, other):
+                yield line, f"{unit} may not import {other}"
+
+
+def may_import(unit: str, other: str) -> bool:
+    """The rule itself."""
+    if other == unit or (unit, other) in WITHIN:
+        return True
+    return other in LAYERS and LAYERS[other] < LAYERS[unit]
+
+
+def _call_faults(unit: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    if unit == "cli":
+        return
+    for line, name in calls(tree):
+        if name in ("print", "exit", "quit", "sys.exit", "os._exit"):
+            yield line, f"{name}() outside cli"
+        if name in ("os.system", "os.popen", "os.fork") or name.startswith("os.spawn"):
+            yield line, f"{name}() outside process"
+
+
+def test_the_rig_keeps_to_its_layers() -> None:
+    assert faults(ROOT / "rig") == []
+
+
+def test_the_table_names_nothing_that_is_gone() -> None:
+    units = {unit_of(path, ROOT / "rig") for path in (ROOT / "rig").rglob("*.py")}
+    assert set(LAYERS) - units == set()
+
+
+def test_the_table_is_the_one_in_the_documents() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = text.split("## Layers")[1].split("\n## ")[0]
+    rows = [row.split("|") for row in section.splitlines() if row.startswith("| ")]
+    told = {
+        row[2].strip("` ").removesuffix(".py").removesuffix("/"): int(row[1])
+        for row in rows
+        if row[1].strip().isdigit()
+    }
+    assert told == LAYERS
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("ktap.py", "from rig.config import Config", "ktap may not import config"),
+        ("ktap.py", "import rig.runner", "ktap may not import runner"),
+        ("ktap.py", "from pathlib import Path", "ktap is pure, it may not import pathlib"),
+        ("session.py", "from rig.console import Console", "session may not import console"),
+        ("suite.py", "from rig.machine.qemu import QemuMachine", "suite may not import machine"),
+        ("report.py", "def f():\n    from rig.cli import main", "report may not import cli"),
+        ("report.py", "from rig import cli", "report may not import cli"),
+        ("runner.py", "import pexpect", "runner imports pexpect; only console may"),
+        ("machine/qemu.py", "from paramiko import Transport", "machine imports paramiko"),
+        ("machine/cmdline.py", "import jinja2", "machine imports jinja2; only report may"),
+        ("machine/deep/x.py", "import subprocess", "machine imports subprocess"),
+        ("kbuild.py", "print('x')", "print() outside cli"),
+        ("kbuild.py", "import sys\nsys.exit(1)", "sys.exit() outside cli"),
+        ("kbuild.py", "import os\nos.system('x')", "os.system() outside process"),
+        ("kbuild.py", "from . import config", "a relative import"),
+        ("surprise.py", "", "surprise is not in the layer table"),
+    ],
+)
+def test_a_breach_is_seen(tmp_path: Path, name: str, text: str, fault: str) -> None:
+    path = tmp_path / "rig" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    found = faults(tmp_path / "rig")
+    assert len(found) == 1
+    assert fault in found[0]
+    assert found[0].startswith(f"rig/{name}:")
+
+
+def test_what_is_allowed_is_not_a_breach(tmp_path: Path) -> None:
+    package = tmp_path / "rig" / "machine"
+    package.mkdir(parents=True)
+    (package / "qemu.py").write_text(
+        "from rig.kbuild import Kernel\nfrom rig.machine import Machine\nfrom rig import errors\n"
+    )
+    (package.parent / "cli.py").write_text("import sys, argparse\nprint(1)\nsys.exit(0)\n")
+    assert faults(tmp_path / "rig") == []
