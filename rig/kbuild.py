@@ -104,11 +104,11 @@ def build(
     ccache = store.scratch("ccache", "objects") if shutil.which("ccache") else None
     place = store.root / "build" / slot
     plan = _Plan(kernel, tree, asked, _toolchain(kernel.arch), place, ccache)
-    cached = store.entry("kernel", plan.key) is not None
-    with store.lock("build", slot):
-        entry = store.publish(
-            "kernel", plan.key, lambda directory: _make(plan, directory, progress)
-        )
+    entry = store.entry("kernel", plan.key)
+    cached = entry is not None
+    if entry is None:
+        with store.lock("build", slot), series.held(tree, store):
+            entry = store.publish("kernel", plan.key, lambda made: _make(plan, made, progress))
     return _load(plan, entry, cached)
 
 

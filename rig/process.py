@@ -26,6 +26,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
+print("ready", flush=True)
 groups = set()
 for line in sys.stdin:
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
@@ -82,23 +83,32 @@ class _Guard:
         self._owner = 0
 
     def tell(self, line: str) -> None:
+        """Send a line; "" only sees to it that the guard is there."""
         with self._lock:
             if self._process is None or self._owner != os.getpid():
-                self._owner = os.getpid()
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _GUARD],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
+                self._process, self._owner = self._start(), os.getpid()
             pipe = self._process.stdin
             assert pipe is not None
             try:
-                pipe.write(f"{line}\n".encode())
+                pipe.write(line.encode())
                 pipe.flush()
             except BrokenPipeError as error:
                 raise InfrastructureError("the rig's process guard was killed") from error
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        # It ignores signals and reads from now on: a command started before that could be lost.
+        assert guard.stdout is not None
+        guard.stdout.readline()
+        guard.stdout.close()
+        return guard
 
 
 _guard = _Guard()
@@ -121,6 +131,7 @@ def spawn(
     program is not there.
     """
     words = sandbox.wrap([os.fspath(word) for word in argv])
+    _guard.tell("")
     try:
         process = subprocess.Popen(
             words,
@@ -138,7 +149,7 @@ def spawn(
             hint="`rig doctor` says what is missing and how to install it",
         ) from error
     try:
-        _guard.tell(f"+{process.pid}")
+        _guard.tell(f"+{process.pid}\n")
     except BaseException:
         _kill_group(process.pid)
         process.wait()
@@ -155,7 +166,7 @@ def end(process: subprocess.Popen[bytes], *, grace_s: float = 0.0) -> int:
             process.wait(grace_s)
     _kill_group(process.pid)
     code = process.wait()
-    _guard.tell(f"-{process.pid}")
+    _guard.tell(f"-{process.pid}\n")
     return code
 
 
@@ -246,7 +257,7 @@ def run(
             process.wait(left)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             raise InfrastructureError(
-                f"{words[0]} did not end within {timeout_s:.0f} s",
+                f"{words[0]} did not end within {timeout_s:g} s",
                 output=sink.finish()[-4000:],
                 reproduce=shlex.join(words),
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -88,6 +89,14 @@ def prepare(
         tree = _apply_all(directory, source, patches, progress)
         _check_out(directory, tree.commit, progress)
     return tree
+
+
+@contextlib.contextmanager
+def held(tree: Tree, store: Store) -> Iterator[None]:
+    """No other rig changes the tree meanwhile; checked out anew if one did before."""
+    with store.lock("tree", tree.directory.parent.name):
+        _check_out(tree.directory, tree.commit, QUIET)
+        yield
 
 
 # --- reading -----------------------------------------------------------------------------------
