@@ -1,0 +1,199 @@
+"""The serial stream of a machine: always drained, recorded byte for byte, searched on demand."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import re
+import selectors
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pexpect
+from pexpect.spawnbase import SpawnBase
+
+from rig.results import Splat
+from rig.splat import Scanner
+
+if TYPE_CHECKING:
+    _Spawn = SpawnBase[str]
+else:
+    _Spawn = SpawnBase
+
+_CHUNK = 65536
+# pexpect looks only at the last `searchwindowsize` characters after each read, so one read must
+# never bring more than that.
+_WINDOW, _READ = 16384, 4096
+
+
+class Console:
+    """One machine's serial line, from power-on to the end.
+
+    A thread of its own reads the socket, so that the machine never waits for us, and appends to
+    `path` at once. Everything else looks at what has come so far; no call waits without a
+    deadline. Ends of lines are as the machine sent them (CR LF).
+    """
+
+    def __init__(self, line: socket.socket, path: Path) -> None:
+        """Take over `line`; path is created (or truncated) for the recording."""
+        self.path = path
+        self._line = line
+        self._data = bytearray()
+        self._news = threading.Condition()
+        self._closed = False
+        self._scanner, self._scanned, self._splats = Scanner(), 0, list[Splat]()
+        self._scan_ended = False
+        self._scanning = threading.Lock()
+        self._stream = _Stream(self)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        self._reader = threading.Thread(target=self._record, name=f"console {path}", daemon=True)
+        self._reader.start()
+
+    @property
+    def closed(self) -> bool:
+        """The machine's end of the line is gone: power off, or its process died."""
+        return self._closed
+
+    def text(self) -> str:
+        """All that came so far."""
+        with self._news:
+            return self._data.decode(errors="replace")
+
+    def tail(self, characters: int = 4000) -> str:
+        """The last of what came so far, as whole lines."""
+        text = self.text()
+        return text if len(text) <= characters else text[-characters:].partition("\n")[2]
+
+    def size(self) -> int:
+        """Bytes recorded so far; a place to hand to `since`."""
+        return len(self._data)
+
+    def since(self, offset: int) -> str:
+        """What came after the first `offset` bytes."""
+        with self._news:
+            return self._data[offset:].decode(errors="replace")
+
+    def expect(self, pattern: str | Sequence[str], timeout_s: float) -> str:
+        """Wait for a regular expression (or the first of several); the text that matched.
+
+        Searches on from the end of the last match. Raises TimeoutError, or EOFError when the
+        line closed before; both carry the end of the console.
+        """
+        patterns = [pattern] if isinstance(pattern, str) else list(pattern)
+        compiled = [re.compile(p, re.DOTALL) for p in patterns]
+        try:
+            self._stream.expect_list(list(compiled), timeout=timeout_s)
+        except pexpect.TIMEOUT:
+            raise TimeoutError(f"no {patterns} on the console in {timeout_s:.1f} s") from None
+        except pexpect.EOF:
+            raise EOFError(f"the console closed before {patterns}") from None
+        return str(self._stream.after)
+
+    def mark(self, text: str, timeout_s: float) -> None:
+        """Wait until `text` has come through, anywhere since power-on: choose unique ones.
+
+        The guest writes it to /dev/kmsg, so all the kernel printed before is recorded then.
+        Raises TimeoutError or EOFError.
+        """
+        wanted, start = text.encode(), 0
+
+        def there() -> bool:
+            nonlocal start
+            if self._data.find(wanted, start) >= 0:
+                return True
+            start = max(0, len(self._data) - len(wanted))
+            return False
+
+        with self._news:
+            self._news.wait_for(lambda: there() or self._closed, timeout_s)
+            if there():
+                return
+        if self._closed:
+            raise EOFError(f"the console closed before the mark {text!r}")
+        raise TimeoutError(f"the mark {text!r} did not come through in {timeout_s:.1f} s")
+
+    def wait_news(self, offset: int, timeout_s: float) -> bool:
+        """Wait until more than `offset` bytes came or the line closed; False at the deadline."""
+        with self._news:
+            return self._news.wait_for(lambda: len(self._data) > offset or self._closed, timeout_s)
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait until the machine's end is gone; False at the deadline."""
+        with self._news:
+            return self._news.wait_for(lambda: self._closed, timeout_s)
+
+    def splats(self) -> list[Splat]:
+        """Every report the kernel printed so far, in order; after the end also a cut one.
+
+        What the scanner raises comes through here: a scan that cannot run is a failure.
+        """
+        with self._scanning:
+            closed = self._closed
+            with self._news:
+                chunk = bytes(self._data[self._scanned :])
+            self._splats += self._scanner.feed(chunk)
+            self._scanned += len(chunk)
+            if closed and not self._scan_ended:
+                self._scan_ended = True
+                self._splats += self._scanner.finish()
+            return list(self._splats)
+
+    def send(self, data: bytes) -> None:
+        """Type on the line (sysrq letters). OSError when it is gone."""
+        self._line.sendall(data)
+
+    def close(self) -> None:
+        """Hang up and end the recording; idempotent."""
+        with contextlib.suppress(OSError):  # the other end may be gone already
+            self._line.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        self._line.close()
+
+    def _record(self) -> None:
+        with self.path.open("ab", buffering=0) as file, selectors.DefaultSelector() as selector:
+            selector.register(self._line, selectors.EVENT_READ)
+            while chunk := self._receive(selector):
+                file.write(chunk)
+                with self._news:
+                    self._data += chunk
+                    self._news.notify_all()
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+
+    def _receive(self, selector: selectors.BaseSelector) -> bytes:
+        selector.select()  # ends with the line: close() shuts it down
+        try:
+            return self._line.recv(_CHUNK)
+        except ConnectionResetError:
+            return b""
+
+    def _read(self, offset: int, timeout_s: float | None) -> bytes | None:
+        """Some bytes after offset; b"" when there will be none, None at the deadline."""
+        with self._news:
+            self._news.wait_for(lambda: len(self._data) > offset or self._closed, timeout_s)
+            found = bytes(self._data[offset : offset + _READ])
+        return found if found or self._closed else None
+
+
+class _Stream(_Spawn):
+    """The recorded console as pexpect reads it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(maxread=_READ, searchwindowsize=_WINDOW, encoding="utf-8")
+        self.delayafterread = None
+        self._text = codecs.getincrementaldecoder("utf-8")("replace")
+        self._console, self._offset = console, 0
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> str:
+        chunk = self._console._read(self._offset, timeout)
+        if chunk is None:
+            raise pexpect.TIMEOUT("deadline")
+        if not chunk:
+            raise pexpect.EOF("the line closed")
+        self._offset += len(chunk)
+        return self._text.decode(chunk)

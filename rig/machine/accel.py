@@ -1,0 +1,118 @@
+"""Whether KVM can run a kernel here, found out by letting it try for three seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from rig import process
+from rig.errors import InfrastructureError
+
+_DEVICE = Path("/dev/kvm")
+_PROBE_S = 3.0
+_BANNER = "Linux version "
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """How the machine's CPU is made: name is "kvm" or "tcg", reason why not KVM, or ""."""
+
+    name: str
+    reason: str = ""
+
+    @property
+    def notice(self) -> str:
+        """The sentence every verdict must show, or ""."""
+        return f"emulated by TCG, not KVM: {self.reason}" if self.name == "tcg" else ""
+
+
+def accelerator(
+    kernel: Path, wanted: str, *, qemu: str = "qemu-system-x86_64", cache: Path | None = None
+) -> Acceleration:
+    """Decide between KVM and TCG. kernel: what QEMU is given with -kernel.
+
+    wanted: "tcg" is taken as it is; "auto" falls back to TCG with the reason; "kvm" raises
+    InfrastructureError where KVM cannot run this. What a probe found is kept per host kernel and
+    QEMU in `cache` (default: the user's cache directory).
+    """
+    if wanted == "tcg":
+        return Acceleration("tcg", "asked for")
+    reason = _closed() or _probed(kernel, qemu, cache or _default_cache())
+    if not reason:
+        return Acceleration("kvm")
+    if wanted == "kvm":
+        raise InfrastructureError(
+            f"KVM was asked for and cannot be used: {reason}",
+            hint='accel = "auto" or "tcg" in rig.toml emulates instead',
+        )
+    return Acceleration("tcg", reason)
+
+
+def _closed() -> str:
+    """Why /dev/kvm cannot be opened, or ""."""
+    if not _DEVICE.exists():
+        return "this host has no /dev/kvm"
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return "/dev/kvm is not writable for this user (group kvm)"
+    return ""
+
+
+def _default_cache() -> Path:
+    return platformdirs.user_cache_path("rig") / "kvm.json"
+
+
+def _probed(kernel: Path, qemu: str, cache: Path) -> str:
+    """What the probe found on this host kernel, now or earlier: a reason, or ""."""
+    host = os.uname()
+    key = " ".join((host.release, host.version, host.machine, qemu))
+    known = _load(cache)
+    if key not in known:
+        known[key] = probe(kernel, qemu)
+        _save(cache, known)
+    return known[key]
+
+
+def probe(kernel: Path, qemu: str) -> str:
+    """Start the kernel under KVM, without disk or network, until its first line comes out.
+
+    "" when it came within three seconds, else the reason. A kernel that is broken later still
+    passes: the question is whether KVM runs one at all.
+    """
+    argv = [
+        *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "512", "-serial", "stdio"),
+        *("-kernel", str(kernel), "-append", "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1"),
+    ]
+    seen: list[str] = []
+    try:
+        process.run(argv, timeout_s=_PROBE_S, on_line=seen.append, check=False)
+    except InfrastructureError as error:
+        if "did not end" not in error.message:
+            raise
+    if any(_BANNER in line for line in seen):
+        return ""
+    said = next((line.strip() for line in seen if line.strip()), "")
+    return f"/dev/kvm cannot run a kernel here: no console line in {_PROBE_S:.0f} s" + (
+        f" ({said})" if said else ""
+    )
+
+
+def _load(path: Path) -> dict[str, str]:
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _save(path: Path, known: dict[str, str]) -> None:
+    """Write and rename: two rigs may probe at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(known, file, indent=1)
+    Path(file.name).replace(path)

@@ -1,0 +1,62 @@
+"""QEMU's monitor: one command at a time, each with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from rig.errors import InfrastructureError
+
+# The library logs what it then also raises.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+
+class Monitor:
+    """A QMP connection on an inherited socket; used from one thread at a time."""
+
+    def __init__(self, line: socket.socket, *, timeout_s: float) -> None:
+        """Greet QEMU. InfrastructureError when it does not answer in time or is gone."""
+        self._timeout_s = timeout_s
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient("rig")
+        try:
+            self._wait(self._client.connect(line))
+        except BaseException:
+            self.close()
+            raise
+
+    def command(self, name: str, **arguments: object) -> Any:
+        """Execute a command; what it returned. InfrastructureError when refused or gone."""
+        return self._wait(self._client.execute(name, arguments))
+
+    def events(self) -> list[str]:
+        """Names of the events since the last call."""
+        self._loop.run_until_complete(asyncio.sleep(0))
+        return [str(event["event"]) for event in self._client.events.clear()]
+
+    def close(self) -> None:
+        """Hang up; idempotent."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._loop.run_until_complete(asyncio.wait_for(self._client.disconnect(), 5))
+        except (QMPError, OSError, EOFError, TimeoutError):
+            pass  # QEMU went first
+        finally:
+            self._loop.close()
+
+    def _wait(self, work: Any) -> Any:
+        try:
+            return self._loop.run_until_complete(asyncio.wait_for(work, self._timeout_s))
+        except ExecuteError as error:
+            raise InfrastructureError(f"QEMU refused a command: {error}") from error
+        except TimeoutError as error:
+            raise InfrastructureError(
+                f"QEMU's monitor did not answer in {self._timeout_s:.0f} s"
+            ) from error
+        except (QMPError, OSError, EOFError) as error:
+            raise InfrastructureError(f"QEMU's monitor went away: {error}") from error

@@ -1,0 +1,470 @@
+"""Run, put and get in a machine over SSH; the host key is pinned."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import itertools
+import os
+import select
+import shlex
+import shutil
+import signal
+import sys
+import tarfile
+import tempfile
+import termios
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO
+
+import paramiko
+
+from rig.errors import InfrastructureError, LostMachineError, RigError
+
+_CHUNK = 1 << 16
+_COPY_TIMEOUT_S = 600.0
+_KILL_TIMEOUT_S = 15.0
+# A process the program left behind may hold its output open: how long we listen to it.
+_LINGER_S = 1.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+Sink = Callable[[str, bytes], None]
+
+
+class SessionTimeout(RigError):
+    """A program in the guest did not end in time; stdout and stderr are what it wrote."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, stdout: bytes = b"", stderr: bytes = b"") -> None:
+        super().__init__(message, output=(stdout + stderr)[-4000:].decode(errors="replace"))
+        self.stdout, self.stderr = stdout, stderr
+
+
+class ConnectionLost(LostMachineError):
+    """The machine or its sshd went away; stdout and stderr are what came before."""
+
+    def __init__(self, message: str, *, stdout: bytes = b"", stderr: bytes = b"") -> None:
+        super().__init__(message, output=(stdout + stderr)[-4000:].decode(errors="replace"))
+        self.stdout, self.stderr = stdout, stderr
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and as whom to log in. host_key: "ssh-ed25519 AAAA...", the only one accepted."""
+
+    host: str
+    port: int
+    user: str
+    client_key: Path
+    host_key: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended. exit_code: its own, or 128 + n when signal n ended it."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    duration_s: float
+
+
+class Session:
+    """A logged-in connection; programs run one after the other or side by side."""
+
+    def __init__(self, endpoint: Endpoint, *, connect_timeout_s: float) -> None:
+        """Log in. ConnectionLost when nobody answers in time, InfrastructureError when the
+        machine shows another host key or refuses ours."""
+        self._endpoint = endpoint
+        self._numbers = itertools.count(1)
+        self._client = _connect(endpoint, connect_timeout_s)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; idempotent."""
+        self._client.close()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        stdin: bytes | BinaryIO = b"",
+        on_output: Sink | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Finished:
+        """Run a program to its end and keep its output.
+
+        on_output(stream, data): called as output comes, stream is "stdout" or "stderr".
+        Raises SessionTimeout after having ended the program's process group in the guest, and
+        ConnectionLost when the machine went away.
+        """
+        kept = {"stdout": bytearray(), "stderr": bytearray()}
+
+        def sink(stream: str, data: bytes) -> None:
+            kept[stream].extend(data)
+            if on_output:
+                on_output(stream, data)
+
+        started = time.monotonic()
+        try:
+            code = self._execute(argv, _source(stdin), sink, timeout_s, cwd, env)
+        except (SessionTimeout, ConnectionLost) as error:
+            error.stdout, error.stderr = bytes(kept["stdout"]), bytes(kept["stderr"])
+            error.output = (error.stdout + error.stderr)[-4000:].decode(errors="replace")
+            raise
+        took = time.monotonic() - started
+        return Finished(code, bytes(kept["stdout"]), bytes(kept["stderr"]), took)
+
+    def stream(
+        self, argv: Sequence[str], stdin: BinaryIO, stdout: BinaryIO, stderr: BinaryIO
+    ) -> int:
+        """Run a program with these as its streams, nothing kept; its exit code.
+
+        No deadline: for a person, who can interrupt. Raises ConnectionLost.
+        """
+        files = {"stdout": stdout, "stderr": stderr}
+
+        def sink(stream: str, data: bytes) -> None:
+            files[stream].write(data)
+            files[stream].flush()
+
+        return self._execute(argv, stdin, sink, None, None, None)
+
+    def put(self, local: Path, remote: str, *, timeout_s: float = _COPY_TIMEOUT_S) -> None:
+        """Copy a file, or a directory and all in it, to the path `remote`; modes are kept.
+
+        Missing parents are made; an existing directory is added to. Owner is root.
+        """
+        target = PurePosixPath(remote)
+        with tempfile.TemporaryFile() as packed:
+            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                tar.add(local, arcname=target.name, filter=_as_root)
+            packed.seek(0)
+            script = 'mkdir -p "$1" && exec tar -C "$1" -xf -'
+            argv = ["sh", "-c", script, "put", str(target.parent)]
+            done = self.run(argv, timeout_s=timeout_s, stdin=packed)
+        _check_copy(done.exit_code, done.stderr, f"{local} to {remote}")
+
+    def get(self, remote: str, local: Path, *, timeout_s: float = _COPY_TIMEOUT_S) -> None:
+        """Copy a file, or a directory and all in it, from the guest to the path `local`."""
+        source, errors = PurePosixPath(remote), bytearray()
+        argv = ["tar", "-C", str(source.parent), "-cf", "-", "--", source.name]
+        with tempfile.TemporaryFile() as packed:
+
+            def sink(stream: str, data: bytes) -> None:
+                if stream == "stdout":
+                    packed.write(data)
+                else:
+                    errors.extend(data)
+
+            code = self._execute(argv, None, sink, timeout_s, None, None)
+            _check_copy(code, bytes(errors), f"{remote} to {local}")
+            packed.seek(0)
+            _unpack(packed, source.name, local)
+
+    def interactive(self, argv: Sequence[str] | None = None) -> int:
+        """A shell (or argv) on a terminal of its own, joined to ours; its exit code.
+
+        Our terminal is restored whatever happens. Raises ConnectionLost.
+        """
+        command = shlex.join(argv) if argv else "exec bash -l"
+        channel = self._open()
+        with contextlib.closing(channel), _raw_terminal(sys.stdin) as resized:
+            size = shutil.get_terminal_size()
+            channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
+            channel.exec_command(f"{_ENTER}{command}")
+            _join_terminal(channel, sys.stdin.fileno(), sys.stdout.fileno(), resized)
+            return self._exit_code(channel)
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        stdin: IO[bytes] | None,
+        sink: Sink,
+        timeout_s: float | None,
+        cwd: str | None,
+        env: Mapping[str, str] | None,
+    ) -> int:
+        tag = f"{os.getpid()}-{id(self):x}-{next(self._numbers)}"
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        channel = self._open()
+        with contextlib.closing(channel):
+            try:
+                channel.exec_command(wrapped(argv, tag, cwd, env))
+            except (paramiko.SSHException, OSError) as error:
+                raise ConnectionLost(f"the machine went away before {argv[0]}") from error
+            with _feeding(channel, stdin):
+                ended = _pump(channel, sink, deadline)
+            if ended:
+                return self._exit_code(channel)
+        self._kill(tag)
+        raise SessionTimeout(f"{argv[0]} did not end within {timeout_s:.1f} s")
+
+    def _open(self) -> paramiko.Channel:
+        transport = self._client.get_transport()
+        if transport is None or not transport.is_active():
+            raise ConnectionLost("the machine went away")
+        try:
+            return transport.open_session(timeout=_KILL_TIMEOUT_S)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise ConnectionLost(f"the machine no longer answers: {error}") from error
+
+    def _exit_code(self, channel: paramiko.Channel) -> int:
+        code = channel.recv_exit_status() if channel.exit_status_ready() else -1
+        if code >= 0:
+            return code
+        transport = self._client.get_transport()
+        # The server says how a program ended before it closes the channel.
+        if transport is not None and transport.is_active() and channel.exit_status_ready():
+            return 128 + signal.SIGKILL  # our own wrapper was killed with the program
+        raise ConnectionLost("the machine went away while the program ran")
+
+    def _kill(self, tag: str) -> None:
+        """End a run's process group in the guest; a guest that cannot is about to be dropped."""
+        script = f"kill -s KILL -- -$(cat /run/rig-{tag})"
+        with contextlib.suppress(ConnectionLost, paramiko.SSHException, OSError):
+            channel = self._open()
+            with contextlib.closing(channel):
+                channel.exec_command(script)
+                _pump(channel, lambda _stream, _data: None, time.monotonic() + _KILL_TIMEOUT_S)
+
+
+_ENTER = f"echo 0 >/proc/self/oom_score_adj; export PATH={_PATH} HOME=/root LANG=C.UTF-8; "
+
+
+def wrapped(
+    argv: Sequence[str], tag: str, cwd: str | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """The shell command that runs argv in a session and process group of its own. Pure.
+
+    The group's number is left in /run/rig-TAG. The inner shell turns death by signal n into exit
+    code 128 + n, and keeps its own words about it ("Segmentation fault") to itself. It undoes
+    the protection from the out-of-memory killer that sshd has.
+    """
+    lines = [f"echo $$ >/run/rig-{tag}", _ENTER.removesuffix("; ")]
+    if cwd is not None:
+        lines.append(f"cd {shlex.quote(cwd)} || exit 126")
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in (env or {}).items()]
+    lines += ["exec 3>&2 2>/dev/null", f"(exec {shlex.join(argv)} 2>&3 3>&-)", "exit $?"]
+    return f"exec setsid sh -c {shlex.quote('; '.join(lines))}"
+
+
+def _connect(endpoint: Endpoint, timeout_s: float) -> paramiko.SSHClient:
+    """Log in, again and again until the deadline while nobody listens yet."""
+    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    while True:
+        try:
+            return _login(endpoint, max(1.0, deadline - time.monotonic()))
+        except (paramiko.BadHostKeyException, paramiko.AuthenticationException) as error:
+            raise InfrastructureError(
+                f"{endpoint.host}:{endpoint.port} is not the machine it should be: {error}",
+                hint="another program took the port, or the image was exchanged while running",
+            ) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if time.monotonic() > deadline:
+                raise ConnectionLost(
+                    f"no SSH answer from {endpoint.host}:{endpoint.port} in {timeout_s:.0f} s: "
+                    f"{error}"
+                ) from error
+        pause.wait(0.1)  # nobody listens yet; nothing will tell us when
+
+
+def _login(endpoint: Endpoint, timeout_s: float) -> paramiko.SSHClient:
+    client = paramiko.SSHClient()
+    kind, _, blob = endpoint.host_key.partition(" ")
+    known = paramiko.Ed25519Key(data=base64.b64decode(blob))
+    client.get_host_keys().add(f"[{endpoint.host}]:{endpoint.port}", kind, known)
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    try:
+        client.connect(
+            endpoint.host,
+            endpoint.port,
+            username=endpoint.user,
+            pkey=paramiko.Ed25519Key.from_private_key_file(str(endpoint.client_key)),
+            allow_agent=False,
+            look_for_keys=False,
+            timeout=timeout_s,
+            banner_timeout=timeout_s,
+            auth_timeout=timeout_s,
+        )
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _source(stdin: bytes | BinaryIO) -> IO[bytes] | None:
+    if not isinstance(stdin, bytes):
+        return stdin
+    if not stdin:
+        return None
+    return io.BytesIO(stdin)
+
+
+@contextlib.contextmanager
+def _feeding(channel: paramiko.Channel, stdin: IO[bytes] | None) -> Iterator[None]:
+    """Send stdin, then its end, from a thread beside us; the thread is ended on the way out."""
+    if stdin is None:
+        with contextlib.suppress(OSError, EOFError):
+            channel.shutdown_write()
+        yield
+        return
+    stop, stopped = os.pipe()
+    feeder = threading.Thread(target=_feed, args=(channel, stdin, stop), daemon=True)
+    feeder.start()
+    try:
+        yield
+    finally:
+        os.close(stopped)
+        channel.close()  # wakes a feeder that waits for window space
+        feeder.join()
+        os.close(stop)
+
+
+def _feed(channel: paramiko.Channel, stdin: IO[bytes], stop: int) -> None:
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        while chunk := _next_input(stdin, stop):
+            channel.sendall(chunk)
+        channel.shutdown_write()
+
+
+def _next_input(stdin: IO[bytes], stop: int) -> bytes:
+    """What stdin has next; b"" at its end or when `stop` closes."""
+    try:
+        source = stdin.fileno()
+    except OSError:  # a file in memory never makes us wait
+        return stdin.read(_CHUNK)
+    ready, _, _ = select.select([source, stop], [], [])
+    return b"" if stop in ready else os.read(source, _CHUNK)
+
+
+def _pump(channel: paramiko.Channel, sink: Sink, deadline: float | None) -> bool:
+    """Hand output on until the program ended and its output is through; False at the deadline."""
+    linger: float | None = None
+    while True:
+        moved = _drain(channel, sink)
+        if channel.closed or (channel.eof_received and channel.exit_status_ready()):
+            while _drain(channel, sink):
+                pass
+            return True
+        now = time.monotonic()
+        if channel.exit_status_ready():
+            linger = linger or now + _LINGER_S
+            if now > linger:
+                return True
+        if deadline is not None and now > deadline:
+            return False
+        if not moved:
+            _await(channel, deadline, now)
+
+
+def _await(channel: paramiko.Channel, deadline: float | None, now: float) -> None:
+    """Wait for output or the end of it. The exit status alone wakes nobody: look each 50 ms."""
+    left = 0.5 if deadline is None else max(0.0, deadline - now)
+    if channel.eof_received:
+        channel.status_event.wait(min(left, 0.5))
+    else:
+        select.select([channel.fileno()], [], [], min(left, 0.5))
+
+
+def _drain(channel: paramiko.Channel, sink: Sink) -> bool:
+    """Hand on what has come; False when there was nothing."""
+    moved = False
+    if channel.recv_ready():
+        sink("stdout", channel.recv(_CHUNK))
+        moved = True
+    if channel.recv_stderr_ready():
+        sink("stderr", channel.recv_stderr(_CHUNK))
+        moved = True
+    return moved
+
+
+def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry
+
+
+def _check_copy(code: int, stderr: bytes, what: str) -> None:
+    if code != 0:
+        raise InfrastructureError(
+            f"cannot copy {what}", output=stderr[-2000:].decode(errors="replace")
+        )
+
+
+def _unpack(packed: IO[bytes], name: str, local: Path) -> None:
+    """Unpack beside `local` and rename, so that half a copy is never there."""
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=local.parent, prefix=".get-") as directory:
+        with tarfile.open(fileobj=packed) as tar:
+            tar.extractall(directory, filter="data")
+        (Path(directory) / name).rename(local)
+
+
+@contextlib.contextmanager
+def _raw_terminal(terminal: IO[str]) -> Iterator[int]:
+    """Our terminal raw, and back again whatever happens; yields an fd readable after a resize."""
+    resized, poke = os.pipe()
+    os.set_blocking(poke, False)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, resized)
+        stack.callback(os.close, poke)
+        if terminal.isatty():
+            descriptor = terminal.fileno()
+            stack.callback(
+                termios.tcsetattr, descriptor, termios.TCSADRAIN, termios.tcgetattr(descriptor)
+            )
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                stack.callback(signal.signal, number, signal.signal(number, _leave))
+            old = signal.signal(signal.SIGWINCH, lambda _n, _f: _poke(poke))
+            stack.callback(signal.signal, signal.SIGWINCH, old)
+            tty.setraw(descriptor)
+        yield resized
+
+
+def _poke(descriptor: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.write(descriptor, b".")
+
+
+def _leave(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _join_terminal(channel: paramiko.Channel, keys: int, screen: int, resized: int) -> None:
+    """Carry keys there, output here and window sizes, until the far end closes."""
+    sources = [channel.fileno(), keys, resized]
+    while not (channel.closed or channel.eof_received) or channel.recv_ready():
+        ready, _, _ = select.select(sources, [], [], 1.0)
+        if channel.recv_ready():
+            _write_all(screen, channel.recv(_CHUNK))
+        if resized in ready:
+            os.read(resized, 64)
+            size = os.get_terminal_size(screen)
+            channel.resize_pty(size.columns, size.lines)
+        if keys in ready and not channel.closed:
+            typed = os.read(keys, _CHUNK)
+            if typed:
+                channel.sendall(typed)
+            else:
+                sources.remove(keys)
+                channel.shutdown_write()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
