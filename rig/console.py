@@ -64,8 +64,8 @@ class Console:
             return self._data.decode(errors="replace")
 
     def tail(self, characters: int = 4000) -> str:
-        """The last of what came so far, as whole lines."""
-        text = self.text()
+        """The last of what came so far, as whole lines without carriage returns."""
+        text = self.text().replace("\r", "")
         return text if len(text) <= characters else text[-characters:].partition("\n")[2]
 
     def size(self) -> int:

@@ -105,10 +105,12 @@ class Session:
         on_output: Sink | None = None,
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        on_timeout: Callable[[], object] | None = None,
     ) -> Finished:
         """Run a program to its end and keep its output.
 
         on_output(stream, data): called as output comes, stream is "stdout" or "stderr".
+        on_timeout: called at the deadline while the program is still there, to look at it.
         Raises SessionTimeout after having ended the program's process group in the guest, and
         ConnectionLost when the machine went away.
         """
@@ -121,7 +123,9 @@ class Session:
 
         started = time.monotonic()
         try:
-            code = self._execute(argv, _source(stdin), sink, timeout_s, cwd, env)
+            code = self._execute(
+                argv, _source(stdin), sink, timeout_s, cwd=cwd, env=env, on_timeout=on_timeout
+            )
         except (SessionTimeout, ConnectionLost) as error:
             error.stdout, error.stderr = bytes(kept["stdout"]), bytes(kept["stderr"])
             error.output = (error.stdout + error.stderr)[-4000:].decode(errors="replace")
@@ -142,7 +146,7 @@ class Session:
             files[stream].write(data)
             files[stream].flush()
 
-        return self._execute(argv, stdin, sink, None, None, None)
+        return self._execute(argv, stdin, sink, None)
 
     def put(self, local: Path, remote: str, *, timeout_s: float = _COPY_TIMEOUT_S) -> None:
         """Copy a file, or a directory and all in it, to the path `remote`; modes are kept.
@@ -171,7 +175,7 @@ class Session:
                 else:
                     errors.extend(data)
 
-            code = self._execute(argv, None, sink, timeout_s, None, None)
+            code = self._execute(argv, None, sink, timeout_s)
             _check_copy(code, bytes(errors), f"{remote} to {local}")
             packed.seek(0)
             _unpack(packed, source.name, local)
@@ -196,8 +200,10 @@ class Session:
         stdin: IO[bytes] | None,
         sink: Sink,
         timeout_s: float | None,
-        cwd: str | None,
-        env: Mapping[str, str] | None,
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        on_timeout: Callable[[], object] | None = None,
     ) -> int:
         tag = f"{os.getpid()}-{id(self):x}-{next(self._numbers)}"
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -211,7 +217,9 @@ class Session:
                 ended = _pump(channel, sink, deadline)
             if ended:
                 return self._exit_code(channel)
-        self._kill(tag)
+            if on_timeout:
+                on_timeout()
+            self._kill(tag)
         raise SessionTimeout(f"{argv[0]} did not end within {timeout_s:.1f} s")
 
     def _open(self) -> paramiko.Channel:
@@ -235,7 +243,7 @@ class Session:
 
     def _kill(self, tag: str) -> None:
         """End a run's process group in the guest; a guest that cannot is about to be dropped."""
-        script = f"kill -s KILL -- -$(cat /run/rig-{tag})"
+        script = f"kill -s KILL -- -$(cat {_group_file(tag)})"
         with contextlib.suppress(ConnectionLost, paramiko.SSHException, OSError):
             channel = self._open()
             with contextlib.closing(channel):
@@ -246,16 +254,20 @@ class Session:
 _ENTER = f"echo 0 >/proc/self/oom_score_adj; export PATH={_PATH} HOME=/root LANG=C.UTF-8; "
 
 
+def _group_file(tag: str) -> str:
+    return f"/run/rig-{tag}"
+
+
 def wrapped(
     argv: Sequence[str], tag: str, cwd: str | None = None, env: Mapping[str, str] | None = None
 ) -> str:
     """The shell command that runs argv in a session and process group of its own. Pure.
 
-    The group's number is left in /run/rig-TAG. The inner shell turns death by signal n into exit
+    The group's number is left in a file of /run. The inner shell turns death by signal n into exit
     code 128 + n, and keeps its own words about it ("Segmentation fault") to itself. It undoes
     the protection from the out-of-memory killer that sshd has.
     """
-    lines = [f"echo $$ >/run/rig-{tag}", _ENTER.removesuffix("; ")]
+    lines = [f"echo $$ >{_group_file(tag)}", _ENTER.removesuffix("; ")]
     if cwd is not None:
         lines.append(f"cd {shlex.quote(cwd)} || exit 126")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in (env or {}).items()]

@@ -83,6 +83,8 @@ def probe(kernel: Path, qemu: str) -> str:
     "" when it came within three seconds, else the reason. A kernel that is broken later still
     passes: the question is whether KVM runs one at all.
     """
+    if not kernel.is_file():
+        raise InfrastructureError(f"there is no kernel {kernel} to try KVM with")
     argv = [
         *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "512", "-serial", "stdio"),
