@@ -132,6 +132,11 @@ def to_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
+def to_line(value: Any) -> str:
+    """The same on one line, for streams of objects."""
+    return msgspec.json.encode(value).decode()
+
+
 def load_run(path: Path) -> Run:
     """Read a saved run; InfrastructureError when it cannot be read or is of another schema."""
     try:

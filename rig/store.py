@@ -42,6 +42,15 @@ def file_sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One directory of the store and what it takes on disk."""
+
+    kind: str
+    key: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Store:
     """Directories <root>/<kind>/<key>, each complete or absent.
 
@@ -86,22 +95,27 @@ class Store:
     def scratch(self, kind: str, key: str) -> Path:
         """A directory for work that lasts (worktrees, build trees); hold its lock to use it."""
         place = self.root / kind / key
-        place.mkdir(parents=True, exist_ok=True)
+        self._make_directories(place)
         return place
+
+    def entries(self) -> list[Entry]:
+        """Everything in the store, scratch directories included."""
+        places = sorted(path for path in self.root.glob("*/*") if path.is_dir())
+        return [Entry(path.parent.name, path.name, _disk_use(path)) for path in places]
 
     @contextlib.contextmanager
     def lock(self, kind: str, key: str) -> Iterator[None]:
         """Held by one rig at a time; the kernel drops it when its holder dies."""
         path = self.root / "locks" / f"{kind}-{key}.lock"
-        self._make_parents(path, self.root / kind / key)
+        self._make_directories(path.parent, self.root / kind)
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _make_parents(self, *paths: Path) -> None:
+    def _make_directories(self, *paths: Path) -> None:
         try:
             for path in paths:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InfrastructureError(
                 f"the store {self.root} cannot be written: {error.strerror}",
@@ -120,6 +134,16 @@ def _sizes(directory: Path) -> dict[str, int]:
     return {
         path.name: path.lstat().st_size for path in sorted(directory.iterdir()) if path.is_file()
     }
+
+
+def _disk_use(directory: Path) -> int:
+    """Bytes on disk; a file that vanishes meanwhile does not count."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(place) / name).lstat().st_blocks * 512
+    return total
 
 
 def _whole(place: Path, files: dict[str, int]) -> bool:

@@ -10,23 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import is_gone
 
 from rig import process
 from rig.errors import InfrastructureError
-
-
-def is_gone(pid: int, within_s: float = 10.0) -> bool:
-    """True once no process has this pid (or it is a zombie somebody else must reap)."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        os.sched_yield()
-    return False
 
 
 def test_output_of_both_streams_and_the_log(tmp_path: Path) -> None:

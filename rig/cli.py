@@ -1,0 +1,391 @@
+"""The verbs; the only place that prints and exits."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rig import __doc__ as about
+from rig import config as configuration
+from rig.config import Config, KernelConfig
+from rig.errors import RigError, UsageError
+from rig.results import Splat
+from rig.terminal import TerminalProgress, show_error
+
+if TYPE_CHECKING:
+    from rig.runner import Outcome
+
+    # argparse has no public name for it.
+    _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_INTERRUPTED = 130
+# `rig boot -- CMD` returns CMD's own code; the rig's failures lie above it.
+_BOOT_OFFSET = 120
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; its exit code (docs/architecture.md has the table)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    words, command = _split_command(words)
+    arguments = _parser().parse_args(words)
+    arguments.command_line = command
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    offset = _BOOT_OFFSET if arguments.verb == "boot" else 0
+    try:
+        return int(arguments.run(arguments))
+    except RigError as error:
+        show_error(error)
+        return offset + error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\nrig: interrupted\n")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return offset + 3
+
+
+def _as_interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _split_command(words: list[str]) -> tuple[list[str], list[str] | None]:
+    """Everything after the first "--" is a command for the guest, or for pytest."""
+    if "--" not in words:
+        return words, None
+    cut = words.index("--")
+    return words[:cut], words[cut + 1 :]
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rig", description=about)
+    parser.add_argument("--rig-toml", type=Path, metavar="PATH", help="the rig.toml to use")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (
+        _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
+        _add_scan, _add_report, _add_store,
+    ):  # fmt: skip
+        add(verbs)
+    return parser
+
+
+def _verb(
+    verbs: _Verbs, name: str, run: Callable[[argparse.Namespace], int], words: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=words, description=words)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _kernel_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
+    parser.add_argument("--source", help="deb, a directory, REPOSITORY#REF, a tarball or its URL")
+    parser.add_argument("--sha256", help="what the tarball's sha256 must be")
+    parser.add_argument("--series", help="a quilt directory or an mbox; 'none' for no series")
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FRAG",
+        help="a further config fragment: a name under kernel-configs/ or a file (repeatable)",
+    )  # fmt: skip
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _results_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--machine", metavar="M", help="[machine.M] of rig.toml")
+    parser.add_argument("--junit", type=Path, metavar="F", help="write JUnit XML to F too")
+    parser.add_argument("--json", type=Path, metavar="F", help="write the run as JSON to F too")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="instead of results/")
+
+
+def _add_doctor(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "doctor", _doctor, "check every tool, disk space and the accelerator")
+    _json_flag(parser)
+
+
+def _add_build(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "build", _build, "build a patched kernel")
+    _kernel_options(parser)
+    _json_flag(parser)
+
+
+def _add_boot(verbs: _Verbs) -> None:
+    words = "boot a kernel; a shell in it over SSH, or the exit code of the CMD after --"
+    parser = _verb(verbs, "boot", _boot, words)
+    _kernel_options(parser)
+    parser.add_argument("--machine", metavar="M", help="[machine.M] of rig.toml")
+    parser.add_argument("--append", default="", help="more words for the kernel command line")
+    parser.add_argument("--dry-run", action="store_true", help="print the QEMU line, boot nothing")
+    parser.add_argument("--gdb", action="store_true", help="stop at power-on for a debugger")
+    _json_flag(parser)
+
+
+def _add_boot_and_test(verbs: _Verbs) -> None:
+    words = "build, boot, run guest suites, give the verdict; words after -- go to pytest"
+    parser = _verb(verbs, "boot-and-test", _boot_and_test, words)
+    _kernel_options(parser)
+    _results_options(parser)
+    parser.add_argument("--suite", action="append", default=[], metavar="S", help="by name")
+    parser.add_argument("--tests", action="append", default=[], type=Path, metavar="DIR",
+                        help="a kselftest-shaped directory anywhere (repeatable)")  # fmt: skip
+    parser.add_argument("--isolation", choices=("none", "suite", "program"), default="none",
+                        help="what gets a machine of its own")  # fmt: skip
+    parser.add_argument("-k", dest="keyword", default="", help="pytest's -k")
+    parser.add_argument("-x", dest="exit_first", action="store_true", help="pytest's -x")
+    parser.add_argument("--lf", dest="last_failed", action="store_true", help="pytest's --lf")
+
+
+def _add_kselftest(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "kselftest", _kselftest, "run the kernel tree's own selftests")
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help="timers, futex, pipe ...")
+    parser.add_argument("--kernel", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
+    parser.add_argument("--against", metavar="BASE", help="report only what is new against BASE")
+    parser.add_argument("-k", dest="keyword", default="", help="only programs that match")
+    _results_options(parser)
+
+
+def _add_kunit(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "kunit", _kunit, "boot a kernel with its KUnit tests built in")
+    parser.add_argument("--kernel", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
+    parser.add_argument("--kunitconfig", metavar="PATH", help="of the tree, e.g. lib/kunit")
+    parser.add_argument("--against", metavar="BASE", help="report only what is new against BASE")
+    _results_options(parser)
+
+
+def _add_scan(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "scan", _scan, "find what a kernel reported about itself in logs")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a console log; - for stdin")
+    _json_flag(parser)
+
+
+def _add_report(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "report", _report, "show a saved run again, and write its page")
+    parser.add_argument("directory", nargs="?", type=Path, default=Path("results/latest"))
+
+
+def _add_store(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "store", _store, "what the store holds")
+    parser.add_argument("what", choices=("list", "path"), nargs="?", default="list")
+    _json_flag(parser)
+
+
+# --- verbs -------------------------------------------------------------------------------------
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rig import doctor
+
+    root = arguments.rig_toml.parent if arguments.rig_toml else Path.cwd()
+    report = doctor.examine(root)
+    print(report.to_json() if arguments.json else doctor.render(report))
+    return report.exit_code
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from rig import kbuild
+    from rig.store import open_store
+
+    config = _config(arguments)
+    with _progress(arguments) as progress:
+        kernel = kbuild.build(config, config.kernel(), open_store(), progress=progress)
+    if arguments.json:
+        sys.stdout.write(kernel.metadata.read_text())
+        return 0
+    print(f"{kernel.name} {kernel.release}: {'unchanged' if kernel.cached else 'built'}")
+    print(f"  {kernel.image}\n  {kernel.metadata}")
+    return 0
+
+
+def _boot(arguments: argparse.Namespace) -> int:
+    from rig import runner
+
+    with _progress(arguments) as progress:
+        request = runner.BootRequest(
+            machine=arguments.machine,
+            argv=tuple(arguments.command_line) if arguments.command_line is not None else None,
+            append=arguments.append,
+            dry_run=arguments.dry_run,
+            gdb=arguments.gdb,
+            json=arguments.json,
+        )
+        return runner.boot(request, _config(arguments), progress)
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    from rig import results, splat
+
+    found = [(name, tuple(splat.scan(_log(name)))) for name in arguments.files]
+    for name, splats in found:
+        if arguments.json:
+            value = {"file": name, "splats": [_described(one) for one in splats]}
+            print(results.to_line(value))
+        else:
+            print(*(f"{name}:{one.start + 1}: {one.title}" for one in splats), sep="\n", end="")
+            print(f"{name}: {len(splats)} splat(s)" if splats else f"{name}: clean")
+    return 1 if any(splats for _, splats in found) else 0
+
+
+def _described(one: Splat) -> dict[str, object]:
+    value = dataclasses.asdict(one)
+    del value["text"]
+    return value
+
+
+def _log(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}") from error
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from rig import report, results
+
+    run = results.load_run(arguments.directory / "run.json")
+    report.write(run, arguments.directory)
+    print(report.text(run, color=sys.stdout.isatty()))
+    print(f"report: {(arguments.directory / 'report.html').absolute().as_uri()}")
+    return run.exit_code
+
+
+def _store(arguments: argparse.Namespace) -> int:
+    from rig import results
+    from rig.store import open_store
+
+    store = open_store()
+    if arguments.what == "path":
+        print(store.root)
+        return 0
+    entries = store.entries()
+    if arguments.json:
+        sys.stdout.buffer.write(results.to_json({"root": str(store.root), "entries": entries}))
+        return 0
+    for entry in entries:
+        print(f"{entry.kind:10} {entry.key:40} {entry.size_bytes / 2**20:9.1f} MiB")
+    print(f"{store.root}: {sum(e.size_bytes for e in entries) / 2**30:.2f} GiB")
+    return 0
+
+
+def _boot_and_test(arguments: argparse.Namespace) -> int:
+    from rig import runner
+
+    config = _config(arguments)
+    request = runner.Request(
+        machine=arguments.machine,
+        suites=tuple(arguments.suite),
+        tests=tuple(Path.cwd() / path for path in arguments.tests),
+        isolation=arguments.isolation,
+        keyword=arguments.keyword,
+        exit_first=arguments.exit_first,
+        last_failed=arguments.last_failed,
+        pytest_args=tuple(arguments.command_line or ()),
+        results=arguments.results,
+        junit=arguments.junit,
+        json=arguments.json,
+        words=_kernel_words(arguments),
+    )
+    with _progress(arguments) as progress:
+        outcome = runner.boot_and_test(request, config, progress)
+    return _show(outcome)
+
+
+def _kernel_words(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """How this command line names its kernel, to be pasted into the next one."""
+    words = [arguments.kernel] if arguments.kernel else []
+    for option in ("source", "sha256", "series"):
+        if value := getattr(arguments, option):
+            words += [f"--{option}", value]
+    for fragment in arguments.config:
+        words += ["--config", fragment]
+    return tuple(words)
+
+
+def _kselftest(arguments: argparse.Namespace) -> int:
+    from rig import runner
+
+    request = runner.KselftestRequest(
+        targets=tuple(arguments.targets),
+        machine=arguments.machine,
+        against=arguments.against,
+        keyword=arguments.keyword,
+        results=arguments.results,
+        junit=arguments.junit,
+        json=arguments.json,
+    )
+    with _progress(arguments) as progress:
+        outcome = runner.kselftest(request, _config(arguments), progress)
+    return _show(outcome)
+
+
+def _kunit(arguments: argparse.Namespace) -> int:
+    from rig import runner
+
+    request = runner.KunitRequest(
+        kunitconfig=arguments.kunitconfig,
+        machine=arguments.machine,
+        against=arguments.against,
+        results=arguments.results,
+        junit=arguments.junit,
+        json=arguments.json,
+    )
+    with _progress(arguments) as progress:
+        outcome = runner.kunit(request, _config(arguments), progress)
+    return _show(outcome)
+
+
+def _show(outcome: Outcome) -> int:
+    """The verdict table, where the report lies, and the error that ended the run early."""
+    from rig import report
+
+    print(report.text(outcome.run, color=sys.stdout.isatty()))
+    print(f"report: {outcome.directory / 'report.html'}", flush=True)
+    if outcome.error:
+        show_error(outcome.error)
+    return outcome.exit_code
+
+
+@contextlib.contextmanager
+def _progress(arguments: argparse.Namespace) -> Iterator[TerminalProgress]:
+    with TerminalProgress(quiet=arguments.quiet) as progress:
+        yield progress
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    """rig.toml with what the command line changes of the kernel it names; that is the default."""
+    path = arguments.rig_toml or configuration.find_root(Path.cwd()) / configuration.FILE_NAME
+    config = configuration.load(path.absolute())
+    kernel = _changed(config.kernel(arguments.kernel), arguments)
+    kernels = {**config.kernels, kernel.name: kernel}
+    return dataclasses.replace(config, kernels=kernels, default_kernel=kernel.name)
+
+
+def _changed(kernel: KernelConfig, arguments: argparse.Namespace) -> KernelConfig:
+    """The kernel with --source, --sha256, --series and --config put in; paths from here."""
+    changes: dict[str, object] = {}
+    if source := getattr(arguments, "source", None):
+        changes["source"] = source if source == "deb" or "://" in source else _from_here(source)
+        changes["sha256"] = ""
+    if getattr(arguments, "sha256", None):
+        changes["sha256"] = arguments.sha256
+    if series := getattr(arguments, "series", None):
+        changes["series"] = "" if series == "none" else _from_here(series)
+    if fragments := getattr(arguments, "config", []):
+        named = [_from_here(f) if "/" in f or f.endswith(".config") else f for f in fragments]
+        changes["configs"] = (*kernel.configs, *named)
+    return dataclasses.replace(kernel, **changes)  # type: ignore[arg-type]
+
+
+def _from_here(path: str) -> str:
+    return str(Path.cwd() / Path(path).expanduser())

@@ -1,0 +1,185 @@
+"""The command as a person runs it: exit codes, one clear error, no traceback, nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_kernel import PATCH, make_project, make_series, make_tree
+from processes import is_gone
+
+TOML = """
+[default]
+kernel = "k"
+[kernel.k]
+source = "linux"
+series = "series"
+configs = ["base"]
+[machine.m]
+"""
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    make_tree(tmp_path / "linux")
+    make_series(tmp_path / "series", one=PATCH)
+    return make_project(tmp_path, TOML)
+
+
+def rig(
+    project: Path, *words: str, stdin: str = "", code: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run rig in the project, with a store of its own; it must exit with `code`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rig", *words],
+        cwd=project,
+        env={**os.environ, "RIG_STORE": str(project / "store")},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_build_and_build_again(project: Path) -> None:
+    assert "k 6.12.1-fake: built" in rig(project, "build").stdout
+    assert "unchanged" in rig(project, "build", "k").stdout
+
+
+def test_json_is_alone_on_stdout(project: Path) -> None:
+    done = rig(project, "build", "--json")
+    assert json.loads(done.stdout)["release"] == "6.12.1-fake"
+    assert "compiling" in done.stderr
+    assert rig(project, "-q", "build", "--json").stderr == ""
+
+
+def test_the_command_line_changes_the_kernel(project: Path, tmp_path: Path) -> None:
+    fragment = tmp_path / "net.config"
+    fragment.write_text("CONFIG_NET=y\n")
+    done = rig(project, "build", "--json", "--config", str(fragment), "--series", "none")
+    metadata = json.loads(done.stdout)
+    assert metadata["config"]["asked"] == {"FOO": "y", "NET": "y"}
+    assert metadata["series"]["patches"] == []
+
+
+def test_paths_start_where_the_person_stands(project: Path) -> None:
+    deep = project / "deep"
+    deep.mkdir()
+    make_series(deep / "other", two=PATCH.replace("counter = 2", "counter = 3"))
+    rig(project, "build", "--series", "deep/other")
+    done = subprocess.run(
+        [sys.executable, "-m", "rig", "build", "--series", "other", "--json"],
+        cwd=deep,
+        env={**os.environ, "RIG_STORE": str(project / "store")},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["series"]["patches"][0]["name"] == "two.patch"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message", "hint"),
+    [
+        (["build", "kk"], 2, "no kernel 'kk'", "did you mean 'k'?"),
+        (["build", "--source", "nowhere"], 2, "no such file or directory", "tarball"),
+        (["build", "--series", "nowhere"], 2, "no such series", "quilt"),
+        (["build", "--config", "nope"], 2, "no config fragment 'nope'", "known: base"),
+        (["boot", "kk"], 122, "no kernel 'kk'", "did you mean 'k'?"),
+        (["boot", "--machine", "mm", "--", "true"], 122, "no machine 'mm'", "'m'"),
+        (["boot-and-test", "--suite", "abi"], 2, "no suite 'abi'", ""),
+        (["scan", "nowhere.log"], 2, "nowhere.log: No such file", ""),
+        (["report", "nowhere"], 3, "not a saved run", "run.json"),
+        (["--rig-toml", "nowhere.toml", "build"], 2, "nowhere.toml: No such file", ""),
+    ],
+)
+def test_mistakes(project: Path, words: list[str], code: int, message: str, hint: str) -> None:
+    done = rig(project, *words, code=code)
+    assert message in done.stderr
+    assert hint in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_dropped_symbol_and_a_reject_exit_4(project: Path) -> None:
+    (project / "bad.config").write_text("CONFIG_NOPE=y\n")
+    done = rig(project, "build", "--config", "bad.config", code=4)
+    assert "CONFIG_NOPE: asked y (bad.config:1), got n: the tree has no such symbol" in done.stderr
+    (project / "series/one.patch").write_text(PATCH.replace("-\tcounter = 1", "-\tcounter = 9"))
+    done = rig(project, "build", code=4)
+    assert "one.patch does not apply: hunk 1 of init/main.c" in done.stderr
+
+
+def test_a_compile_error_exits_4(project: Path) -> None:
+    (project / "series/one.patch").write_text(PATCH.replace("counter = 2", "counter = two"))
+    done = rig(project, "build", code=4)
+    assert "init/main.c:6:" in done.stderr
+    assert "hint: line last touched by one.patch" in done.stderr
+    assert "reproduce: env " in done.stderr
+
+
+def test_no_rig_toml(tmp_path: Path) -> None:
+    assert "no rig.toml" in rig(tmp_path, "build", code=2).stderr
+
+
+def test_an_unknown_verb_and_help(project: Path) -> None:
+    assert "invalid choice: 'biuld'" in rig(project, "biuld", code=2).stderr
+    for verb in ("doctor", "build", "boot", "boot-and-test", "kselftest", "kunit", "scan", "store"):
+        assert f"usage: rig {verb}" in rig(project, verb, "--help").stdout
+
+
+def test_the_store_is_shown(project: Path) -> None:
+    assert rig(project, "store", "path").stdout.strip() == str(project / "store")
+    rig(project, "build")
+    shown = json.loads(rig(project, "store", "list", "--json").stdout)
+    assert {"source", "kernel", "tree", "build"} <= {entry["kind"] for entry in shown["entries"]}
+
+
+def test_a_store_that_is_a_file(project: Path) -> None:
+    (project / "store").write_text("")
+    assert "cannot be written" in rig(project, "build", code=3).stderr
+
+
+def test_doctor_speaks_json(project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rig", "doctor", "--json"], capture_output=True, check=False
+    )
+    report = json.loads(done.stdout)
+    assert done.returncode == (0 if report["ok"] else 3)
+    assert {check["name"] for check in report["checks"]} >= {"gcc", "ccache"}
+
+
+def test_an_interrupted_build_leaves_no_process(project: Path) -> None:
+    """Ctrl-C in the middle of a compile: exit 130, no make left, and the next build is whole."""
+    makefile = project / "linux/Makefile"
+    text = makefile.read_text()
+    pid = project / "pid"
+    slow = text.replace("\t@cp $(B)/vmlinux", f"\t@echo $$$$ > {pid}; sleep 60\n\t@cp $(B)/vmlinux")
+    makefile.write_text(slow)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rig", "build"],
+        cwd=project,
+        env={**os.environ, "RIG_STORE": str(project / "store")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "rig: interrupted" in errors
+    assert is_gone(int(pid.read_text()))
+    assert not list((project / "store" / "kernel").iterdir())
+    makefile.write_text(text)
+    assert "built" in rig(project, "build").stdout
