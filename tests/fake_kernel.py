@@ -15,14 +15,15 @@ B = $(O)
 \t@mkdir -p $(B)/include/config $(B)/arch/x86/boot
 \t@echo run >> $(B)/make.runs
 \t@sh $(CURDIR)/conf.sh $@ $(B)/.config
-vmlinux bzImage:
+bzImage: vmlinux
+\t@cp $(B)/vmlinux $(B)/arch/x86/boot/bzImage
+vmlinux:
 \t@echo run >> $(B)/make.runs
 \t@mkdir -p $(B)/init
 \t@echo "  CC      init/main.o"
 \t@cd $(B) && $(CC) $(KCFLAGS) -g -O2 -c $(CURDIR)/init/main.c -o init/main.o
 \t@echo "  LD      vmlinux"
 \t@cd $(B) && $(CC) $(KCFLAGS) -g -static -nostdlib -Wl,-e,start_kernel -o vmlinux init/main.o
-\t@cp $(B)/vmlinux $(B)/arch/x86/boot/bzImage
 \t@echo 0 > $(B)/System.map
 \t@echo 6.12.1-fake > $(B)/include/config/kernel.release
 headers_install:

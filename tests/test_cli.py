@@ -163,7 +163,8 @@ def test_an_interrupted_build_leaves_no_process(project: Path) -> None:
     makefile = project / "linux/Makefile"
     text = makefile.read_text()
     pid = project / "pid"
-    slow = text.replace("\t@cp $(B)/vmlinux", f"\t@echo $$$$ > {pid}; sleep 60\n\t@cp $(B)/vmlinux")
+    copy = "\t@cp $(B)/vmlinux"
+    slow = text.replace(copy, f"\t@echo $$$$ > {pid}; sleep 60\n{copy}")
     makefile.write_text(slow)
     process = subprocess.Popen(
         [sys.executable, "-m", "rig", "build"],
