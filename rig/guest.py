@@ -1,0 +1,212 @@
+"""A booted machine with a session, and what is seen when one program runs in it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from rig import splat
+from rig.results import Splat
+from rig.session import ConnectionLost, Finished, SessionTimeout
+from rig.suite import BuiltSuite, Program
+from rig.verdict import End, Observation
+
+# Wall seconds on a machine of slowdown 1.
+_MARK_TIMEOUT_S = 10.0
+_LAST_WORDS_S = 10.0
+
+_SUITES = "/opt/rig"
+
+# Marks are written at the level of a WARNING (4): a console that hides those would hide a splat,
+# and then the mark does not come back either. stderr joins stdout as kselftest/runner.sh does it.
+_WRITE_MARK = 'echo "<4>$0" > /dev/kmsg'
+_RUN_PROGRAM = 'echo "<4>$0" > /dev/kmsg; exec "$@" 2>&1'
+
+
+class Console(Protocol):
+    """What is needed of rig.console.Console."""
+
+    @property
+    def path(self) -> Path: ...
+    def mark(self, text: str, timeout_s: float) -> None: ...
+    def text(self) -> str: ...
+    def wait_closed(self, timeout_s: float) -> bool: ...
+
+
+class Session(Protocol):
+    """What is needed of rig.session.Session."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        on_output: Callable[[str, bytes], None] | None = None,
+        cwd: str | None = None,
+    ) -> Finished: ...
+    def put(self, local: Path, remote: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Machine(Protocol):
+    """What is needed of rig.machine.Machine."""
+
+    @property
+    def console(self) -> Console: ...
+    @property
+    def slowdown(self) -> float: ...
+    def alive(self) -> bool: ...
+    def diagnose(self) -> str: ...
+    def close(self) -> None: ...
+
+
+class Guest:
+    """One boot, until something happens that makes it unfit for the next program."""
+
+    def __init__(self, machine: Machine, session: Session) -> None:
+        self.machine = machine
+        self.fit = True
+        self._session = session
+        self._suites: dict[Path, str] = {}
+        self._numbers = itertools.count(1)
+        self._nonce = secrets.token_hex(4)
+        self._heard = 0  # characters of the console that have been judged
+
+    def run(self, program: Program, built: BuiltSuite) -> Observation:
+        """Run a program and watch it to its end, whatever that is."""
+        label = f"rig-mark {self._nonce}.{next(self._numbers)} {program.suite}/{program.name}"
+        taken = _Taken()
+        try:
+            finished = self._execute(program, built, f"{label} begins", taken)
+        except SessionTimeout:
+            return self._timed_out(program, taken)
+        except ConnectionLost as error:
+            return self._lost(taken, str(error))
+        try:
+            self._prove(label)
+        except ConnectionLost as error:
+            return self._lost(taken, str(error))
+        except (SessionTimeout, TimeoutError, EOFError) as error:
+            return self._silent(taken, error)
+        seen = taken.observe(End.EXITED, self.listen(f"{label} ended"))
+        self.fit = not seen.splats
+        return replace(seen, exit_code=finished.exit_code, duration_s=finished.duration_s)
+
+    def listen(self, until: str = "") -> tuple[Splat, ...]:
+        """The splats on the console since the last time, up to the line with `until`.
+
+        The console is scanned from power-on: what a second boot banner means depends on it.
+        """
+        text = self.machine.console.text()
+        end = text.rfind(until) if until else len(text)
+        end = text.rfind("\n", 0, end) + 1 if until else end
+        start = text.count("\n", 0, self._heard)
+        self._heard = max(self._heard, end)
+        return tuple(found for found in splat.scan(text[:end]) if found.start >= start)
+
+    def farewell(self) -> tuple[Splat, ...]:
+        """Splats since the last program; proves first that the console still speaks.
+
+        Raises ConnectionLost, TimeoutError or EOFError when it does not.
+        """
+        label = f"rig-mark {self._nonce}.{next(self._numbers)} farewell"
+        self._write_mark(label)
+        self.machine.console.mark(label, self._deadline(_MARK_TIMEOUT_S))
+        return self.listen()
+
+    def close(self) -> None:
+        """End the session and the machine; nothing is left behind."""
+        self.fit = False
+        try:
+            self._session.close()
+        finally:
+            self.machine.close()
+
+    # ------------------------------------------------------------------------------------------
+
+    def _place(self, built: BuiltSuite) -> str:
+        """Where the suite lies in the guest; put there the first time."""
+        if built.directory not in self._suites:
+            name = re.sub(r"[^\w.-]", "_", built.suite.name)
+            place = f"{_SUITES}/{len(self._suites)}-{name}"
+            self._session.put(built.directory, place)
+            self._suites[built.directory] = place
+        return self._suites[built.directory]
+
+    def _execute(self, program: Program, built: BuiltSuite, mark: str, taken: _Taken) -> Finished:
+        place = self._place(built)
+        taken.begin()
+        return self._session.run(
+            ["sh", "-c", _RUN_PROGRAM, mark, *program.argv],
+            timeout_s=self._deadline(program.timeout_s),
+            on_output=taken.add,
+            cwd=f"{place}/{built.workdir}",
+        )
+
+    def _prove(self, label: str) -> None:
+        """Both marks came through: the console was there and showed all that was said between."""
+        self.machine.console.mark(f"{label} begins", self._deadline(_MARK_TIMEOUT_S))
+        self._write_mark(f"{label} ended")
+        self.machine.console.mark(f"{label} ended", self._deadline(_MARK_TIMEOUT_S))
+
+    def _write_mark(self, text: str) -> None:
+        self._session.run(
+            ["sh", "-c", _WRITE_MARK, text], timeout_s=self._deadline(_MARK_TIMEOUT_S)
+        )
+
+    def _timed_out(self, program: Program, taken: _Taken) -> Observation:
+        self.fit = False
+        slower = self.machine.slowdown
+        had = f"{self._deadline(program.timeout_s):.0f} s"
+        words = had if slower == 1 else f"{had} ({program.timeout_s:.0f} s, slowdown {slower:.1f})"
+        seen = taken.observe(End.TIMEOUT, self.listen(), words)
+        if not self.machine.alive():
+            return replace(seen, end=End.LOST, detail="the machine went away")
+        return replace(seen, diagnosis=self.machine.diagnose())
+
+    def _lost(self, taken: _Taken, words: str) -> Observation:
+        self.fit = False
+        self.machine.console.wait_closed(self._deadline(_LAST_WORDS_S))
+        alive = self.machine.alive()
+        what = "the machine runs, but cannot be reached" if alive else "the machine went away"
+        return taken.observe(End.LOST, self.listen(), f"{what} ({words})")
+
+    def _silent(self, taken: _Taken, error: Exception) -> Observation:
+        """The program ended, but a mark is missing: the console was closed or swallowed it."""
+        self.fit = False
+        if not self.machine.alive():
+            return self._lost(taken, str(error))
+        words = f"the mark before or after the program did not come through ({error})"
+        return taken.observe(End.SILENT, self.listen(), words)
+
+    def _deadline(self, seconds: float) -> float:
+        return seconds * self.machine.slowdown
+
+
+class _Taken:
+    """A program's output as it comes, and since when."""
+
+    def __init__(self) -> None:
+        self._output = bytearray()
+        self._started = time.monotonic()
+
+    def begin(self) -> None:
+        self._started = time.monotonic()
+
+    def add(self, _stream: str, data: bytes) -> None:
+        self._output += data
+
+    def observe(self, end: End, splats: tuple[Splat, ...], detail: str = "") -> Observation:
+        return Observation(
+            end,
+            output=self._output.decode(errors="replace"),
+            duration_s=time.monotonic() - self._started,
+            splats=splats,
+            detail=detail,
+        )

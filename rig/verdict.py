@@ -1,0 +1,192 @@
+"""What was seen of one program to cases: born ERROR, PASS only when every rule holds."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rig import ktap
+from rig.ktap import KtapCase, KtapReport
+from rig.results import Case, Splat, Status
+
+# kselftest's exit code for "skipped" (KSFT_SKIP in tools/testing/selftests/kselftest.h).
+SKIP_EXIT_CODE = 4
+
+# Exit codes that say "killed by signal n" (rig.session.Finished).
+_SIGNALS = range(129, 129 + 64)
+_OUTPUT_MAX = 64 * 1024
+_NO_KTAP = ("no KTAP in the output",)
+
+
+class End(enum.Enum):
+    """How the watching of a program ended."""
+
+    EXITED = "it ended by itself and both markers came through the console"
+    SILENT = "a marker did not come through the console"
+    TIMEOUT = "it did not end in time"
+    LOST = "the machine or the way to it went away"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One program as the rig saw it.
+
+    exit_code: the program's own when it EXITED (128 + n: signal n), else -1.
+    output: stdout and stderr as they came. splats: what the console said meanwhile.
+    detail: words on SILENT and LOST; after a TIMEOUT how long it had. diagnosis: the guest's
+    blocked tasks after a TIMEOUT.
+    """
+
+    end: End
+    exit_code: int = -1
+    output: str = ""
+    duration_s: float = 0.0
+    splats: tuple[Splat, ...] = ()
+    detail: str = ""
+    diagnosis: str = ""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is asked of a program.
+
+    suite, program: names for its cases.
+    bare: a program without any KTAP is judged by its exit code, as kselftest's own runner does.
+    reproduce: the command that runs it again.
+    """
+
+    suite: str
+    program: str
+    bare: bool = False
+    reproduce: str = ""
+
+
+def judge(rules: Rules, seen: Observation) -> tuple[Case, ...]:
+    """The program's KTAP cases, and one for the program itself (name "") unless all is well.
+
+    The program's own case is what a splat, a crash, a time-out, a lost marker, an incomplete plan
+    or an exit code that contradicts the cases show up in: no case of it may hide them.
+    """
+    report = ktap.parse(seen.output)
+    cases = [_case(rules, case) for case in report.cases]
+    status, message = _whole(rules, seen, report)
+    if status is None:
+        return tuple(cases)
+    named = [case for case in cases if case.name]
+    return (*named, _own_case(rules, seen, status, message))
+
+
+def worst(cases: Sequence[Case]) -> Status:
+    """The verdict of a program: the gravest status among its cases; ERROR when there is none."""
+    gravity = (Status.CRASH, Status.TIMEOUT, Status.ERROR, Status.FAIL, Status.PASS, Status.SKIP)
+    return min((case.status for case in cases), key=gravity.index, default=Status.ERROR)
+
+
+def unborn(rules: Rules, why: str) -> Case:
+    """The case of a program that never ran."""
+    return Case(rules.suite, rules.program, "", message=why, reproduce=rules.reproduce)
+
+
+def late(rules: Rules, splats: Sequence[Splat]) -> Case:
+    """The case for what the console said after the program had been judged."""
+    return Case(
+        rules.suite,
+        rules.program,
+        "after its end",
+        Status.FAIL,
+        message=_titles(splats),
+        output=_texts(splats),
+        reproduce=rules.reproduce,
+    )
+
+
+def _whole(rules: Rules, seen: Observation, report: KtapReport) -> tuple[Status | None, str]:
+    """Status and words for the program as a whole; None when its cases say everything."""
+    if seen.end is not End.EXITED or seen.splats:
+        return _disturbed(rules, seen)
+    if report.errors == _NO_KTAP:
+        return _bare(rules, seen)
+    if report.errors:
+        return Status.ERROR, f"incomplete KTAP: {'; '.join(report.errors)}"
+    return _contradiction(seen.exit_code, report)
+
+
+def _disturbed(rules: Rules, seen: Observation) -> tuple[Status, str]:
+    """What kept the program from being watched to a clean end."""
+    splats = f"; splat: {_titles(seen.splats)}" if seen.splats else ""
+    if seen.end is End.LOST and seen.splats:
+        return Status.CRASH, _titles(seen.splats)
+    if seen.end is End.LOST:
+        return Status.ERROR, f"{seen.detail}, and no splat explains it"
+    if seen.end is End.TIMEOUT:
+        return Status.TIMEOUT, f"it did not end within {seen.detail}{splats}"
+    if seen.end is End.SILENT and not seen.splats:
+        return Status.ERROR, f"the console is no proof: {seen.detail}"
+    return Status.FAIL, f"splat: {_titles(seen.splats)}"
+
+
+def _bare(rules: Rules, seen: Observation) -> tuple[Status, str]:
+    """A program that printed no KTAP at all."""
+    code = seen.exit_code
+    if not rules.bare:
+        return Status.ERROR, f"it printed no KTAP ({_exit_words(code)})"
+    if code == SKIP_EXIT_CODE:
+        return Status.SKIP, (seen.output.strip().splitlines() or [""])[-1]
+    return (Status.PASS, "") if code == 0 else (Status.FAIL, _exit_words(code))
+
+
+def _contradiction(code: int, report: KtapReport) -> tuple[Status | None, str]:
+    """A whole KTAP report against the exit code."""
+    if code in _SIGNALS:
+        return Status.FAIL, _exit_words(code)
+    if any(not case.status.good for case in report.cases):
+        return None, ""
+    skipped = all(case.status is Status.SKIP for case in report.cases)
+    if code == 0 or (code == SKIP_EXIT_CODE and skipped):
+        nameless = [case for case in report.cases if not case.name]
+        return (Status.SKIP, nameless[0].directive) if nameless else (None, "")
+    return Status.FAIL, f"{_exit_words(code)}, although it reported every case good"
+
+
+def _case(rules: Rules, case: KtapCase) -> Case:
+    message = case.directive
+    if not case.status.good and not message:
+        message = next((line for line in case.diagnostics if line.strip()), "not ok")
+    return Case(
+        rules.suite,
+        rules.program,
+        case.name,
+        case.status,
+        case.duration_s,
+        "" if case.status is Status.PASS else message,
+        _tail("\n".join(case.diagnostics)),
+        rules.reproduce,
+    )
+
+
+def _own_case(rules: Rules, seen: Observation, status: Status, message: str) -> Case:
+    parts = [seen.output, _texts(seen.splats), seen.diagnosis]
+    output = "\n".join(_tail(part).rstrip() for part in parts if part.strip())
+    return Case(
+        rules.suite, rules.program, "", status, seen.duration_s, message, output, rules.reproduce
+    )
+
+
+def _exit_words(code: int) -> str:
+    return f"killed by signal {code - 128}" if code in _SIGNALS else f"exit code {code}"
+
+
+def _titles(splats: Sequence[Splat]) -> str:
+    more = f" (and {len(splats) - 1} more)" if len(splats) > 1 else ""
+    return f"{splats[0].title}{more}"
+
+
+def _texts(splats: Sequence[Splat]) -> str:
+    return "\n".join(splat.text for splat in splats)
+
+
+def _tail(text: str) -> str:
+    """At most the last 64 KiB: a verdict is no place for a megabyte of output."""
+    cut = len(text) - _OUTPUT_MAX
+    return f"[... {cut} characters before]\n{text[cut:]}" if cut > 0 else text

@@ -1,0 +1,182 @@
+"""A machine of another kind: programs run on this host, the console is a real one.
+
+It behaves as a booted guest does, at a thousandth of the time, so that every way a run can go
+wrong can be caused for real. A program reaches its "kernel" through the environment:
+  $RIG_KMSG   the descriptor of the console's far end: `echo text >&$RIG_KMSG`
+  $RIG_STATE  a directory; a file `dead` in it ends the machine, `deaf` cuts the console off from
+              marks, `unplugged` cuts the session but not the machine
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rig import suite
+from rig.console import Console
+from rig.errors import BootError
+from rig.guest import Guest
+from rig.record import Record
+from rig.results import Run
+from rig.session import ConnectionLost, Finished, SessionTimeout
+from rig.suite import BuiltSuite, Suite
+
+# What the console's far end is in a program; of one digit, for shells that know no others.
+_KMSG = 9
+_WITH_KMSG = f'exec {_KMSG}>&"$0"; exec "$@"'
+BANNER = b"[    0.000000] Linux version 6.12.0 (rig@rig) (gcc) #1 SMP\r\n"
+
+
+class LocalMachine:
+    """A directory, a console and a state."""
+
+    def __init__(self, directory: Path, number: int, *, slowdown: float, says: bytes) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="rig-local-"))
+        self.state = self.root / "state"
+        self.state.mkdir()
+        near, self.far = socket.socketpair()
+        self.console = Console(near, directory / f"console-{number}.log")
+        self.far.sendall(BANNER + says)
+        self.console.wait_news(len(BANNER + says) - 1, 5.0)
+        self.slowdown = slowdown
+        self.notices = ("local: nothing is booted",)
+        self.closed = False
+
+    def has(self, word: str) -> bool:
+        return (self.state / word).exists()
+
+    def alive(self) -> bool:
+        if self.has("dead"):
+            self.far.close()
+        return not self.has("dead")
+
+    def diagnose(self) -> str:
+        return "sysrq: Show Blocked State\ntask:sleeper state:D\n"
+
+    def close(self) -> None:
+        self.closed = True
+        self.far.close()
+        self.console.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class LocalSession:
+    """Runs the guest's commands on this host, in the machine's directory."""
+
+    def __init__(self, machine: LocalMachine) -> None:
+        self._machine = machine
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        on_output: Callable[[str, bytes], None] | None = None,
+        cwd: str | None = None,
+    ) -> Finished:
+        self._reach()
+        far, started = str(self._machine.far.fileno()), time.monotonic()
+        process = subprocess.Popen(
+            ["bash", "-c", _WITH_KMSG, far, *(self._redirect(word) for word in argv)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._machine.root / (cwd or "").lstrip("/"),
+            env=os.environ | self._environment(),
+            pass_fds=(int(far),),
+            start_new_session=True,
+        )
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, errors = process.communicate()
+            raise SessionTimeout(f"{argv[0]} did not end") from None
+        finally:
+            if on_output:
+                on_output("stdout", output)
+        self._reach()
+        code = process.returncode
+        taken = time.monotonic() - started
+        return Finished(code if code >= 0 else 128 - code, output, errors, taken)
+
+    def put(self, local: Path, remote: str) -> None:
+        self._reach()
+        shutil.copytree(local, self._machine.root / remote.lstrip("/"), symlinks=True)
+
+    def close(self) -> None:
+        pass
+
+    def _reach(self) -> None:
+        if not self._machine.alive() or self._machine.has("unplugged"):
+            raise ConnectionLost("connection reset by peer")
+
+    def _redirect(self, word: str) -> str:
+        place = "/dev/null" if self._machine.has("deaf") else f"&{_KMSG}"
+        return word.replace("> /dev/kmsg", f">{place}")
+
+    def _environment(self) -> dict[str, str]:
+        return {"RIG_KMSG": str(_KMSG), "RIG_STATE": str(self._machine.state)}
+
+
+class LocalLab:
+    """Boots local machines; scripts need no compiling.
+
+    boots: how many boots succeed. says: what every console says after the banner.
+    """
+
+    def __init__(self, *, slowdown: float = 1.0, boots: int = 1000, says: bytes = b"") -> None:
+        self.machines: list[LocalMachine] = []
+        self.prepared: list[Suite] = []
+        self._slowdown, self._boots, self._says = slowdown, boots, says
+
+    def prepare(self, suites: Sequence[Suite]) -> Sequence[BuiltSuite]:
+        self.prepared += suites
+        return [self._build(one) for one in suites]
+
+    def boot(self, number: int, record: Record) -> Guest:
+        if number >= self._boots:
+            raise BootError("the kernel did not reach login", output="Kernel panic")
+        machine = LocalMachine(record.directory, number, slowdown=self._slowdown, says=self._says)
+        self.machines.append(machine)
+        record.console(machine.console.path)
+        return self.guest(machine)
+
+    def guest(self, machine: LocalMachine) -> Guest:
+        return Guest(machine, LocalSession(machine))
+
+    def describe(self, run: Run) -> Run:
+        return replace(run, kernel={"name": "local"}, notices=("local: nothing is booted",))
+
+    def _build(self, one: Suite) -> BuiltSuite:
+        return BuiltSuite(one, one.directory.parent, one.directory.name, suite.programs(one))
+
+
+class Writer:
+    """Writes suites of shell scripts."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._numbers = itertools.count()
+
+    def suite(self, name: str, *, timeout: int = 10, **programs: str) -> Path:
+        """A suite directory; each program is the body of a shell script."""
+        place = self.root / name
+        place.mkdir(parents=True)
+        (place / "Makefile").write_text(
+            f"TEST_PROGS := {' '.join(f'{one}.sh' for one in programs)}\ninclude ../lib.mk\n"
+        )
+        (place / "settings").write_text(f"timeout={timeout}\n")
+        for program, body in programs.items():
+            script = place / f"{program}.sh"
+            script.write_text(f"#!/bin/sh\n{body}\n")
+            script.chmod(0o755)
+        return place

@@ -1,0 +1,250 @@
+"""Every rule a pass must keep, broken by a real program in a machine of the local kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from local_machine import LocalLab, LocalMachine, LocalSession, Writer
+
+from rig import suite
+from rig.errors import BootError
+from rig.guest import Guest
+from rig.rack import Isolation, Rack
+from rig.record import Record
+from rig.results import Case, Splat, Status, load_run
+
+TWO = "echo TAP version 13; echo 1..2; echo ok 1 one; echo ok 2 two"
+WARNING = (
+    'echo "[    1.000000] ------------[ cut here ]------------" >&$RIG_KMSG; '
+    'echo "[    1.000000] WARNING: CPU: 0 PID: 7 at fs/pipe.c:1 pipe_read+0x1/0x2" >&$RIG_KMSG; '
+    'echo "[    1.000000] ---[ end trace 0000000000000000 ]---" >&$RIG_KMSG'
+)
+PANIC = 'echo "[    2.000000] Kernel panic - not syncing: test" >&$RIG_KMSG; touch $RIG_STATE/dead'
+
+Bench = Callable[..., "Ran"]
+
+
+class Ran:
+    """Suites run on a rack: the cases of each program, by suite/program."""
+
+    def __init__(self, rack: Rack, lab: LocalLab, places: list[Path]) -> None:
+        self.rack, self.lab, self.cases = rack, lab, dict[str, tuple[Case, ...]]()
+        suites = suite.distinct([suite.discover(place) for place in places])
+        rack.prepare(suites)
+        for one in suites:
+            for program in suite.programs(one):
+                name = f"{one.name}/{program.name.removesuffix('.sh')}"
+                self.cases[name] = rack.run(one, program)
+        self.last_words = rack.close()
+        self.run = rack.record.finish()
+
+    def told(self, name: str) -> list[tuple[str, Status]]:
+        return [(case.name, case.status) for case in self.cases[name]]
+
+    def message(self, name: str) -> str:
+        return self.cases[name][-1].message
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Writer:
+    return Writer(tmp_path / "suites")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    def run(*places: Path, isolation: Isolation = "none", lab: LocalLab | None = None) -> Ran:
+        record = Record.begin(tmp_path / "results", "rig boot-and-test", "local")
+        lab = lab or LocalLab()
+        again = lambda one, program: f"rig --suite {one.name} -k {program.name}"  # noqa: E731
+        return Ran(Rack(lab, record, isolation=isolation, reproduce=again), lab, list(places))
+
+    return run
+
+
+def test_a_whole_program_passes(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=TWO))
+    assert ran.told("abi/a") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert ran.run.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (f"{TWO}; exit 1", Status.FAIL, "exit code 1, although it reported every case good"),
+        (f"{TWO}; kill -SEGV $$", Status.FAIL, "killed by signal 11"),
+        (f"{TWO}; exit 4", Status.FAIL, "exit code 4, although it reported every case good"),
+        ("echo TAP version 13; echo ok 1 one", Status.ERROR, "incomplete KTAP: no plan"),
+        ("echo 1..3; echo ok 1 one", Status.ERROR, "planned 3 results, got 1"),
+        ("echo 1..1; printf 'ok 1 one'", Status.ERROR, "ends in the middle of a line"),
+        ("echo 1..1; echo ok 1 x; echo Bail out! disk", Status.ERROR, "Bail out! disk"),
+        ("echo 1..0", Status.ERROR, "1..0) without a SKIP"),
+        ("echo all is well", Status.ERROR, "it printed no KTAP (exit code 0)"),
+        ("exit 4", Status.ERROR, "it printed no KTAP (exit code 4)"),
+        (f"{TWO}; {WARNING}", Status.FAIL, "splat: WARNING in pipe_read"),
+        (f"{TWO}; {PANIC}", Status.CRASH, "kernel panic: test"),
+        (f"{TWO}; touch $RIG_STATE/dead", Status.ERROR, "no splat explains it"),
+        (f"{TWO}; touch $RIG_STATE/unplugged", Status.ERROR, "cannot be reached"),
+        (f"{TWO}; touch $RIG_STATE/deaf", Status.ERROR, "the console is no proof"),
+        (f"{TWO}; exec sleep 60", Status.TIMEOUT, "it did not end within 1 s (5 s, slowdown 0.2)"),
+    ],
+)
+def test_never_green(writer: Writer, bench: Bench, body: str, status: Status, words: str) -> None:
+    lab = LocalLab(slowdown=0.2)
+    ran = bench(writer.suite("abi", a=body, b=TWO, timeout=5), lab=lab)
+    own = ran.cases["abi/a"][-1]
+    assert (own.name, own.status) == ("", status)
+    assert words in own.message
+    assert own.reproduce == "rig --suite abi -k a.sh"
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert ran.run.exit_code == 1
+
+
+def test_a_failed_case_explains_the_exit_code(writer: Writer, bench: Bench) -> None:
+    body = (
+        "echo 1..2; echo ok 1 one; echo '# x.c:7:two: Expected 1 == 2'; echo not ok 2 two; exit 1"
+    )
+    ran = bench(writer.suite("abi", a=body))
+    assert ran.told("abi/a") == [("one", Status.PASS), ("two", Status.FAIL)]
+    assert ran.message("abi/a") == "x.c:7:two: Expected 1 == 2"
+
+
+def test_stderr_is_part_of_the_story(writer: Writer, bench: Bench) -> None:
+    body = "echo 1..1; echo '# why it broke' >&2; echo not ok 1 one; exit 1"
+    ran = bench(writer.suite("abi", a=body))
+    assert ran.cases["abi/a"][0].output == "why it broke"
+
+
+@pytest.mark.parametrize("body", ["echo 1..0 '# SKIP no kvm'; exit 4", "echo 1..0 '# SKIP no kvm'"])
+def test_a_program_may_skip_itself(writer: Writer, bench: Bench, body: str) -> None:
+    ran = bench(writer.suite("abi", a=body, b=TWO))
+    assert ran.told("abi/a") == [("", Status.SKIP)]
+    assert "no kvm" in ran.message("abi/a")
+    assert ran.run.exit_code == 0
+
+
+def test_nothing_but_skips_is_not_green(writer: Writer, bench: Bench) -> None:
+    assert bench(writer.suite("abi", a="echo 1..0 '# SKIP no kvm'; exit 4")).run.exit_code == 1
+
+
+def test_the_trees_own_scripts_are_judged_by_their_exit_code(tmp_path: Path, bench: Bench) -> None:
+    selftests = Writer(tmp_path / "linux/tools/testing/selftests")
+    place = selftests.suite("net", good="true", skips="exit 4", bad="exit 3", half="echo 1..2")
+    (selftests.root / "lib.mk").write_text(suite._LISTING_LIB)
+    ran = bench(place)
+    assert ran.told("net/good") == [("", Status.PASS)]
+    assert ran.told("net/skips") == [("", Status.SKIP)]
+    assert ran.told("net/bad") == [("", Status.FAIL)]
+    assert ran.told("net/half")[-1] == ("", Status.ERROR)
+
+
+def test_a_crash_costs_one_program(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=TWO, b=PANIC, c=TWO))
+    ended = [ran.cases[f"abi/{name}"][-1].status for name in "abc"]
+    assert ended == [Status.PASS, Status.CRASH, Status.PASS]
+    assert len(ran.lab.machines) == 2
+    assert all(machine.closed for machine in ran.lab.machines)
+    assert [splat.type for splat in ran.run.splats] == ["panic"]
+    assert ran.run.consoles == ("console-0.log", "console-1.log")
+
+
+def test_a_tainted_machine_is_replaced(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=f"{WARNING}; {TWO}", b=TWO))
+    assert len(ran.lab.machines) == 2
+    assert "pipe_read" in ran.cases["abi/a"][-1].output
+
+
+def test_a_time_out_shows_where_the_guest_hung(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a="exec sleep 60", b=TWO, timeout=1))
+    assert "task:sleeper state:D" in ran.cases["abi/a"][-1].output
+    assert len(ran.lab.machines) == 2
+
+
+def test_a_lost_machine_is_remembered(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a="touch $RIG_STATE/dead", b=TWO))
+    assert ran.rack.lost is not None
+    assert ran.rack.lost.exit_code == 6
+
+
+def test_a_splat_between_programs_belongs_to_the_one_before(writer: Writer, bench: Bench) -> None:
+    late = f"{TWO}; touch $RIG_STATE/late"
+    ran = bench(writer.suite("abi", a=late, b=TWO), lab=_Late())
+    assert ran.told("abi/a") == [("one", Status.PASS), ("two", Status.PASS)]
+    first, *own = ran.cases["abi/b"]
+    assert (first.program, first.name, first.status) == ("a.sh", "after its end", Status.FAIL)
+    assert [case.status for case in own] == [Status.PASS, Status.PASS]
+    assert len(ran.lab.machines) == 2
+
+
+def test_a_splat_after_the_last_program_is_not_lost(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/late"), lab=_Late())
+    assert [case.name for case in ran.last_words] == ["after its end"]
+    assert ran.run.exit_code == 1
+
+
+def test_a_machine_found_dead_at_the_end_is_not_green(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dying"), lab=_Late())
+    assert [case.status for case in ran.last_words] == [Status.ERROR]
+    assert ran.rack.lost is not None
+    assert ran.run.exit_code == 1
+
+
+def test_a_splat_during_boot_is_a_failure(writer: Writer, bench: Bench) -> None:
+    says = b"[    0.500000] BUG: kernel NULL pointer dereference, address: 0000000000000000\r\n"
+    ran = bench(writer.suite("abi", a=TWO, b=TWO), lab=LocalLab(says=says))
+    assert ran.cases["abi/a"][0].id == "machine/boot-0"
+    assert ran.cases["abi/a"][0].status is Status.FAIL
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert ran.run.exit_code == 1
+
+
+@pytest.mark.parametrize(("isolation", "boots"), [("none", 1), ("suite", 2), ("program", 3)])
+def test_isolation(writer: Writer, bench: Bench, isolation: Isolation, boots: int) -> None:
+    places = writer.suite("abi", a=TWO, b=TWO), writer.suite("python", c=TWO)
+    assert len(bench(*places, isolation=isolation).lab.machines) == boots
+
+
+def test_a_kernel_that_does_not_boot_again_ends_the_run(writer: Writer, bench: Bench) -> None:
+    with pytest.raises(BootError):
+        bench(writer.suite("abi", a=PANIC, b=TWO), lab=LocalLab(boots=1))
+
+
+def test_a_killed_run_still_says_what_it_saw(writer: Writer, bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(BootError):
+        bench(writer.suite("abi", a=PANIC, b=TWO), lab=LocalLab(boots=1))
+    run = load_run(tmp_path / "results/latest/run.json")
+    assert not run.complete
+    assert [case.status for case in run.cases] == [Status.CRASH]
+    assert run.exit_code == 1
+
+
+def test_equal_base_names_do_not_clash(tmp_path: Path, bench: Bench) -> None:
+    here, there = Writer(tmp_path / "here"), Writer(tmp_path / "there")
+    ran = bench(here.suite("abi", a=TWO), there.suite("abi", a="echo 1..1; echo ok 1 other"))
+    assert set(ran.cases) == {"here/abi/a", "there/abi/a"}
+    assert ran.told("there/abi/a") == [("other", Status.PASS)]
+
+
+class _Late(LocalLab):
+    """Its consoles speak, or its machines die, only after the program was judged."""
+
+    def guest(self, machine: LocalMachine) -> Guest:
+        return _LateGuest(machine)
+
+
+class _LateGuest(Guest):
+    def __init__(self, machine: LocalMachine) -> None:
+        super().__init__(machine, LocalSession(machine))
+        self._local = machine
+
+    def listen(self, until: str = "") -> tuple[Splat, ...]:
+        splats = super().listen(until)
+        if until and self._local.has("late"):
+            text = b"[    3.000000] BUG: kernel NULL pointer dereference, address: 0\r\n"
+            size = self._local.console.size()
+            self._local.far.sendall(text)
+            self._local.console.wait_news(size + len(text) - 1, 5.0)
+        if until and self._local.has("dying"):
+            (self._local.state / "dead").touch()
+        return splats
