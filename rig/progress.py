@@ -17,6 +17,9 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """A line that stays on the screen."""
 
+    def close(self) -> None:
+        """The terminal is somebody else's from now on: draw nothing more."""
+
 
 class _Quiet:
     def stage(self, title: str, total: int | None = None) -> None: ...
@@ -24,6 +27,8 @@ class _Quiet:
     def step(self, text: str, done: int | None = None) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 QUIET: Progress = _Quiet()

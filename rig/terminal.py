@@ -57,8 +57,13 @@ class TerminalProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
+        self.close(cut=kind is not None)
+
+    def close(self, *, cut: bool = False) -> None:
+        """Leave the terminal clean; a stage that was cut short is not said to have ended."""
+        if not cut:
             self._close_stage()
+        self._live = False
         self._bar.stop()
 
     def stage(self, title: str, total: int | None = None) -> None:
@@ -88,6 +93,8 @@ class TerminalProgress:
 
     def _close_stage(self) -> None:
         seconds = time.monotonic() - self._began
+        if self._live:
+            self._bar.refresh()
         if self._title and self._live and seconds >= 0.5:
             self.note(f"{self._title}: {seconds:.1f} s")
         self._title = ""

@@ -45,6 +45,9 @@ class Notes:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def close(self) -> None:
+        self.notes.append("closed")
+
 
 def build(project: Path, store: str = "store", **changes: Path) -> kbuild.Kernel:
     loaded = config.load(project / "rig.toml")
