@@ -87,6 +87,20 @@ def test_a_narrowed_run_calls_nothing_stale_that_it_did_not_run(tmp_path: Path) 
     assert "stale" not in output
 
 
+def test_a_narrowed_run_names_what_it_did_run(tmp_path: Path) -> None:
+    skips = ENTRY.format("test_a.py::test_good")
+    output = session(tmp_path, {"test_a.py": TESTS}, skips, "-k", "good")
+    assert "test_a.py::test_good: not skipped any more" in output
+
+
+def test_an_unlisted_expected_failure_is_a_plain_one() -> None:
+    report = pytest.TestReport("t.py::a", ("t.py", 1, "a"), {}, "skipped", "it broke", "call")
+    report.wasxfail = "known"
+    Gate(()).judge(report)
+    assert report.failed
+    assert not hasattr(report, "wasxfail")  # JUnit would call it an unexpected pass
+
+
 def test_elsewhere_the_gate_is_open(tmp_path: Path) -> None:
     output = session(tmp_path, {"test_a.py": TESTS}, "not toml at all", ci="")
     assert "2 skipped, 1 xfailed" in last(output)
