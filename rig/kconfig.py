@@ -319,6 +319,8 @@ def explain(symbol: str, value: str, symbols: Mapping[str, Symbol], got: Mapping
     missing = [[term for text in block for term in unmet(text, got)] for block in known.depends]
     if all(missing):
         return f"unmet dependency: {' or '.join(' and '.join(one) for one in missing)}"
+    if value == "m" and got.get("MODULES", "n") == "n":
+        return "MODULES is not set, so nothing can be a module"
     if known.choice:
         return f"another member of its choice was set ({known.where})"
     if not known.prompt:

@@ -117,6 +117,11 @@ def test_explain(symbols: dict[str, kconfig.Symbol], symbol: str, value: str, re
     assert kconfig.explain(symbol, value, symbols, {"64BIT": "y"}) == reason
 
 
+def test_explain_a_module_without_modules(symbols: dict[str, kconfig.Symbol]) -> None:
+    reason = kconfig.explain("DEEP", "m", symbols, {"LEVEL": "3"})
+    assert reason == "MODULES is not set, so nothing can be a module"
+
+
 def test_explain_what_only_select_sets(symbols: dict[str, kconfig.Symbol]) -> None:
     got = {"BLOCK": "y"}
     assert "set only by select, from PLAIN" in kconfig.explain("CHOSEN", "y", symbols, got)
