@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,10 @@ def _count(root: Path, log: Path) -> None:
     def make(directory: Path) -> None:
         with log.open("a") as file:
             file.write("made\n")
+        # Give every other maker, if the lock let one in, the time to be seen.
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and len(log.read_text().splitlines()) == 1:
+            os.sched_yield()
         (directory / "file").write_text("x")
 
     Store(root).publish("kind", "key", make)
