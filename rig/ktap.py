@@ -30,6 +30,8 @@ _INDENT = re.compile(r"(?:# |[ \t])*")
 _VERSION = re.compile(r"(K?TAP) version (\d+)\s*$")
 _PLAN = re.compile(r"1\.\.(\d+)\s*(?:#\s*(.*?))?\s*$")
 _RESULT = re.compile(r"(not )?ok (\d+)(?![^\s#-])(?:\s+-(?=\s))?\s*(.*?)\s*$")
+# A result behind text whose newline never came ("Diff too high: 12..not ok 1 ITIMER_VIRTUAL").
+_GLUED = re.compile(r"(?<=\S)((?:not )?ok (?P<number>\d+) \S.*)$")
 _BAIL = re.compile(r"Bail out!\s*(.*?)\s*$", re.IGNORECASE)
 _TAIL = re.compile(r"(?:^|(?<=\s))#+\s*(.*)$|(?<=\S)#\s+((?:SKIP|TODO|X?FAIL|TIMEOUT|ERROR)\b.*)$")
 _DIRECTIVE = re.compile(r"(SKIP(?:PED)?|TODO|XFAIL|XPASS|TIMEOUT|ERROR)\b[:\s]*(.*)$", re.I)
@@ -100,6 +102,7 @@ class _Result:
     directive: str = ""
     diagnostics: list[str] = field(default_factory=list)
     groups: list[_Group] = field(default_factory=list)
+    glued: bool = False
 
     @property
     def label(self) -> str:
@@ -123,6 +126,11 @@ class _Group:
     pending: list[str] = field(default_factory=list)
     totals: bool = False
     errors: list[str] = field(default_factory=list)
+
+    def drop_glued(self, number: int) -> None:
+        """A result line of its own beats words that looked like one."""
+        if self.results and self.results[-1].glued and self.results[-1].number == number:
+            self.pending += self.results.pop().diagnostics
 
     @property
     def leaves(self) -> int:
@@ -199,7 +207,7 @@ class _Reader:
         elif match := _BAIL.match(body):
             self._bail(depth, match[1])
         else:
-            self._diagnostic(line, depth)
+            self._diagnostic(line, depth, whole)
 
     def report(self) -> KtapReport:
         self._close(-1)
@@ -240,6 +248,7 @@ class _Reader:
             return
         group = group or self._open(depth)
         result = _read_result(bool(match[1]), int(match[2]), match[3])
+        group.drop_glued(result.number)
         if not whole and result.status.good:
             result.status = Status.ERROR
             self.errors.append(f"the output ends in the middle of a line: {line.strip()!r}")
@@ -259,11 +268,24 @@ class _Reader:
         group = self._at(depth) or (self.stack[-1] if self.stack else self._open(depth))
         group.errors.append(f"Bail out! {reason}".rstrip())
 
-    def _diagnostic(self, line: str, depth: int) -> None:
+    def _diagnostic(self, line: str, depth: int, whole: bool) -> None:
         own = line.rfind("#", 0, depth)
         if own >= 0:
             self._hint(own, line[depth:].rstrip())
         self._note(line)
+        group = self._at(depth)
+        if group and whole and "ok " in line and (match := _GLUED.search(line, depth)):
+            self._glued(group, match)
+
+    def _glued(self, group: _Group, match: re.Match[str]) -> None:
+        """Words that would be the next result: believed when the program's totals agree."""
+        if self.stack[-1] is not group or int(match["number"]) != len(group.results) + 1:
+            return
+        if found := _RESULT.match(match[1]):
+            result = _read_result(bool(found[1]), int(found[2]), found[3])
+            result.glued = True
+            result.diagnostics, group.pending = group.pending, []
+            group.results.append(result)
 
     def _hint(self, depth: int, body: str) -> None:
         """Learn from a "# ..." line whose "#" stands at depth: names to come, totals."""
@@ -378,6 +400,9 @@ def _compare(group: _Group, claimed: dict[str, int]) -> None:
     ]
     if wrong:
         group.errors.append(f"its own totals say {' '.join(wrong)}")
+        return
+    for result in group.results:
+        result.glued = False
 
 
 # -- from groups to cases ----------------------------------------------------------------------
@@ -389,13 +414,21 @@ def _finish(group: _Group, path: str, errors: list[str]) -> list[KtapCase]:
         name = path.removesuffix("/")
         return [KtapCase(name, Status.SKIP, group.plan_skip, tuple(group.pending))]
     where = f"{path.removesuffix('/')}: " if path else ""
+    _doubt_glued(group)
+    missing = _missing(group, path)
     problems = [*_check_numbers(group), *_check_plan(group, nested=bool(path)), *group.errors]
     errors += [where + problem for problem in problems]
     placed = [(result.number, _leaves(result, path, errors)) for result in group.results]
-    missing = _missing(group, path)
     _place_pending(group, missing, placed)
     cases = [case for _, cases in _merge(placed, missing) for case in cases]
     return cases + _unclaimed(group, path, errors)
+
+
+def _doubt_glued(group: _Group) -> None:
+    for result in group.results:
+        if result.glued and result.status.good:
+            result.status = Status.ERROR
+            group.errors.append(f"{result.label}: its result does not stand on a line of its own")
 
 
 def _leaves(result: _Result, path: str, errors: list[str]) -> list[KtapCase]:
