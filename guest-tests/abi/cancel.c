@@ -219,6 +219,21 @@ TEST(finished_call_is_enoent)
 	EXPECT_EQ(getppid(), result_of(&result));
 }
 
+TEST(enoent_agrees_with_the_result_word)
+{
+	long result, cookie;
+	int i;
+
+	for (i = 0; i < 4000; i++) {
+		cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_getppid, ARGS(0));
+		ASSERT_LT(0, cookie);
+		while (ASYNC_PENDING(result_of(&result)))
+			;
+		ASSERT_EQ(-ENOENT, async_cancel(0, cookie))
+			TH_LOG("at call %d", i);
+	}
+}
+
 TEST(cancelled_call_is_enoent_once_it_ended)
 {
 	long result = UNTOUCHED, cookie;
@@ -312,7 +327,7 @@ static int handled;
 
 static void count_signal(int signal)
 {
-	handled++;
+	__atomic_add_fetch(&handled, 1, __ATOMIC_RELAXED);
 }
 
 TEST(no_signal_is_seen)
@@ -326,7 +341,7 @@ TEST(no_signal_is_seen)
 			sigaction(signal, &action, NULL);
 	ASSERT_EQ(0, pipe(fds));
 	ASSERT_EQ(-ECANCELED, cancelled(__NR_read, ARGS(fds[0], P(&byte), 1)));
-	EXPECT_EQ(0, handled);
+	EXPECT_EQ(0, __atomic_load_n(&handled, __ATOMIC_RELAXED));
 }
 
 struct race {

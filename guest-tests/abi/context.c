@@ -323,7 +323,13 @@ static pid_t signalled;
 
 static void note_thread(int signal)
 {
-	signalled = gettid();
+	__atomic_store_n(&signalled, gettid(), __ATOMIC_RELAXED);
+}
+
+/* Whether the handler ran, and here. */
+static bool was_signalled(void)
+{
+	return __atomic_exchange_n(&signalled, 0, __ATOMIC_RELAXED) == gettid();
 }
 
 struct signalling {
@@ -338,13 +344,10 @@ static void *is_signalled_after_a_call(void *argument)
 	struct blocked b;
 
 	sigaction(SIGUSR1, &action, NULL);
-	signalled = 0;
 	if (!submit_blocked(&b, s->flags))
 		return NULL;
-	s->reached = !tgkill(getpid(), gettid(), SIGUSR1) && signalled == gettid();
-	signalled = 0;
-	s->reached = s->reached && !pthread_kill(pthread_self(), SIGUSR1) &&
-		     signalled == gettid();
+	s->reached = !tgkill(getpid(), gettid(), SIGUSR1) && was_signalled() &&
+		     !pthread_kill(pthread_self(), SIGUSR1) && was_signalled();
 	s->reached = finish(&b) && s->reached;
 	return NULL;
 }

@@ -258,8 +258,8 @@ static void set_return_value(ucontext_t *context, long value)
 
 static void on_trap(int signal, siginfo_t *info, void *context)
 {
-	traps++;
 	trapped = *info;
+	__atomic_add_fetch(&traps, 1, __ATOMIC_RELEASE);
 	set_return_value(context, 77);
 }
 
@@ -272,7 +272,7 @@ TEST_F(mode, trap)
 	/* What the handler leaves is async_submit's return, and nothing is stored. */
 	EXPECT_EQ(77, SUBMIT(__NR_getppid, ARGS(0)));
 	EXPECT_EQ(UNTOUCHED, self->result);
-	EXPECT_EQ(1, traps);
+	EXPECT_EQ(1, __atomic_load_n(&traps, __ATOMIC_ACQUIRE));
 	EXPECT_EQ(__NR_getppid, trapped.si_syscall);
 	EXPECT_EQ(99, trapped.si_errno);
 	EXPECT_EQ(0, wait_for_async(0, 0, &no_time));

@@ -68,6 +68,37 @@ TEST_F(outstanding, final_call_is_waited_for_again_at_once)
 	EXPECT_EQ(0, wait_for_async(0, self->cookie, &no_time));
 }
 
+/* Who has seen the final value in the result word need not wait: a poll says so at once. */
+TEST(poll_agrees_with_the_result_word)
+{
+	long result, cookie;
+	int i;
+
+	for (i = 0; i < 4000; i++) {
+		cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_getppid, ARGS(0));
+		ASSERT_LT(0, cookie);
+		while (ASYNC_PENDING(result_of(&result)))
+			;
+		ASSERT_EQ(0, wait_for_async(0, cookie, &no_time))
+			TH_LOG("at call %d", i);
+	}
+}
+
+TEST(poll_for_all_agrees_with_the_result_word)
+{
+	long result, cookie;
+	int i;
+
+	for (i = 0; i < 4000; i++) {
+		cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_getppid, ARGS(0));
+		ASSERT_LT(0, cookie);
+		while (ASYNC_PENDING(result_of(&result)))
+			;
+		ASSERT_EQ(0, wait_for_async(0, 0, &no_time))
+			TH_LOG("at call %d", i);
+	}
+}
+
 TEST_F(outstanding, wait_without_limit_ends_with_the_call)
 {
 	ASSERT_EQ(1, write(self->fds[1], "x", 1));
@@ -249,7 +280,7 @@ TEST_F(outstanding, signal_interrupts_and_nothing_is_lost)
 	EXPECT_EQ(-EINTR, interrupt(&one));
 	EXPECT_EQ(-EINTR, interrupt(&all));
 	EXPECT_EQ(-EINTR, interrupt(&limited));
-	EXPECT_EQ(3, handled);
+	EXPECT_EQ(3, __atomic_load_n(&handled, __ATOMIC_RELAXED));
 	EXPECT_EQ(self->cookie, result_of(&self->result));
 	ASSERT_EQ(1, write(self->fds[1], "x", 1));
 	EXPECT_EQ(1, final_value(self->cookie, &self->result));
