@@ -180,7 +180,7 @@ def killed(place: Place) -> list[Figure]:
         came = until(lambda: any("qemu-system" in w.split(" ")[0] for w in marked(mark)), limit)
         os.kill(rig.pid, signal.SIGKILL)
         rig.wait(10)
-        gone = until(lambda: not marked(mark), 60)
+        gone = until(lambda: not marked(mark), 3 * GONE_S)
     finally:
         end(rig)
     how = "time until no process was left after SIGKILL of rig boot-and-test with QEMU running"

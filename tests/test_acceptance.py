@@ -1,0 +1,194 @@
+"""ci/accept_spine.py on a project of a few shell lines: what it measures, and what it catches."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from rig import process
+
+ROOT = Path(__file__).parent.parent
+
+MAKEFILE = """\
+setup:
+\t@mkdir -p .venv/bin && cp fake/* .venv/bin/
+boot-and-test: setup
+\t@mkdir -p results/latest $$RIG_STORE/kernel/key && cp run.json results/latest
+\t@cp kernel $$RIG_STORE/kernel/key/vmlinux && cp kernel $$RIG_STORE/kernel/key/bzImage
+"""
+FAKE_RIG = f"""\
+#!{sys.executable}
+import os, pathlib, shutil, sys
+sys.path.insert(0, {str(ROOT)!r})
+from rig import process
+if sys.argv[1] == "build":
+    place = pathlib.Path(os.environ["RIG_STORE"], "kernel", "key")
+    place.mkdir(parents=True)
+    shutil.copy("kernel", place / "vmlinux")
+    shutil.copy("kernel", place / "bzImage")
+else:
+    process.spawn([str(pathlib.Path(__file__).with_name("qemu-system-fake")), "60"]).wait()
+"""
+GOOD_RUN = {"cases": [{"status": "pass"}, {"status": "skip"}], "splats": [], "notices": ["slow"]}
+SUMMARY = "======== 12 passed, 1 skipped, 3 deselected in 61.20s (0:01:01) ========"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A committed checkout whose every command succeeds at once."""
+    place = tmp_path / "project"
+    for name in ("ci", ".ci", "fake"):
+        (place / name).mkdir(parents=True)
+    shutil.copy(ROOT / "ci/accept_spine.py", place / "ci")
+    write(place / "Makefile", MAKEFILE)
+    write(place / "run.json", json.dumps(GOOD_RUN))
+    write(place / "kernel", "the bytes of a kernel")
+    write(place / ".ci/run", f"make setup && echo '{SUMMARY}'\n")
+    write(place / "fake/python", '#!/bin/sh\necho checked "$@"\n')
+    write(place / "fake/rig", FAKE_RIG)
+    shutil.copy("/bin/sleep", place / "fake/qemu-system-fake")
+    git(place, "init", "--quiet")
+    commit(place)
+    return place
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def git(place: Path, *words: str) -> None:
+    who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+    process.run(["git", *who, *words], cwd=place, timeout_s=30)
+
+
+def commit(place: Path) -> None:
+    git(place, "add", "--all")
+    git(place, "commit", "--quiet", "--message", "x")
+
+
+def load(project: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("accept_spine", project / "ci/accept_spine.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["accept_spine"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    module.GONE_S = 1  # type: ignore[attr-defined]
+    return module
+
+
+def accept(project: Path, tmp_path: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    code = load(project).main(["--work", str(tmp_path / "work"), *words])
+    return code, json.loads((project / "ci/acceptance/spine.json").read_bytes())
+
+
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    return {figure["name"]: figure for figure in result["figures"]}
+
+
+def test_all_bars_held(project: Path, tmp_path: Path) -> None:
+    code, result = accept(project, tmp_path)
+    assert [f for f in result["figures"] if f["verdict"] != "pass"] == []
+    assert (code, result["verdict"], result["dirty"]) == (0, "pass", False)
+    assert result["machine"]["notices"] == ["slow"]
+    found = figures(result)
+    assert found["tests_passed"]["value"] == 12
+    assert found["tests_skipped"]["value"] == 1
+    assert found["cases_passed"]["value"] == 1
+    assert found["identical_kernels"]["value"] == 1
+    assert str(tmp_path) not in json.dumps(result)
+
+
+def test_what_passed_is_not_measured_again(project: Path, tmp_path: Path) -> None:
+    code, result = accept(project, tmp_path, "--step", "cold")
+    assert code == 1
+    assert result["not_measured"] == ["identical", "killed", "lint", "tests"]
+    sign = tmp_path / "work" / f"spine-{result['commit'][:12]}" / "cold" / "sign"
+    sign.touch()
+    code, result = accept(project, tmp_path)
+    assert code == 0
+    assert sign.exists()  # a second measurement would have started from nothing
+    assert figures(result)["cold_boot_and_test"]["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "step", "figure"),
+    [
+        ("Makefile", "boot-and-test:\n\t@exit 4\n", "cold", "cold_boot_and_test"),
+        ("run.json", '{"cases": [{"status": "fail"}], "splats": []}', "cold", "cases_passed"),
+        ("run.json", '{"cases": [{"status": "skip"}], "splats": []}', "cold", "cases_passed"),
+        ("run.json", '{"cases": [{"status": "pass"}], "splats": [1]}', "cold", "cases_passed"),
+        (".ci/run", "echo '=== 1 failed, 3 passed in 1.00s ==='; exit 1", "tests", "tests_failed"),
+        (".ci/run", "echo '=== no tests ran in 1.00s ==='", "tests", "tests_passed"),
+        (".ci/run", f"echo '{SUMMARY}'; exit 1", "tests", "cold_ci_run"),
+        (
+            ".ci/run",
+            f"setsid sleep 4 >/dev/null 2>&1 & echo '{SUMMARY}'",
+            "tests",
+            "left_running_tests",
+        ),
+        ("fake/python", "#!/bin/sh\nexit 1\n", "lint", "mypy_exit_code"),
+    ],
+)
+def test_a_missed_bar_is_seen(
+    project: Path, tmp_path: Path, name: str, text: str, step: str, figure: str
+) -> None:
+    write(project / name, text)
+    commit(project)
+    steps = ["--step", "cold", "--step", step] if step == "lint" else ["--step", step]
+    code, result = accept(project, tmp_path, *steps)
+    assert code == 1
+    assert result["verdict"] == "fail"
+    assert figures(result)[figure]["verdict"] == "fail"
+
+
+def test_a_slow_run_is_seen(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load(project)
+    module.AGAIN_S = 0  # type: ignore[attr-defined]
+    assert module.main(["--work", str(tmp_path / "work"), "--step", "cold"]) == 1
+    result = json.loads((project / "ci/acceptance/spine.json").read_bytes())
+    assert figures(result)["boot_and_test_again"]["verdict"] == "fail"
+
+
+def test_other_bytes_are_seen(project: Path, tmp_path: Path) -> None:
+    write(
+        project / "fake/rig", FAKE_RIG.replace('"kernel", place / "vml', '"run.json", place / "vml')
+    )
+    commit(project)
+    _, result = accept(project, tmp_path, "--step", "cold", "--step", "identical")
+    assert figures(result)["identical_kernels"]["verdict"] == "fail"
+
+
+def test_what_outlives_a_killed_rig_is_seen(project: Path, tmp_path: Path) -> None:
+    unguarded = FAKE_RIG.replace("process.spawn(", "__import__('subprocess').Popen(")
+    write(project / "fake/rig", unguarded.replace("60", "6"))
+    commit(project)
+    _, result = accept(project, tmp_path, "--step", "cold", "--step", "killed")
+    assert figures(result)["gone_after_sigkill"]["verdict"] == "fail"
+
+
+def test_a_dirty_checkout_is_said(project: Path, tmp_path: Path) -> None:
+    (project / "new").touch()
+    _, result = accept(project, tmp_path, "--step", "tests")
+    assert result["dirty"] is True
+
+
+def test_the_environment_is_a_new_users(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "CCACHE_DIR", "MAKEFLAGS", "CI", "RIG_STORE", "PYTEST_ADDOPTS"):
+        monkeypatch.setenv(name, "mine")
+    module = load(project)
+    found = module.Place(tmp_path, "cold", "0123456789abcdef").environment()
+    assert "mine" not in found.values()
+    assert found["HOME"] != os.environ["HOME"]
+    assert found["PATH"] == os.environ["PATH"]
