@@ -22,6 +22,7 @@ _MARK_TIMEOUT_S = 10.0
 _LAST_WORDS_S = 10.0
 
 _SUITES = "/opt/rig"
+_RESULT = re.compile(rb"^(?:not )?ok \d", re.MULTILINE)
 
 # Marks are written at the level of a WARNING (4): a console that hides those would hide a splat,
 # and then the mark does not come back either. stderr joins stdout as kselftest/runner.sh does it.
@@ -195,12 +196,18 @@ class _Taken:
     def __init__(self) -> None:
         self._output = bytearray()
         self._started = time.monotonic()
+        self._result_times: list[float] = []
 
     def begin(self) -> None:
         self._started = time.monotonic()
 
     def add(self, _stream: str, data: bytes) -> None:
+        line_start = self._output.rfind(b"\n") + 1
         self._output += data
+        now = time.monotonic() - self._started
+        whole = self._output.rfind(b"\n") + 1
+        results = _RESULT.findall(self._output, line_start, max(line_start, whole))
+        self._result_times += [now] * len(results)
 
     def observe(self, end: End, splats: tuple[Splat, ...], detail: str = "") -> Observation:
         return Observation(
@@ -209,4 +216,5 @@ class _Taken:
             duration_s=time.monotonic() - self._started,
             splats=splats,
             detail=detail,
+            result_times=tuple(self._result_times),
         )

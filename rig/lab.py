@@ -88,7 +88,7 @@ class KernelLab:
             append=append,
             gdb=gdb,
             number=number,
-            accel_cache=self._store.scratch("accelerator", "probes"),
+            accel_cache=self._store.root / "kvm.json",
         )
         return self._machine
 

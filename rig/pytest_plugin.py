@@ -149,12 +149,16 @@ class ProgramItem(pytest.Item):
         from rig.errors import RigError
 
         state = self.config.stash[_STATE]
-        assert state.rack is not None
+        rack = state.rack
+        assert rack is not None
         started = time.monotonic()
         try:
-            cases = state.rack.run(self.suite, self.program)
+            cases = rack.run(self.suite, self.program)
         except RigError as error:
             _abort(self.config, error)
+        except BaseException as error:
+            rack.refuse(self.suite, self.program, f"the rig was stopped ({error!r})")
+            raise
         state.left.pop(self.nodeid, None)
         name = f"{self.suite.name}/{self.program.name}"
         self.config.hook.pytest_rig_verdict(
@@ -285,6 +289,7 @@ class _Lines:
     """Progress as lines of pytest's own terminal output."""
 
     def __init__(self, config: pytest.Config) -> None:
+        self._config = config
         self._reporter = config.pluginmanager.get_plugin("terminalreporter")
 
     def stage(self, title: str, total: int | None = None) -> None:
@@ -295,7 +300,9 @@ class _Lines:
 
     def note(self, text: str) -> None:
         if self._reporter:
-            self._reporter.write_line(text)
+            with _uncaptured(self._config):
+                self._reporter.ensure_newline()
+                self._reporter.write_line(text)
 
 
 def _first_argument(config: pytest.Config) -> Path:

@@ -21,6 +21,7 @@ from rig.lab import KernelLab, connect
 from rig.machine import qemu
 from rig.machine.qemu import QemuMachine
 from rig.progress import QUIET, Progress
+from rig.pytest_plugin import NotPassed
 from rig.rack import Isolation, Lab, Rack
 from rig.record import Record, fresh
 from rig.results import Case, Run, Splat, Status, to_json
@@ -196,6 +197,8 @@ def drive(
     driver = _Driver(rack, progress)
     arguments = _pytest_arguments(request, config, command.suites)
     code = pytest.main(arguments, plugins=[driver])
+    if driver.mistake:
+        raise driver.mistake
     if driver.refused:
         raise UsageError(driver.refused)
     if not driver.started and not driver.interrupted:
@@ -230,6 +233,7 @@ class _Driver:
     def __init__(self, rack: Rack, progress: Progress) -> None:
         self.error: RigError | None = None
         self.interrupted = False
+        self.mistake: BaseException | None = None
         self.refused = ""
         self.started = False
         self._rack, self._progress = rack, progress
@@ -250,6 +254,16 @@ class _Driver:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self.interrupted = isinstance(excinfo.value, KeyboardInterrupt)
+
+    def pytest_exception_interact(self, call: pytest.CallInfo[object]) -> None:
+        """An exception that is no verdict is a mistake in the rig itself: drive() raises it."""
+        assert call.excinfo is not None
+        if not isinstance(call.excinfo.value, (NotPassed, pytest.Collector.CollectError)):
+            self.mistake = self.mistake or call.excinfo.value
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        self.mistake = self.mistake or excinfo.value
+        return True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

@@ -16,6 +16,13 @@ SKIP_EXIT_CODE = 4
 # Exit codes that say "killed by signal n" (rig.session.Finished).
 _SIGNALS = range(129, 129 + 64)
 _OUTPUT_MAX = 64 * 1024
+# What a bad case without a word of its own is said to be.
+_WORDLESS = {
+    Status.FAIL: "not ok",
+    Status.ERROR: "planned, but its result never came",
+    Status.TIMEOUT: "it ran out of time",
+    Status.CRASH: "it crashed",
+}
 _NO_KTAP = ("no KTAP in the output",)
 
 
@@ -35,7 +42,8 @@ class Observation:
     exit_code: the program's own when it EXITED (128 + n: signal n), else -1.
     output: stdout and stderr as they came. splats: what the console said meanwhile.
     detail: words on SILENT and LOST; after a TIMEOUT how long it had. diagnosis: the guest's
-    blocked tasks after a TIMEOUT.
+    blocked tasks after a TIMEOUT. result_times: seconds from the start to each "ok" line of the
+    outermost level.
     """
 
     end: End
@@ -45,6 +53,7 @@ class Observation:
     splats: tuple[Splat, ...] = ()
     detail: str = ""
     diagnosis: str = ""
+    result_times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ def judge(rules: Rules, seen: Observation) -> tuple[Case, ...]:
     or an exit code that contradicts the cases show up in: no case of it may hide them.
     """
     report = ktap.parse(seen.output)
-    cases = [_case(rules, case) for case in report.cases]
+    durations = _durations(seen, report)
+    cases = [_case(rules, *both) for both in zip(report.cases, durations, strict=True)]
     status, message = _whole(rules, seen, report)
     if status is None:
         return tuple(cases)
@@ -149,16 +159,26 @@ def _contradiction(code: int, report: KtapReport) -> tuple[Status | None, str]:
     return Status.FAIL, f"{_exit_words(code)}, although it reported every case good"
 
 
-def _case(rules: Rules, case: KtapCase) -> Case:
+def _durations(seen: Observation, report: KtapReport) -> list[float]:
+    """Seconds of each case: its own figure, else from the result before it to its own, where
+    results and cases go one to one."""
+    times = seen.result_times
+    if len(times) != len(report.cases):
+        return [case.duration_s for case in report.cases]
+    steps = [after - before for before, after in zip((0.0, *times), times, strict=False)]
+    return [case.duration_s or step for case, step in zip(report.cases, steps, strict=True)]
+
+
+def _case(rules: Rules, case: KtapCase, duration_s: float) -> Case:
     message = case.directive
     if not case.status.good and not message:
-        message = next((line for line in case.diagnostics if line.strip()), "not ok")
+        message = next((line for line in case.diagnostics if line.strip()), _WORDLESS[case.status])
     return Case(
         rules.suite,
         rules.program,
         case.name,
         case.status,
-        case.duration_s,
+        round(duration_s, 4),
         "" if case.status is Status.PASS else message,
         _tail("\n".join(case.diagnostics)),
         rules.reproduce,

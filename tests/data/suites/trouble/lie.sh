@@ -1,0 +1,7 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Reports success, ends with a failure.
+echo "TAP version 13"
+echo "1..1"
+echo "ok 1 looks_well"
+exit 1
