@@ -132,7 +132,7 @@ def test_what_passed_is_not_measured_again(project: Path, tmp_path: Path) -> Non
         (".ci/run", f"echo '{SUMMARY}'; exit 1", "tests", "cold_ci_run"),
         (
             ".ci/run",
-            f"setsid sleep 4 >/dev/null 2>&1 & echo '{SUMMARY}'",
+            f"setsid sleep 4 >/dev/null 2>&1 & sleep 0.5; echo '{SUMMARY}'",
             "tests",
             "left_running_tests",
         ),
