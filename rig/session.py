@@ -9,7 +9,6 @@ import itertools
 import os
 import select
 import shlex
-import shutil
 import signal
 import sys
 import tarfile
@@ -188,7 +187,7 @@ class Session:
         command = shlex.join(argv) if argv else "exec bash -l"
         channel = self._open()
         with contextlib.closing(channel), _raw_terminal(sys.stdin) as resized:
-            size = shutil.get_terminal_size()
+            size = _window(sys.stdin)
             channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
             channel.exec_command(f"{_ENTER}{command}")
             _join_terminal(channel, sys.stdin.fileno(), sys.stdout.fileno(), resized)
@@ -232,14 +231,18 @@ class Session:
             raise ConnectionLost(f"the machine no longer answers: {error}") from error
 
     def _exit_code(self, channel: paramiko.Channel) -> int:
-        code = channel.recv_exit_status() if channel.exit_status_ready() else -1
-        if code >= 0:
-            return code
+        """What the server said of the program's end, which comes before the channel's end."""
+        channel.status_event.wait(_KILL_TIMEOUT_S)
+        if channel.exit_status >= 0:
+            return channel.exit_status
+        # Nothing said: either our own wrapper was killed together with the program, or the
+        # connection ended, and then its thread ends now or has.
         transport = self._client.get_transport()
-        # The server says how a program ended before it closes the channel.
-        if transport is not None and transport.is_active() and channel.exit_status_ready():
-            return 128 + signal.SIGKILL  # our own wrapper was killed with the program
-        raise ConnectionLost("the machine went away while the program ran")
+        if transport is not None:
+            transport.join(1.0)
+        if transport is None or not transport.is_alive():
+            raise ConnectionLost("the machine went away while the program ran")
+        return 128 + signal.SIGKILL
 
     def _kill(self, tag: str) -> None:
         """End a run's process group in the guest; a guest that cannot is about to be dropped."""
@@ -446,6 +449,16 @@ def _raw_terminal(terminal: IO[str]) -> Iterator[int]:
             stack.callback(signal.signal, signal.SIGWINCH, old)
             tty.setraw(descriptor)
         yield resized
+
+
+def _window(terminal: IO[str]) -> os.terminal_size:
+    """The terminal's size; 80 by 24 for one that has none or is none."""
+    fallback = os.terminal_size((80, 24))
+    try:
+        size = os.get_terminal_size(terminal.fileno())
+    except OSError:
+        return fallback
+    return size if size.columns and size.lines else fallback
 
 
 def _poke(descriptor: int) -> None:

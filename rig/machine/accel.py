@@ -43,14 +43,12 @@ def accelerator(
     if wanted == "tcg":
         return Acceleration("tcg", "asked for")
     reason = _closed() or _probed(kernel, qemu, cache or _default_cache())
-    if not reason:
-        return Acceleration("kvm")
-    if wanted == "kvm":
+    if reason and wanted == "kvm":
         raise InfrastructureError(
             f"KVM was asked for and cannot be used: {reason}",
             hint='accel = "auto" or "tcg" in rig.toml emulates instead',
         )
-    return Acceleration("tcg", reason)
+    return _choice(reason)
 
 
 def _closed() -> str:
@@ -66,11 +64,29 @@ def _default_cache() -> Path:
     return platformdirs.user_cache_path("rig") / "kvm.json"
 
 
+def remembered(
+    *, qemu: str = "qemu-system-x86_64", cache: Path | None = None
+) -> Acceleration | None:
+    """What "auto" will choose, as far as it can be said without starting anything, or None."""
+    closed = _closed()
+    if closed:
+        return Acceleration("tcg", closed)
+    known = _load(cache or _default_cache())
+    return None if _key(qemu) not in known else _choice(known[_key(qemu)])
+
+
+def _choice(reason: str) -> Acceleration:
+    return Acceleration("tcg", reason) if reason else Acceleration("kvm")
+
+
+def _key(qemu: str) -> str:
+    host = os.uname()
+    return " ".join((host.release, host.version, host.machine, qemu))
+
+
 def _probed(kernel: Path, qemu: str, cache: Path) -> str:
     """What the probe found on this host kernel, now or earlier: a reason, or ""."""
-    host = os.uname()
-    key = " ".join((host.release, host.version, host.machine, qemu))
-    known = _load(cache)
+    key, known = _key(qemu), _load(cache)
     if key not in known:
         known[key] = probe(kernel, qemu)
         _save(cache, known)

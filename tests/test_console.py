@@ -1,0 +1,146 @@
+"""The serial stream: nothing lost, nobody waited for, every wait with an end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rig.console import Console
+
+WARNING = (
+    b"[    1.000000][    T1] ------------[ cut here ]------------\r\n"
+    b"[    1.000100][    T1] WARNING: CPU: 0 PID: 1 at fs/pipe.c:10 pipe_read+0x10/0x20\r\n"
+    b"[    1.000200][    T1] Modules linked in:\r\n"
+    b"[    1.000300][    T1] CPU: 0 UID: 0 PID: 1 Comm: t Not tainted 6.12.117 #1\r\n"
+    b"[    1.000400][    T1] RIP: 0010:pipe_read+0x10/0x20\r\n"
+    b"[    1.000500][    T1] Call Trace:\r\n"
+    b"[    1.000600][    T1]  <TASK>\r\n"
+    b"[    1.000700][    T1]  vfs_read+0x10/0x20\r\n"
+    b"[    1.000800][    T1]  </TASK>\r\n"
+    b"[    1.000900][    T1] ---[ end trace 0000000000000000 ]---\r\n"
+)
+
+
+@dataclass
+class Line:
+    """Both ends of a serial line."""
+
+    console: Console
+    machine: socket.socket
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    near, far = socket.socketpair()
+    console = Console(near, tmp_path / "deep" / "console-0.log")
+    with far:
+        yield Line(console, far)
+        console.close()
+
+
+def test_recorded_byte_for_byte(line: Line) -> None:
+    sent = bytes(range(256)) * 3 + b"\r\nno end of line"
+    line.machine.sendall(sent)
+    line.machine.close()
+    assert line.console.wait_closed(5)
+    assert line.console.path.read_bytes() == sent
+
+
+def test_drained_though_nobody_expects(line: Line) -> None:
+    line.machine.settimeout(20)
+    for _ in range(64):
+        line.machine.sendall(b"x" * 65535 + b"\n")
+    line.machine.close()
+    assert line.console.wait_closed(20)
+    assert line.console.size() == 64 << 16
+
+
+def test_mark_cut_in_two_and_older_than_the_question(line: Line) -> None:
+    line.machine.sendall(b"....mark-")
+    threading.Timer(0.1, line.machine.sendall, [b"17....\n"]).start()
+    line.console.mark("mark-17", 5)
+    line.machine.sendall(b"y" * 100_000)
+    line.console.mark("mark-17", 5)
+
+
+def test_mark_that_never_comes(line: Line) -> None:
+    line.machine.sendall(b"mark-1")
+    with pytest.raises(TimeoutError, match="mark-17"):
+        line.console.mark("mark-17", 0.1)
+
+
+def test_mark_of_a_machine_that_dies_ends_at_once(line: Line) -> None:
+    threading.Timer(0.1, line.machine.close).start()
+    started = time.monotonic()
+    with pytest.raises(EOFError, match="mark-17"):
+        line.console.mark("mark-17", 30)
+    assert time.monotonic() - started < 5
+
+
+def test_mark_that_came_before_the_end(line: Line) -> None:
+    line.machine.sendall(b"mark-17\n")
+    line.machine.close()
+    line.console.mark("mark-17", 5)
+
+
+def test_expect_goes_on_after_the_last_match(line: Line) -> None:
+    line.machine.sendall(b"one 1\r\ntwo 2\r\none 3\r\n")
+    assert line.console.expect(r"one \d", 5) == "one 1"
+    assert line.console.expect([r"never", r"one \d"], 5) == "one 3"
+    with pytest.raises(TimeoutError):
+        line.console.expect(r"one \d", 0.1)
+
+
+def test_expect_finds_what_is_far_back_in_a_flood(line: Line) -> None:
+    line.machine.settimeout(20)
+    line.machine.sendall(b"needle\n" + b"hay\n" * 100_000)
+    assert line.console.expect("needle", 5) == "needle"
+
+
+def test_expect_ends_with_the_machine(line: Line) -> None:
+    line.machine.sendall(b"Linux")
+    threading.Timer(0.1, line.machine.close).start()
+    with pytest.raises(EOFError):
+        line.console.expect("login:", 30)
+    assert line.console.closed
+
+
+def test_splat_is_seen_while_the_machine_lives(line: Line) -> None:
+    line.machine.sendall(WARNING[:300])
+    assert line.console.splats() == []
+    line.machine.sendall(WARNING[300:] + b"[    2.000000][    T1] next\r\n")
+    line.console.mark("next", 5)
+    assert [splat.title for splat in line.console.splats()] == ["WARNING in pipe_read"]
+    assert len(line.console.splats()) == 1
+
+
+def test_splat_cut_by_the_end_is_seen(line: Line) -> None:
+    line.machine.sendall(WARNING[:400])
+    line.machine.close()
+    assert line.console.wait_closed(5)
+    assert [splat.type for splat in line.console.splats()] == ["warning"]
+
+
+def test_tail_is_whole_lines(line: Line) -> None:
+    line.machine.sendall(b"first line\r\nsecond line\r\nthird\r\n")
+    line.console.mark("third", 5)
+    assert line.console.tail(15) == "third\n"
+    assert line.console.tail() == "first line\nsecond line\nthird\n"
+    assert line.console.since(12) == "second line\r\nthird\r\n"
+
+
+def test_what_we_type_arrives(line: Line) -> None:
+    line.console.send(b"w")
+    assert line.machine.recv(10) == b"w"
+
+
+def test_close_twice(line: Line) -> None:
+    line.console.close()
+    line.console.close()
+    assert line.console.closed

@@ -1,0 +1,564 @@
+"""QEMU: its command line as a value, its failures for real, kernels that boot and that die."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from rig.config import MachineConfig
+from rig.errors import BootError, InfrastructureError
+from rig.image import Image
+from rig.kbuild import Kernel
+from rig.machine import Machine, accel, qemu
+from rig.machine.qemu import Plan, QemuMachine
+from rig.session import ConnectionLost, Session
+
+PLAN = Plan(
+    binary="qemu-system-x86_64",
+    accel="tcg",
+    cpus=2,
+    memory_mib=512,
+    kernel=Path("/k/vmlinux"),
+    append="console=ttyS0 panic=-1",
+    disk=Path("/i/disk.img"),
+    console="socket,fd=7",
+    monitor="socket,fd=8",
+)
+
+
+@dataclass(frozen=True)
+class FakeKernel:
+    """As much of a kernel as a machine looks at."""
+
+    boot: Path
+    name: str = "fake"
+    arch: str = "x86_64"
+
+    @property
+    def vmlinux(self) -> Path:
+        return self.boot
+
+
+# ------------------------------------------------------------------------------- pure values
+
+
+def test_command_line() -> None:
+    assert qemu.command_line(PLAN) == [
+        *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-no-reboot", "-action", "panic=none", "-sandbox"),
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        *("-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512"),
+        *("-device", "virtio-rng-pci", "-device", "pvpanic-pci"),
+        *("-kernel", "/k/vmlinux", "-append", "console=ttyS0 panic=-1", "-drive"),
+        "file=/i/disk.img,format=raw,if=none,id=root,snapshot=on,cache=unsafe,discard=unmap",
+        *("-device", "virtio-blk-pci,drive=root", "-netdev"),
+        "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-chardev", "socket,fd=7,id=console", "-serial", "chardev:console"),
+        *("-chardev", "socket,fd=8,id=monitor", "-mon", "monitor,mode=control"),
+    ]
+
+
+def test_what_changes_with_the_plan() -> None:
+    base = qemu.command_line(PLAN)
+
+    def changed(**fields: object) -> tuple[list[str], list[str]]:
+        other = qemu.command_line(replace(PLAN, **fields))  # type: ignore[arg-type]
+        return [w for w in base if w not in other], [w for w in other if w not in base]
+
+    assert changed(accel="kvm") == (["tcg", "max"], ["kvm", "host"])
+    assert changed(cpus=1) == (["2"], ["1"])
+    assert changed(gdb="unix:/g") == ([], ["-gdb", "unix:/g", "-S"])
+    gone, _ = changed(monitor="")
+    assert gone == ["socket,fd=8,id=monitor", "-mon", "monitor,mode=control"]
+
+
+def test_comma_in_a_path() -> None:
+    words = qemu.command_line(replace(PLAN, disk=Path("/a,b/disk.img")))
+    assert any(word.startswith("file=/a,,b/disk.img,format=raw") for word in words)
+
+
+def test_kernel_command_line() -> None:
+    assert qemu.kernel_command_line("kvm", "  extra=1 init=/x ") == (
+        "console=ttyS0 root=/dev/vda rootfstype=ext4 rw init=/usr/sbin/init "
+        "panic=-1 oops=panic printk.devkmsg=on extra=1 init=/x"
+    )
+    emulated = qemu.kernel_command_line("tcg").split()
+    assert {"tsc=reliable", "no_timer_check", "watchdog_thresh=30"} <= set(emulated)
+
+
+def test_forwarded_port() -> None:
+    listing = (
+        "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port\r\n"
+        "  TCP[HOST_FORWARD]   3       127.0.0.1 43243       10.0.2.15    22     0     0\r\n"
+    )
+    assert qemu.forwarded_port(listing) == 43243
+    with pytest.raises(InfrastructureError):
+        qemu.forwarded_port("Hub -1 (net):\r\n")
+
+
+def test_tasks_of_the_kernel_are_left_out() -> None:
+    text = "\n".join(
+        [
+            "[    6.0][    C1] sysrq: Show State",
+            "[    6.1][    C1] task:init      state:S stack:0     pid:1   tgid:1   ppid:0  flags:0",
+            "[    6.2][    C1]  schedule+0x1f/0xa0",
+            "[    6.3][    C1] task:kthreadd  state:S stack:0     pid:2   tgid:2   ppid:0  flags:0",
+            "[    6.4][    C1]  kthreadd+0x1/0x2",
+            "[    6.5][    C1] task:kworker   state:I stack:0     pid:4   tgid:4   ppid:2  flags:0",
+            "[    6.6][    C1]  worker+0x1/0x2",
+            "[    6.7][    C1] task:jbd2      state:D stack:0     pid:5   tgid:5   ppid:2  flags:0",
+            "[    6.8][    C1]  commit+0x1/0x2",
+        ]
+    )
+    kept = qemu.without_kernel_threads(text).splitlines()
+    assert [line.split("] ")[1].split()[0] for line in kept] == [
+        *("sysrq:", "task:init", "schedule+0x1f/0xa0", "task:jbd2", "commit+0x1/0x2"),
+    ]
+
+
+def test_unknown_architecture() -> None:
+    with pytest.raises(InfrastructureError, match="m68k"):
+        qemu.binary("m68k")
+
+
+# ------------------------------------------------------------------------------ acceleration
+
+
+@pytest.fixture
+def kernel_file(tmp_path: Path) -> Path:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(b"not a kernel")
+    return path
+
+
+def open_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A /dev/kvm that everybody may open."""
+    monkeypatch.setattr(accel, "_DEVICE", Path(os.devnull))
+
+
+def script(path: Path, body: str) -> str:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_tcg_asked_for_is_said(kernel_file: Path) -> None:
+    chosen = accel.accelerator(kernel_file, "tcg")
+    assert (chosen.name, chosen.notice) == ("tcg", "emulated by TCG, not KVM: asked for")
+
+
+def test_no_device(kernel_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(accel, "_DEVICE", tmp_path / "kvm")
+    chosen = accel.accelerator(kernel_file, "auto", cache=tmp_path / "c.json")
+    assert chosen == accel.Acceleration("tcg", "this host has no /dev/kvm")
+    with pytest.raises(InfrastructureError, match="KVM was asked for and cannot be used"):
+        accel.accelerator(kernel_file, "kvm", cache=tmp_path / "c.json")
+
+
+def test_probe_that_sees_the_banner(
+    kernel_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    open_kvm(monkeypatch)
+    fake = script(tmp_path / "qemu", "echo '[    0.000000] Linux version 6.12'; exec sleep 60")
+    cache = tmp_path / "deep" / "kvm.json"
+    assert accel.accelerator(kernel_file, "kvm", qemu=fake, cache=cache).name == "kvm"
+    assert accel.remembered(qemu=fake, cache=cache) == accel.Acceleration("kvm")
+
+
+def test_probe_has_a_deadline_and_is_kept(
+    kernel_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    open_kvm(monkeypatch)
+    cache, fake = tmp_path / "kvm.json", script(tmp_path / "qemu", "exec sleep 60")
+    assert accel.remembered(qemu=fake, cache=cache) is None
+    started = time.monotonic()
+    first = accel.accelerator(kernel_file, "auto", qemu=fake, cache=cache)
+    assert 2.5 < time.monotonic() - started < 10
+    assert first.name == "tcg"
+    assert "no console line in 3 s" in first.notice
+    started = time.monotonic()
+    assert accel.accelerator(kernel_file, "auto", qemu=fake, cache=cache) == first
+    assert time.monotonic() - started < 1
+
+
+def test_what_qemu_says_is_the_reason(
+    kernel_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    open_kvm(monkeypatch)
+    fake = script(tmp_path / "qemu", "echo 'Could not access KVM kernel module' >&2; exit 1")
+    chosen = accel.accelerator(kernel_file, "auto", qemu=fake, cache=tmp_path / "kvm.json")
+    assert "Could not access KVM kernel module" in chosen.reason
+
+
+# --------------------------------------------------------------------- a QEMU that misbehaves
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    return Image("k", tmp_path, tmp_path / "disk.img", tmp_path / "key", "ssh-ed25519 AAAA", {})
+
+
+def fake_machine(kernel_file: Path, image: Image, tmp_path: Path) -> QemuMachine:
+    config = MachineConfig("test", accel="tcg")
+    return QemuMachine(config, FakeKernel(kernel_file), image, results=tmp_path / "results")
+
+
+def on_path(directory: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin_ = directory / "bin"
+    bin_.mkdir()
+    script(bin_ / "qemu-system-x86_64", body)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+
+
+def test_qemu_is_missing(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    machine = fake_machine(kernel_file, image, tmp_path)
+    with pytest.raises(InfrastructureError, match="qemu-system-x86_64 is not installed"):
+        machine.boot()
+    machine.close()
+
+
+def test_qemu_dies_at_start(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_path(tmp_path, "echo 'qemu: no such thing' >&2; exit 1", monkeypatch)
+    machine = fake_machine(kernel_file, image, tmp_path)
+    started = time.monotonic()
+    with pytest.raises(InfrastructureError) as caught:
+        machine.boot()
+    assert "qemu: no such thing" in caught.value.output
+    assert time.monotonic() - started < 10
+    assert not machine.alive()
+
+
+def test_real_qemu_refuses_its_kernel(kernel_file: Path, image: Image, tmp_path: Path) -> None:
+    image.disk.write_bytes(b"\0" * 1024)
+    machine = fake_machine(kernel_file, image, tmp_path)
+    with pytest.raises(InfrastructureError) as caught:
+        machine.boot()
+    assert str(kernel_file) in caught.value.output + caught.value.reproduce
+
+
+MONITOR = r"""
+import json, os, socket, sys
+words = " ".join(sys.argv)
+line = socket.socket(fileno=int(words.split("-chardev socket,fd=")[1].split(",")[0]))
+monitor = socket.socket(fileno=int(words.split("-chardev socket,fd=")[2].split(",")[0]))
+version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
+monitor.sendall(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\n")
+request = json.loads(monitor.recv(65536))
+monitor.sendall(json.dumps({"return": {}, **{k: request[k] for k in ("id",) if k in request}}).encode() + b"\n")
+"""
+
+
+def speaking(tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A QEMU whose monitor answers, and whose console does as `then` says."""
+    program = tmp_path / "speaking.py"
+    program.write_text(MONITOR + then)
+    on_path(tmp_path, f'exec {sys.executable} {program} "$@"', monkeypatch)
+
+
+def test_kernel_that_prints_nothing(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaking(tmp_path, "monitor.recv(1)\n", monkeypatch)
+    monkeypatch.setattr(qemu, "_FIRST_LINE_S", 1.0)
+    with pytest.raises(BootError, match="printed nothing in 1 s"):
+        fake_machine(kernel_file, image, tmp_path).boot()
+
+
+def test_kernel_that_hangs_half_way(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaking(tmp_path, "line.sendall(b'Linux version 6\\r\\n'); monitor.recv(1)\n", monkeypatch)
+    monkeypatch.setattr(qemu, "_BOOT_S", 1.0)
+    with pytest.raises(BootError, match="did not reach login in 1 s") as caught:
+        fake_machine(kernel_file, image, tmp_path).boot()
+    assert "Linux version 6" in caught.value.output
+
+
+def test_panic_is_not_waited_for_to_time_out(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "line.sendall(b'Kernel panic - not syncing: no root\\r\\nCall Trace:\\r\\n')\n"
+    speaking(tmp_path, said, monkeypatch)
+    started = time.monotonic()
+    with pytest.raises(BootError, match="Kernel panic - not syncing: no root") as caught:
+        fake_machine(kernel_file, image, tmp_path).boot()
+    assert "Call Trace:" in caught.value.output
+    assert time.monotonic() - started < 15
+
+
+def test_end_before_login(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaking(tmp_path, "line.sendall(b'Linux\\r\\n')\n", monkeypatch)
+    with pytest.raises(BootError, match="ended the machine before login"):
+        fake_machine(kernel_file, image, tmp_path).boot()
+
+
+def test_a_machine_boots_once(kernel_file: Path, image: Image, tmp_path: Path) -> None:
+    machine = fake_machine(kernel_file, image, tmp_path)
+    with pytest.raises(InfrastructureError, match="has not been started"):
+        _ = machine.console
+    with pytest.raises(InfrastructureError, match="has not been booted"):
+        _ = machine.endpoint
+    assert machine.diagnose() == ""
+    machine.close()
+
+
+# ------------------------------------------------------------------------------ a real kernel
+
+Make = Callable[..., QemuMachine]
+
+
+@pytest.fixture
+def make(built_kernel: Kernel, built_image: Image, tmp_path: Path) -> Iterator[Make]:
+    """Machines of the default kernel, ended with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def made(*, accel: str = "auto", **options: object) -> QemuMachine:
+            config = MachineConfig("test", accel=accel)
+            machine = QemuMachine(
+                config,
+                built_kernel,
+                built_image,
+                results=tmp_path / "results",
+                **options,  # type: ignore[arg-type]
+            )
+            stack.callback(machine.close)
+            return machine
+
+        yield made
+
+
+def running(pid: int) -> bool:
+    """The process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pid: int, timeout_s: float) -> bool:
+    deadline, pause = time.monotonic() + timeout_s, threading.Event()
+    while running(pid) and time.monotonic() < deadline:
+        pause.wait(0.05)
+    return not running(pid)
+
+
+def pid_of(machine: QemuMachine) -> int:
+    assert machine._process is not None
+    return machine._process.pid
+
+
+@pytest.mark.kernel
+def test_boots_and_says_how(make: Make, tmp_path: Path) -> None:
+    machine = make()
+    machine.boot()
+    as_protocol: Machine = machine
+    assert as_protocol.alive()
+    assert 1.0 <= machine.slowdown <= qemu.MAX_SLOWDOWN
+    assert float(machine.facts["boot_s"]) > 0
+    assert bool(machine.notices) == (machine.facts["accelerator"] == "tcg")
+    with machine.connect() as session:
+        release = session.run(["uname", "-r"], timeout_s=30).stdout.decode().strip()
+    recorded = (tmp_path / "results" / "console-0.log").read_text(errors="replace")
+    assert f"Linux version {release}" in recorded
+    assert not [splat for splat in machine.console.splats() if splat.type != "other"]
+    machine.close()
+    machine.close()
+    assert not machine.alive()
+
+
+@pytest.mark.kernel
+def test_the_guest_reaches_nobody(make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        machine = make()
+        machine.boot()
+        with machine.connect() as session:
+            script = f"import socket; socket.create_connection(('10.0.2.2', {port}), 3)"
+            done = session.run(["python3", "-c", script], timeout_s=60)
+    assert done.exit_code != 0
+
+
+@pytest.mark.kernel
+def test_overlay_is_thrown_away(make: Make, built_image: Image) -> None:
+    before = built_image.disk.stat()
+    for number in range(2):
+        machine = make(number=number)
+        machine.boot()
+        with machine.connect() as session:
+            assert session.run(["test", "-e", "/left"], timeout_s=30).exit_code == 1
+            assert session.run(["sh", "-c", "echo x >/left; sync"], timeout_s=30).exit_code == 0
+        machine.close()
+    assert built_image.disk.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("append", "words"),
+    [("init=/no/such", "Kernel panic"), ("root=/dev/nothing", "Kernel panic")],
+)
+def test_kernel_that_panics_is_a_boot_error_at_once(make: Make, append: str, words: str) -> None:
+    machine = make(append=append)
+    started = time.monotonic()
+    with pytest.raises(BootError, match=words) as caught:
+        machine.boot()
+    assert time.monotonic() - started < 60
+    assert "not syncing" in caught.value.output
+    assert wait_until_gone(pid_of(machine), 5)
+
+
+@pytest.mark.kernel
+def test_panic_in_mid_command(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    with machine.connect() as session, pytest.raises(ConnectionLost):
+        session.run(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 100"], timeout_s=100)
+    assert machine.console.wait_closed(30)
+    assert "panic" in [splat.type for splat in machine.console.splats()]
+    assert machine.panicked()
+    assert not machine.alive()
+
+
+@pytest.mark.kernel
+def test_qemu_killed_in_mid_command(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    with machine.connect() as session:
+        threading.Timer(1.0, os.kill, [pid_of(machine), signal.SIGKILL]).start()
+        started = time.monotonic()
+        with pytest.raises(ConnectionLost):
+            session.run(["sleep", "100"], timeout_s=100)
+        assert time.monotonic() - started < 20
+    assert machine.console.wait_closed(5)
+    assert machine.console.splats() == []
+    assert not machine.alive()
+    assert machine.diagnose() == ""
+
+
+@pytest.mark.kernel
+def test_what_a_hanging_program_waits_for_is_shown(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    said: list[str] = []
+    with machine.connect() as session, pytest.raises(Exception, match="did not end"):
+        session.run(
+            ["sleep", "1000"], timeout_s=2, on_timeout=lambda: said.append(machine.diagnose())
+        )
+    assert "task:sleep" in said[0]
+    assert "nanosleep" in said[0]
+    assert "task:kthreadd" not in said[0]
+
+
+RIG = """
+import sys, threading
+from pathlib import Path
+import test_qemu
+from rig.config import MachineConfig
+from rig.image import Image
+from rig.machine.qemu import QemuMachine
+boot, disk, key, host_key, results = sys.argv[1:]
+image = Image("k", Path(disk).parent, Path(disk), Path(key), host_key, {})
+config = MachineConfig("t", accel="tcg")
+machine = QemuMachine(config, test_qemu.FakeKernel(Path(boot)), image, results=Path(results))
+machine.boot()
+print(machine._process.pid, flush=True)
+threading.Event().wait(120)
+"""
+
+
+@pytest.mark.kernel
+def test_rig_killed_leaves_nothing(
+    built_kernel: Kernel, built_image: Image, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    places = [built_kernel.boot, built_image.disk, built_image.client_key]
+    rig = subprocess.Popen(
+        [sys.executable, "-c", RIG, *places, built_image.host_key, tmp_path / "results"],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    assert rig.stdout is not None
+    pid = int(rig.stdout.readline())
+    assert running(pid)
+    rig.kill()
+    rig.wait()
+    rig.stdout.close()
+    assert wait_until_gone(pid, 5)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.kernel
+def test_debugger_starts_the_machine(make: Make) -> None:
+    machine = make(gdb=True)
+    assert machine.attach.startswith("gdb ")
+    path = Path(machine.attach.split("target remote ")[1].rstrip("'"))
+    booting = threading.Thread(target=machine.boot)
+    booting.start()
+    deadline = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert machine.console.size() == 0
+    with socket.socket(socket.AF_UNIX) as debugger:
+        debugger.connect(str(path))
+        debugger.sendall(b"+$c#63")
+        booting.join(120)
+        assert machine.alive()
+    machine.close()
+    assert not path.parent.exists()
+
+
+@pytest.mark.kernel
+def test_pasted_line_boots(make: Make, built_image: Image) -> None:
+    line, login = qemu.dry_run(make(accel="tcg").plan, built_image).splitlines()
+    assert "KnownHostsCommand=" in login
+    child = subprocess.Popen(
+        ["sh", "-c", f"exec {line}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert child.stdout is not None
+        said = b""
+        while qemu.READY.encode() not in said:
+            chunk = os.read(child.stdout.fileno(), 4096)
+            assert chunk, said
+            said += chunk
+        words = shlex.split(login.partition(": ")[2])
+        done = subprocess.run([*words, "echo in"], capture_output=True, timeout=60, check=False)
+        assert done.stdout == b"in\n", done.stderr
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.kernel
+def test_ports_never_clash(make: Make) -> None:
+    first, second = make(number=0), make(number=1)
+    first.boot()
+    second.boot()
+    assert first.endpoint.port != second.endpoint.port
+    first.close()
+    with Session(second.endpoint, connect_timeout_s=30) as session:
+        assert session.run(["true"], timeout_s=30).exit_code == 0
