@@ -262,7 +262,8 @@ monitor = socket.socket(fileno=int(words.split("-chardev socket,fd=")[2].split("
 version = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
 monitor.sendall(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\n")
 request = json.loads(monitor.recv(65536))
-monitor.sendall(json.dumps({"return": {}, **{k: request[k] for k in ("id",) if k in request}}).encode() + b"\n")
+reply = {"return": {}} | ({"id": request["id"]} if "id" in request else {})
+monitor.sendall(json.dumps(reply).encode() + b"\n")
 """
 
 
