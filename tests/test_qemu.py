@@ -21,8 +21,9 @@ from rig.config import MachineConfig
 from rig.errors import BootError, InfrastructureError
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import Machine, accel, qemu
-from rig.machine.qemu import Plan, QemuMachine
+from rig.machine import Machine, accel, plan, qemu
+from rig.machine.plan import Plan
+from rig.machine.qemu import QemuMachine
 from rig.session import ConnectionLost, Session
 
 PLAN = Plan(
@@ -55,7 +56,7 @@ class FakeKernel:
 
 
 def test_command_line() -> None:
-    assert qemu.command_line(PLAN) == [
+    assert plan.command_line(PLAN) == [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-no-reboot", "-action", "panic=none", "-sandbox"),
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -72,10 +73,10 @@ def test_command_line() -> None:
 
 
 def test_what_changes_with_the_plan() -> None:
-    base = qemu.command_line(PLAN)
+    base = plan.command_line(PLAN)
 
     def changed(**fields: object) -> tuple[list[str], list[str]]:
-        other = qemu.command_line(replace(PLAN, **fields))  # type: ignore[arg-type]
+        other = plan.command_line(replace(PLAN, **fields))  # type: ignore[arg-type]
         return [w for w in base if w not in other], [w for w in other if w not in base]
 
     assert changed(accel="kvm") == (["tcg", "max"], ["kvm", "host"])
@@ -86,16 +87,16 @@ def test_what_changes_with_the_plan() -> None:
 
 
 def test_comma_in_a_path() -> None:
-    words = qemu.command_line(replace(PLAN, disk=Path("/a,b/disk.img")))
+    words = plan.command_line(replace(PLAN, disk=Path("/a,b/disk.img")))
     assert any(word.startswith("file=/a,,b/disk.img,format=raw") for word in words)
 
 
 def test_kernel_command_line() -> None:
-    assert qemu.kernel_command_line("kvm", "  extra=1 init=/x ") == (
+    assert plan.kernel_command_line("kvm", "  extra=1 init=/x ") == (
         "console=ttyS0 root=/dev/vda rootfstype=ext4 rw init=/usr/sbin/init "
         "panic=-1 oops=panic printk.devkmsg=on extra=1 init=/x"
     )
-    emulated = qemu.kernel_command_line("tcg").split()
+    emulated = plan.kernel_command_line("tcg").split()
     assert {"tsc=reliable", "no_timer_check", "watchdog_thresh=30"} <= set(emulated)
 
 
@@ -104,9 +105,9 @@ def test_forwarded_port() -> None:
         "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port\r\n"
         "  TCP[HOST_FORWARD]   3       127.0.0.1 43243       10.0.2.15    22     0     0\r\n"
     )
-    assert qemu.forwarded_port(listing) == 43243
+    assert plan.forwarded_port(listing) == 43243
     with pytest.raises(InfrastructureError):
-        qemu.forwarded_port("Hub -1 (net):\r\n")
+        plan.forwarded_port("Hub -1 (net):\r\n")
 
 
 def test_tasks_of_the_kernel_are_left_out() -> None:
@@ -123,7 +124,7 @@ def test_tasks_of_the_kernel_are_left_out() -> None:
             "[    6.8][    C1]  commit+0x1/0x2",
         ]
     )
-    kept = qemu.without_kernel_threads(text).splitlines()
+    kept = plan.without_kernel_threads(text).splitlines()
     assert [line.split("] ")[1].split()[0] for line in kept] == [
         *("sysrq:", "task:init", "schedule+0x1f/0xa0", "task:jbd2", "commit+0x1/0x2"),
     ]
@@ -131,7 +132,7 @@ def test_tasks_of_the_kernel_are_left_out() -> None:
 
 def test_unknown_architecture() -> None:
     with pytest.raises(InfrastructureError, match="m68k"):
-        qemu.binary("m68k")
+        plan.binary("m68k")
 
 
 # ------------------------------------------------------------------------------ acceleration
@@ -278,7 +279,7 @@ def test_kernel_that_prints_nothing(
     kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speaking(tmp_path, "monitor.recv(1)\n", monkeypatch)
-    monkeypatch.setattr(qemu, "_FIRST_LINE_S", 1.0)
+    monkeypatch.setattr(qemu, "_SILENCE_S", 1.0)
     with pytest.raises(BootError, match="printed nothing in 1 s"):
         fake_machine(kernel_file, image, tmp_path).boot()
 
@@ -287,10 +288,21 @@ def test_kernel_that_hangs_half_way(
     kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speaking(tmp_path, "line.sendall(b'Linux version 6\\r\\n'); monitor.recv(1)\n", monkeypatch)
-    monkeypatch.setattr(qemu, "_BOOT_S", 1.0)
-    with pytest.raises(BootError, match="did not reach login in 1 s") as caught:
+    monkeypatch.setattr(qemu, "_SILENCE_S", 1.0)
+    with pytest.raises(BootError, match="printed nothing more in 1 s") as caught:
         fake_machine(kernel_file, image, tmp_path).boot()
     assert "Linux version 6" in caught.value.output
+
+
+def test_kernel_that_talks_for_ever(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = "import time\nwhile True: line.sendall(b'again\\r\\n'); time.sleep(0.2)\n"
+    speaking(tmp_path, talk, monkeypatch)
+    monkeypatch.setattr(qemu, "_SILENCE_S", 0.5)
+    monkeypatch.setattr(qemu, "_BOOT_S", 2.0)
+    with pytest.raises(BootError, match="did not reach login in 2 s"):
+        fake_machine(kernel_file, image, tmp_path).boot()
 
 
 def test_panic_is_not_waited_for_to_time_out(
@@ -531,7 +543,7 @@ def test_debugger_starts_the_machine(make: Make) -> None:
 
 @pytest.mark.kernel
 def test_pasted_line_boots(make: Make, built_image: Image) -> None:
-    line, login = qemu.dry_run(make(accel="tcg").plan, built_image).splitlines()
+    line, login = plan.dry_run(make(accel="tcg").plan, built_image).splitlines()
     assert "KnownHostsCommand=" in login
     child = subprocess.Popen(
         ["sh", "-c", f"exec {line}"],

@@ -12,9 +12,8 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from rig import process
 from rig.config import MachineConfig
@@ -22,6 +21,16 @@ from rig.console import Console
 from rig.errors import BootError, InfrastructureError
 from rig.image import Image
 from rig.machine.accel import Acceleration, accelerator
+from rig.machine.plan import (
+    Bootable,
+    attach_line,
+    binary,
+    command_line,
+    dry_run,
+    forwarded_port,
+    make_plan,
+    without_kernel_threads,
+)
 from rig.machine.qmp import Monitor
 from rig.session import ConnectionLost, Endpoint, Session
 
@@ -33,172 +42,11 @@ _DEAF = r"rig: sshd did not start"
 REFERENCE_BOOT_S = 0.7
 MAX_SLOWDOWN = 20.0
 # Deadlines of the boot itself, before a slowdown is known. A kernel with KASAN and lockdep on a
-# busy runner's emulation takes 40 s; one that is alive says its first line within seconds.
-_BOOT_S, _FIRST_LINE_S, _LOGIN_S = 180.0, 60.0, 30.0
+# busy runner's emulation takes 40 s, and one that runs its unit tests many minutes; but one that
+# is alive has something to say.
+_BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S = 30.0
 _DEBUGGER_S = 24 * 3600.0
-
-_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
-_BINARY = {"x86_64": "qemu-system-x86_64"}
-
-
-class Bootable(Protocol):
-    """What of a kernel the machine needs (rig.kbuild.Kernel has it)."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def arch(self) -> str: ...
-
-    @property
-    def boot(self) -> Path: ...
-
-    @property
-    def vmlinux(self) -> Path: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that decides a QEMU command line.
-
-    console, monitor: what -chardev is given without its id ("socket,fd=5"), monitor "" for none.
-    port: the host's port forwarded to the guest's sshd; 0 lets QEMU choose a free one.
-    gdb: a chardev for the debugger, "" for none; the machine then waits to be continued.
-    """
-
-    binary: str
-    accel: str
-    cpus: int
-    memory_mib: int
-    kernel: Path
-    append: str
-    disk: Path
-    console: str
-    monitor: str = ""
-    port: int = 0
-    gdb: str = ""
-
-
-def command_line(plan: Plan) -> list[str]:
-    """The whole QEMU command. Pure."""
-    return [
-        plan.binary,
-        *_house(),
-        *_processor(plan),
-        *_kernel(plan),
-        *_disk(plan),
-        *_network(plan),
-        *_lines(plan),
-        *_debugger(plan),
-    ]
-
-
-def _house() -> list[str]:
-    """Nothing but what is asked for; an end instead of a reboot; no rights beyond its files."""
-    return [
-        *("-nodefaults", "-no-user-config", "-display", "none"),
-        # A panic is an event and not the end: the kernel still has to finish its report.
-        *("-no-reboot", "-action", "panic=none"),
-        *("-sandbox", _SANDBOX),
-    ]
-
-
-def _processor(plan: Plan) -> list[str]:
-    cpu = "host" if plan.accel == "kvm" else "max"
-    return [
-        *("-machine", "q35", "-accel", plan.accel, "-cpu", cpu),
-        *("-smp", str(plan.cpus), "-m", str(plan.memory_mib)),
-        *("-device", "virtio-rng-pci", "-device", "pvpanic-pci"),
-    ]
-
-
-def _kernel(plan: Plan) -> list[str]:
-    return ["-kernel", str(plan.kernel), "-append", plan.append]
-
-
-def _disk(plan: Plan) -> list[str]:
-    """snapshot=on writes to a temporary file that has no name: it cannot be left behind."""
-    name = str(plan.disk).replace(",", ",,")
-    drive = f"file={name},format=raw,if=none,id=root,snapshot=on,cache=unsafe,discard=unmap"
-    return ["-drive", drive, "-device", "virtio-blk-pci,drive=root"]
-
-
-def _network(plan: Plan) -> list[str]:
-    """A network on which there is only us: the guest reaches nobody, we reach its sshd."""
-    forward = f"hostfwd=tcp:127.0.0.1:{plan.port}-:22"
-    return [
-        *("-netdev", f"user,id=net,restrict=on,ipv6=off,{forward}"),
-        *("-device", "virtio-net-pci,netdev=net,romfile="),
-    ]
-
-
-def _lines(plan: Plan) -> list[str]:
-    words = ["-chardev", f"{plan.console},id=console", "-serial", "chardev:console"]
-    if plan.monitor:
-        words += ["-chardev", f"{plan.monitor},id=monitor", "-mon", "monitor,mode=control"]
-    return words
-
-
-def _debugger(plan: Plan) -> list[str]:
-    return ["-gdb", plan.gdb, "-S"] if plan.gdb else []
-
-
-def kernel_command_line(accel: str, append: str = "") -> str:
-    """What the kernel is told. Pure; append comes last and so overrides.
-
-    panic=-1 with QEMU's -no-reboot: a panic ends the machine at once. Under emulation a busy
-    host can stop a virtual CPU for many seconds, so the kernel's own watchdogs get more patience.
-    """
-    words = [
-        *("console=ttyS0", "root=/dev/vda", "rootfstype=ext4", "rw", "init=/usr/sbin/init"),
-        *("panic=-1", "oops=panic", "printk.devkmsg=on"),
-    ]
-    if accel == "tcg":
-        words += ["tsc=reliable", "no_timer_check", "watchdog_thresh=30"]
-        words += ["rcupdate.rcu_cpu_stall_timeout=60"]
-    return " ".join([*words, *append.split()])
-
-
-def make_plan(
-    config: MachineConfig, kernel: Bootable, image: Image, accel: str, append: str = ""
-) -> Plan:
-    """The plan of a machine whose console is standard output; boot puts its own lines in."""
-    return Plan(
-        binary=binary(kernel.arch),
-        accel=accel,
-        cpus=config.cpus,
-        memory_mib=config.memory_mib,
-        kernel=kernel.boot,
-        append=kernel_command_line(accel, f"{config.append} {append}"),
-        disk=image.disk,
-        console="stdio",
-    )
-
-
-def binary(arch: str) -> str:
-    """The QEMU that makes this architecture; InfrastructureError for one we have no machine of."""
-    if arch not in _BINARY:
-        raise InfrastructureError(f"there is no QEMU machine for {arch} yet")
-    return _BINARY[arch]
-
-
-def dry_run(plan: Plan, image: Image) -> str:
-    """Lines to paste into a shell: the machine on this terminal, and how to log in to it. Pure."""
-    port = plan.port or 2222
-    login = [
-        *("ssh", "-i", str(image.client_key), "-p", str(port)),
-        *("-o", "IdentitiesOnly=yes", "-o", "HostKeyAlias=rig"),
-        *("-o", f"KnownHostsCommand=/bin/echo rig {image.host_key}", "root@127.0.0.1"),
-    ]
-    plain = replace(plan, console="stdio,mux=on,signal=off", monitor="", port=port)
-    return f"{shlex.join(command_line(plain))}\n# log in: {shlex.join(login)}"
-
-
-def attach_line(kernel: Bootable, address: str) -> str:
-    """The command that attaches a debugger to a machine that waits at this unix socket. Pure."""
-    return shlex.join(["gdb", str(kernel.vmlinux), "-ex", f"target remote {address}"])
-
 
 # The kernel sends the "parent died" signal when the *thread* that started QEMU ends, so one
 # thread that lives as long as the rig starts them all.
@@ -411,18 +259,30 @@ class QemuMachine:
         )
 
     def _await_ready(self) -> None:
-        patience = _DEBUGGER_S if self.plan.gdb else _BOOT_S
-        try:
-            if not self.plan.gdb and not self.console.wait_news(0, _FIRST_LINE_S):
-                raise self._not_booted(f"printed nothing in {_FIRST_LINE_S:.0f} s")
-            seen = self.console.expect([re.escape(READY), _DEAF, _PANIC], patience)
-        except TimeoutError as error:
-            raise self._not_booted(f"did not reach login in {patience:.0f} s") from error
-        except EOFError as error:
-            raise self._ended() from error
+        limit = _DEBUGGER_S if self.plan.gdb else _BOOT_S
+        silence = _DEBUGGER_S if self.plan.gdb else _SILENCE_S
+        deadline = time.monotonic() + limit
+        seen = ""
+        while not seen:
+            if time.monotonic() > deadline:
+                raise self._not_booted(f"did not reach login in {limit:.0f} s")
+            seen = self._listen(silence)
         if seen != READY:
             self.console.wait_closed(5.0)  # the rest of the report
             raise self._not_booted(f"did not reach login: {seen.strip()}")
+
+    def _listen(self, silence_s: float) -> str:
+        """What decides the boot, or "" when there was other news for silence_s seconds."""
+        known = self.console.size()
+        try:
+            return self.console.expect([re.escape(READY), _DEAF, _PANIC], silence_s)
+        except TimeoutError as error:
+            if self.console.size() > known:
+                return ""
+            more = "more " if known else ""
+            raise self._not_booted(f"printed nothing {more}in {silence_s:.0f} s") from error
+        except EOFError as error:
+            raise self._ended() from error
 
     def _ended(self) -> BootError | InfrastructureError:
         assert self._process is not None
@@ -474,26 +334,4 @@ class QemuMachine:
         return False
 
 
-def without_kernel_threads(console: str) -> str:
-    """A list of tasks as sysrq-t prints it, less those whose parent is kthreadd. Pure.
-
-    Each begins with a line "task:NAME state:S stack:N pid:N tgid:N ppid:N" (kernel/sched/core.c,
-    sched_show_task) and ends where the next begins. Blocked ones (state:D) are kept.
-    """
-    kept, keep = [], True
-    for line in console.splitlines():
-        if "task:" in line and " ppid:" in line:
-            keep = "state:D" in line or not re.search(r" pid:2 | ppid:2 ", f"{line} ")
-        elif "sysrq: " in line:
-            keep = True
-        if keep:
-            kept.append(line)
-    return "\n".join(kept)
-
-
-def forwarded_port(usernet: str) -> int:
-    """The host's port in what the monitor says to "info usernet". Pure."""
-    found = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b", usernet)
-    if not found:
-        raise InfrastructureError("QEMU forwards no port to the guest's sshd", output=usernet)
-    return int(found.group(1))
+__all__ = ["READY", "Plan", "QemuMachine", "command_line", "dry_run"]
