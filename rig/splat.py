@@ -26,7 +26,7 @@ _TITLES_MAX = 1000
 class Rule:
     """One heading.
 
-    trigger: a literal every such heading contains (the fast search looks for these).
+    trigger: a literal every such heading contains.
     pattern: matched at the start of the message, behind printk's prefixes.
     title: a template; {f} becomes " in FUNCTION", {access} " read" or " write", {name} a group
         of the pattern.
@@ -84,7 +84,7 @@ RULES: tuple[Rule, ...] = (
     # -- memory sanitizers ---------------------------------------------------------------------
     _rule(
         "kasan-uaf",
-        "BUG: ",
+        "BUG",
         rf"BUG: KASAN: (?P<what>\S*use-after-(?:free|scope))\S*{_IN}",
         "KASAN: {what}{access}{f}",
         _KASAN_C,
@@ -92,7 +92,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "kasan-oob",
-        "BUG: ",
+        "BUG",
         rf"BUG: KASAN: (?P<what>\S*out-of-bounds)\S*{_IN}",
         "KASAN: {what}{access}{f}",
         _KASAN_C,
@@ -100,7 +100,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "kasan-invalid-free",
-        "BUG: ",
+        "BUG",
         rf"BUG: KASAN: (?P<what>double-free|invalid-free|double-free or invalid-free){_IN}",
         "KASAN: {what}{f}",
         _KASAN_C,
@@ -108,7 +108,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "kasan",
-        "BUG: ",
+        "BUG",
         rf"BUG: KASAN: (?P<what>\S+){_IN}",
         "KASAN: {what}{access}{f}",
         _KASAN_C,
@@ -116,7 +116,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "kmsan",
-        "BUG: ",
+        "BUG",
         rf"BUG: KMSAN: (?P<what>\S+){_IN}",
         "KMSAN: {what}{f}",
         "mm/kmsan/report.c",
@@ -124,7 +124,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "kcsan",
-        "BUG: ",
+        "BUG",
         r"BUG: KCSAN: (?P<what>[\w-]+) in (?P<func>[\w.$]+)(?:\+0x\S+)?(?: / (?P<other>[\w.$]+))?",
         "KCSAN: {what}{f}{other}",
         "kernel/kcsan/report.c",
@@ -132,7 +132,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "kfence",
-        "BUG: ",
+        "BUG",
         rf"BUG: KFENCE: (?P<what>[\w-]+(?: (?:read|write|free|corruption))?){_IN}",
         "KFENCE: {what}{f}",
         "mm/kfence/report.c",
@@ -248,7 +248,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "lockdep",
-        "BUG: ",
+        "BUG",
         r"BUG: (?P<what>MAX_[A-Z_]+ too low|looking up invalid subclass|key \S+ has not been)",
         "lockdep: {what}",
         f"{_LOCKDEP_C} print_lockdep_off",
@@ -256,35 +256,35 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "lockdep",
-        "BUG: ",
+        "BUG",
         r"BUG: (?P<what>(?:raw_)?(?:spinlock|rwlock|rwsem) [\w ,-]+?) on CPU",
         "BUG: {what}{f}",
         "kernel/locking/spinlock_debug.c",
     ),
     _rule(
         "atomic-sleep",
-        "BUG: ",
+        "BUG",
         "BUG: sleeping function called from invalid context at",
         "BUG: sleeping function called from invalid context{f}",
         "kernel/sched/core.c __might_resched",
     ),
     _rule(
         "atomic-sleep",
-        "BUG: ",
+        "BUG",
         "BUG: scheduling (?P<what>while atomic|in a non-blocking section)",
         "BUG: scheduling {what}{f}",
         "kernel/sched/core.c __schedule_bug",
     ),
     _rule(
         "other",
-        "BUG: ",
+        "BUG",
         r"BUG: using (?P<what>\w+)\(\) in preemptible",
         "BUG: using {what}() in preemptible code{f}",
         "lib/smp_processor_id.c",
     ),
     _rule(
         "other",
-        "BUG: ",
+        "BUG",
         r"BUG: workqueue leaked (?:lock or atomic|atomic, lock or RCU)",
         "BUG: workqueue leaked atomic, lock or RCU{f}",
         "kernel/workqueue.c process_one_work",
@@ -292,7 +292,7 @@ RULES: tuple[Rule, ...] = (
     # -- stalls and hangs ----------------------------------------------------------------------
     _rule(
         "rcu-stall",
-        "stall",
+        "INFO: ",
         r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?stalls?\b",
         "INFO: rcu detected stall{f}",
         f"{_STALL_H}, kernel/rcu/tree_exp.h, kernel/rcu/tasks.h",
@@ -300,7 +300,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "soft-lockup",
-        "BUG: ",
+        "BUG",
         r"(?:NMI )?(?:watchdog: )?BUG: soft lockup - CPU",
         "BUG: soft lockup{f}",
         "kernel/watchdog.c watchdog_timer_fn",
@@ -308,7 +308,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "hard-lockup",
-        "hard LOCKUP",
+        "LOCKUP",
         r"(?:NMI )?(?:watchdog: )?Watchdog detected hard LOCKUP on cpu",
         "hard lockup{f}",
         "kernel/watchdog.c watchdog_hardlockup_check",
@@ -323,7 +323,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "workqueue-lockup",
-        "BUG: ",
+        "BUG",
         "BUG: workqueue lockup - pool",
         "BUG: workqueue lockup",
         "kernel/workqueue.c wq_watchdog_timer_fn",
@@ -333,7 +333,7 @@ RULES: tuple[Rule, ...] = (
     # -- faults of the CPU ---------------------------------------------------------------------
     _rule(
         "null-deref",
-        "BUG: ",
+        "BUG",
         r"BUG: (?:unable to handle )?kernel NULL pointer dereference",
         "BUG: kernel NULL pointer dereference{access}{f}",
         f"{_FAULT_C} show_fault_oops",
@@ -341,7 +341,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "page-fault",
-        "BUG: ",
+        "BUG",
         r"BUG: unable to handle (?:kernel paging request|page fault for address)",
         "BUG: page fault{access}{f}",
         f"{_FAULT_C} show_fault_oops",
@@ -365,7 +365,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "stack-overflow",
-        "stack guard page",
+        "BUG",
         r"BUG: (?:\w+ )?stack guard page was hit at",
         "BUG: stack overflow{f}",
         "arch/x86/kernel/traps.c handle_stack_overflow",
@@ -389,7 +389,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "bug",
-        "BUG at ",
+        "BUG",
         r"[kK]ernel BUG at (?:(?P<file>[^\s:]+):\d+!|" + _SYMBOL + ")",
         "kernel BUG{f}",
         "lib/bug.c report_bug",
@@ -456,7 +456,7 @@ RULES: tuple[Rule, ...] = (
     # -- checks of the kernel's own data -------------------------------------------------------
     _rule(
         "slab",
-        "BUG ",
+        "BUG",
         r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)",
         "slab {cache}: {what}",
         "mm/slub.c slab_bug",
@@ -464,14 +464,14 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "bad-page",
-        "BUG: ",
+        "BUG",
         r"BUG: Bad page (?P<what>state|map|cache)\b",
         "BUG: Bad page {what}{f}",
         "mm/page_alloc.c bad_page, mm/memory.c print_bad_pte, mm/filemap.c",
     ),
     _rule(
         "bad-page",
-        "BUG: ",
+        "BUG",
         r"BUG: (?P<what>Bad rss-counter state|non-zero pgtables_bytes|non-zero nr_ptes)",
         "BUG: {what}",
         "kernel/fork.c check_mm",
@@ -552,8 +552,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "unregister-netdevice",
-        "unregister_netdevice: ",
-        "unregister_netdevice: waiting for (?P<what>\\S+) to become free",
+        "Usage count",
+        "unregister_netdevice: waiting for .{1,40} to become free. Usage count",
         "unregister_netdevice: waiting for device to become free",
         "net/core/dev.c netdev_wait_allrefs_any",
         frame=False,
@@ -595,8 +595,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "no-init",
         "Kernel panic",
-        r"Kernel panic - not syncing: (?P<what>No working init found|No init found|Requested init)",
-        "kernel panic: {what}",
+        r"Kernel panic - not syncing: (?:No (?:working )?init found|Requested init \S+ failed)",
+        "kernel panic: no working init",
         "init/main.c kernel_init",
         "panic",
         frame=False,
@@ -630,7 +630,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        "BUG: ",
+        "BUG",
         r"BUG: (?P<what>\S.*)",
         "BUG: {what}{f}",
         "any other heading of this shape",
@@ -672,8 +672,24 @@ _SYSLOG = re.compile(r"(?:\w{3} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT\S+) \S+ kernel
 _LEVEL = re.compile(r"<\d+>")
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
-_TRIGGERS = sorted({rule.trigger for rule in (*RULES, _CUT, _BANNER)})
-_TRIGGER = re.compile("|".join(map(re.escape, _TRIGGERS)).encode())
+
+def _search_words() -> list[str]:
+    """Literals of which every heading contains one: what the fast search looks for."""
+    words = {rule.trigger for rule in (*RULES, _CUT, _BANNER) if not _boxed(rule)}
+    words |= {"WARNING: ", "INFO: ", "BUG"}
+    return sorted(word for word in words if not any(one in word for one in words - {word}))
+
+
+def _boxed(rule: Rule) -> bool:
+    return rule.pattern.pattern.startswith(_LOCKDEP)
+
+
+# Capitals are rare in a console: one alternation that starts with them runs at memory speed, and
+# would crawl with lower-case words among them; those are searched for one by one.
+_WORDS = _search_words()
+_CAPITALS = re.compile("|".join(re.escape(w) for w in _WORDS if w[0].isupper()).encode())
+_OTHERS = tuple(word.encode() for word in _WORDS if not word[0].isupper())
+_ANY_WORD = re.compile("|".join(map(re.escape, _WORDS)).encode())
 
 _END_TRACE = re.compile(r"---\[ end trace ")
 _END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
@@ -684,8 +700,8 @@ _PC = re.compile(r"(?:RIP: 0010:|RIP  \[|EIP: (?:0060:)?|pc : |epc : |PC is at )
 _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
 _SYMBOL_IN = re.compile(_SYMBOL)
 _AT = re.compile(rf"at: (?:\[<[0-9a-f]+>\] )?{_SYMBOL}")
-_CALLER_IS = re.compile(rf"caller is {_SYMBOL}")
-_WORKFN = re.compile(r"workfn=(?P<func>[\w.$]+)|last function: (?P<bare>[\w.$]+)")
+_NAMED = re.compile(rf"caller is {_SYMBOL}|\s+preempt=.*\bworkfn=(?P<work>[\w.$]+)")
+_FRAME_STARTS = frozenset(" \t[?")
 _READ = re.compile(r"(?:Read of size|#PF: \w+ read access|BUG: KASAN: .*\bread\b)")
 _WRITE = re.compile(r"(?:Write of size|#PF: \w+ write access|.*\bWnR = 1\b)")
 _EXEC = re.compile(r"#PF: \w+ instruction fetch")
@@ -813,22 +829,21 @@ class _Report:
 
     def learn(self, message: str) -> None:
         """Take from a line what the title will need."""
-        if match := _PC.match(message):
-            self._learn_pc(message, match["rest"])
-        elif match := _FRAME.match(message):
-            self._learn_frame(match)
-        elif match := _SECTION.match(message):
-            self.section = "" if match["end"] else match["name"]
-        elif not self.lock_at and (match := _AT.search(message)):
+        if message[:1] in _FRAME_STARTS:
+            if match := _FRAME.match(message):
+                self._learn_frame(match)
+            elif match := _SECTION.match(message):
+                self.section = "" if match["end"] else match["name"]
+        elif match := _PC.match(message):
+            self._learn_pc(match["rest"])
+        if not self.lock_at and "at: " in message and (match := _AT.search(message)):
             self.lock_at = match["func"]
-        elif match := _CALLER_IS.match(message):
-            self.caller = match["func"]
-        elif match := _WORKFN.search(message):
-            self.caller = match["func"] or match["bare"]
+        elif match := _NAMED.match(message):
+            self.caller = match["func"] or match["work"]
         if not self.access:
             self.access = _access(message)
 
-    def _learn_pc(self, message: str, rest: str) -> None:
+    def _learn_pc(self, rest: str) -> None:
         symbol = _SYMBOL_IN.search(rest)
         if not self.pc_seen and symbol:
             self.pc = symbol["func"]
@@ -848,6 +863,29 @@ def _access(message: str) -> str:
     if _WRITE.match(message):
         return "write"
     return "execute" if _EXEC.match(message) else ""
+
+
+class _Words:
+    """Where in a block the next of the search words is; each word is searched for once."""
+
+    def __init__(self, block: bytes) -> None:
+        self._block = block
+        self._next = [0] * (len(_OTHERS) + 1)
+        self._stale = [True] * (len(_OTHERS) + 1)
+
+    def after(self, position: int) -> int:
+        """The first place at or after position (which never goes back), or -1."""
+        for index, place in enumerate(self._next):
+            if self._stale[index] or 0 <= place < position:
+                self._next[index] = self._find(index, position)
+                self._stale[index] = False
+        return min((place for place in self._next if place >= 0), default=-1)
+
+    def _find(self, index: int, position: int) -> int:
+        if index < len(_OTHERS):
+            return self._block.find(_OTHERS[index], position)
+        hit = _CAPITALS.search(self._block, position)
+        return hit.start() if hit else -1
 
 
 class Scanner:
@@ -901,14 +939,14 @@ class Scanner:
         """Whole lines. While no report is open, only lines with a trigger are looked at."""
         if self._stamped_from is None and (stamp := _STAMPED.search(block)):
             self._stamped_from = self._line + block.count(b"\n", 0, stamp.start())
-        position = 0
+        position, words = 0, _Words(block)
         while position < len(block):
             if not self._open:
-                hit = _TRIGGER.search(block, position)
-                if hit is None:
+                hit = words.after(position)
+                if hit < 0:
                     self._line += block.count(b"\n", position)
                     return
-                start = max(block.rfind(b"\n", position, hit.start()) + 1, position)
+                start = max(block.rfind(b"\n", position, hit) + 1, position)
                 self._line += block.count(b"\n", position, start)
                 position = start
             end = block.index(b"\n", position)
@@ -922,7 +960,7 @@ class Scanner:
         if not stamped and self._stamped_from is not None and self._line > self._stamped_from:
             self._age()
             return  # a user's text on a console where the kernel stamps its own
-        if _TRIGGER.search(line) and self._heading(caller, message, raw):
+        if _ANY_WORD.search(line) and self._heading(caller, message, raw):
             return
         if self._open:
             self._body(caller, message, raw)

@@ -1,0 +1,283 @@
+"""Splats: captured consoles, every split of them, look-alikes, and that memory stays bounded."""
+
+from __future__ import annotations
+
+import random
+import re
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from rig import splat
+from rig.results import Splat
+
+LOGS = Path(__file__).parent / "data" / "console"
+ALL = sorted(LOGS.glob("*.log"))
+
+# What each captured console shows: (type, title) in order. A name that is not here is clean.
+EXPECTED: dict[str, list[tuple[str, str]]] = {
+    "init-exited": [("lost-init", "kernel panic: Attempted to kill init!")],
+    "no-init-found": [("no-init", "kernel panic: no working init")],
+    "requested-init-missing": [("no-init", "kernel panic: no working init")],
+    "no-root": [("no-root", "kernel panic: VFS: Unable to mount root fs")],
+    "panic-sysrq-crash": [("panic", "kernel panic: sysrq triggered crash")],
+    "panic-sysrq-crash-oops-panic": [("panic", "kernel panic: sysrq triggered crash")],
+}
+CLEAN = [path for path in ALL if path.stem not in EXPECTED]
+
+
+def read(name: str) -> bytes:
+    return (LOGS / f"{name}.log").read_bytes()
+
+
+def kinds(found: list[Splat]) -> list[tuple[str, str]]:
+    return [(one.type, one.title) for one in found]
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_what_a_captured_console_shows(name: str) -> None:
+    found = splat.scan(read(name))
+    assert kinds(found) == EXPECTED[name]
+    lines = read(name).decode(errors="replace").split("\n")
+    for one in found:
+        assert one.start < one.end <= len(lines)
+        assert one.text.split("\n")[0] == lines[one.start].rstrip("\r")
+        assert one.title == " ".join(one.title.split())
+        assert not re.search(r"0x[0-9a-f]|\.(?:cold|isra|constprop|part)\b", one.title)
+
+
+@pytest.mark.parametrize("path", CLEAN, ids=lambda path: path.stem)
+def test_no_false_alarm_on_a_clean_console(path: Path) -> None:
+    assert kinds(splat.scan(path.read_bytes())) == []
+
+
+def test_expected_names_are_captured_logs() -> None:
+    assert set(EXPECTED) <= {path.stem for path in ALL}
+    assert len(CLEAN) >= 3
+
+
+# -- splits --------------------------------------------------------------------------------------
+
+
+def in_pieces(data: bytes, cuts: list[int]) -> list[Splat]:
+    scanner = splat.Scanner()
+    found: list[Splat] = []
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        found += scanner.feed(data[start:end])
+    return sorted(found + scanner.finish(), key=lambda one: one.start)
+
+
+def interesting(data: bytes) -> tuple[bytes, int]:
+    """The part of a log around its reports, so that every split of it can be tried."""
+    found = splat.scan(data)
+    lines = data.split(b"\n")
+    first = max(0, found[0].start - 3)
+    return b"\n".join(lines[first : min(len(lines), found[0].end + 3)]), first
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_every_split_gives_the_same(name: str) -> None:
+    data, _ = interesting(read(name))
+    whole = splat.scan(data)
+    assert whole
+    for cut in range(0, len(data), max(1, len(data) // 1500)):
+        assert in_pieces(data, [cut]) == whole
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_random_pieces_give_the_same(path: Path) -> None:
+    data = path.read_bytes()
+    whole = splat.scan(data)
+    chance = random.Random(1)
+    for pieces in (5, 50, 500):
+        cuts = sorted(chance.randrange(len(data)) for _ in range(pieces))
+        assert in_pieces(data, cuts) == whole
+
+
+def test_byte_by_byte_gives_the_same() -> None:
+    data = read("panic-sysrq-crash")
+    assert in_pieces(data, list(range(1, len(data)))) == splat.scan(data)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_log_cut_anywhere_behind_the_heading_still_tells(name: str) -> None:
+    data = read(name)
+    first = splat.scan(data)[0]
+    lines = data.split(b"\n")
+    head = _heading_line(first)
+    for end in range(head + 1, first.end + 1):
+        found = splat.scan(b"\n".join(lines[:end]))
+        assert len(found) >= 1
+        assert found[0].type == first.type
+
+
+def _heading_line(one: Splat) -> int:
+    """The line that decides the type: behind "cut here" and what a WARN() says."""
+    for offset, line in enumerate(one.text.split("\n")):
+        if re.search(r"\] (?!-+\[ cut|=+)", line) and (
+            re.search(r"WARNING: |BUG|Kernel panic|Oops|UBSAN|INFO: |LOCKUP|list_|usercopy", line)
+        ):
+            return one.start + offset
+    return one.start
+
+
+# -- prefixes, users, look-alikes ----------------------------------------------------------------
+
+PANIC = "Kernel panic - not syncing: out of ideas"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "[    1.234567] ",
+        "[   12.345678][   T12] ",
+        "[12345.678901][    C0] ",
+        "<0>[    1.234567] ",
+        "<0>",
+        "login: [    1.234567] ",
+        "Nov  3 08:00:00 host kernel: [    1.234567] ",
+        "2026-11-23T08:00:00.000000+00:00 host kernel: ",
+        "\x1b[0m[    1.234567] ",
+        "50%\r[    1.234567] ",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", ""])
+def test_prefixes(prefix: str, end: str) -> None:
+    assert kinds(splat.scan(f"{prefix}{PANIC}{end}")) == [("panic", "kernel panic: out of ideas")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    0.054776] Kernel command line: console=ttyS0 panic=-1 oops=panic BUG: WARNING: x",
+        "[    5.000000] a.out[123]: segfault at 0 ip 000000000040 sp 00007ffc error 4 in a.out",
+        "[    5.000000] traps: a.out[9] trap invalid opcode ip:401136 sp:7ffd0 error:0 in a.out",
+        "[    5.000000] traps: a.out[9] general protection fault ip:401136 sp:7ffd0 error:0",
+        "[    5.000000] traps: a.out[9] trap divide error ip:401136 sp:7ffd0 error:0",
+        "[    5.000000] INFO: lockdep is turned off.",
+        "[    0.100000] Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
+        "[    0.100000] RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable",
+        "[    0.100000] MDS: WARNING: SMT on may be vulnerable",
+        "[    0.100000] WARNING: 'bootconfig' found on the kernel command line",
+        "[    0.100000] kasan: KernelAddressSanitizer initialized (generic)",
+        "[    0.100000] kfence: initialized - using 2097152 bytes for 255 objects",
+        "[    5.000000] mytest: looking for BUG: KASAN: use-after-free in f+0x1/0x2",
+        "[    5.000000] rig: marker before abi/submit",
+        "[    5.000000] perf: interrupt took too long (2501 > 2500)",
+        "[    5.000000] INFO: NMI handler (perf_event_nmi_handler) took too long to run: 1.2 msecs",
+        "[    5.000000] systemd[1]: Kernel panic - not syncing: only words",
+        "[    5.000000] clocksource: timekeeping watchdog on CPU0: WARNING: skewed",
+        "[    5.000000] x: page allocation failure: order:4",
+        "[    5.000000] rcu: INFO: Stall ended before state dump start",
+        "[    5.000000] # kasan_test: EXPECTATION FAILED",
+    ],
+)
+def test_look_alikes(line: str) -> None:
+    assert kinds(splat.scan(line + "\n")) == []
+
+
+def test_a_users_words_on_a_console_with_stamps_are_not_the_kernels() -> None:
+    data = f"[    0.000000] Linux version 6.12.1 (x)\n{PANIC}\nBUG: KASAN: x in f+0x1/0x2\n"
+    assert splat.scan(data) == []
+
+
+def test_a_second_banner_is_a_reboot() -> None:
+    twice = read("clean-boot") * 2
+    assert kinds(splat.scan(twice)) == [("reboot", "unexpected reboot")]
+
+
+def test_a_stall_that_ended_is_none() -> None:
+    lines = [
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "rcu: \t(detected by 0, t=2102 jiffies, g=5, q=7 ncpus=2)",
+        "rcu: INFO: Stall ended before state dump start",
+    ]
+    assert splat.scan("".join(f"[   20.000000][    C0] {line}\n" for line in lines)) == []
+
+
+# -- the rules -----------------------------------------------------------------------------------
+
+
+def test_every_rule_says_where_it_is_from_and_can_be_found() -> None:
+    types = {rule.type for rule in splat.RULES}
+    for rule in splat.RULES:
+        assert rule.source
+        boxed = rule.pattern.pattern.startswith(splat._LOCKDEP)
+        assert boxed or any(word in rule.trigger for word in splat._WORDS), rule.title
+    assert {
+        "panic", "bug", "warning", "null-deref", "page-fault", "general-protection",
+        "double-fault", "divide-error", "stack-overflow", "kasan-uaf", "kasan-oob",
+        "kasan-invalid-free", "kasan", "kmsan", "kcsan", "kfence", "ubsan", "slab", "bad-page",
+        "usercopy", "memory-leak", "list-corruption", "atomic-sleep", "lockdep", "rcu-stall",
+        "rcu-usage", "soft-lockup", "hard-lockup", "hung-task", "workqueue-lockup", "oom-panic",
+        "no-init", "no-root", "unregister-netdevice", "filesystem", "lost-init", "other",
+    } <= types  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        ("f", "f"),
+        ("f.cold", "f"),
+        ("f.constprop.0", "f"),
+        ("f.isra.0.cold", "f"),
+        ("f.part.12", "f"),
+        ("a.b", "a.b"),
+        ("x.llvm.123456", "x"),
+    ],
+)
+def test_compiler_suffixes_go(symbol: str, name: str) -> None:
+    assert splat.function(symbol) == name
+
+
+@pytest.mark.parametrize(
+    ("message", "title"),
+    [
+        ("Attempted 12 things at 0xffff888000000000", "Attempted N things at"),
+        ("kmalloc-64 stays, 64 goes", "kmalloc-64 stays, N goes"),
+        ("on unknown-block(0,0)", "on unknown-block"),
+    ],
+)
+def test_two_occurrences_read_the_same(message: str, title: str) -> None:
+    assert splat._plain(message) == title
+
+
+# -- bounds --------------------------------------------------------------------------------------
+
+
+def test_a_line_without_end_is_bounded() -> None:
+    scanner = splat.Scanner()
+    tracemalloc.start()
+    for _ in range(200):
+        assert scanner.feed(b"x" * 100_000) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    assert scanner.feed(f"\n{PANIC}\n".encode()) + scanner.finish()
+
+
+def test_a_flood_of_reports_is_counted_but_not_kept() -> None:
+    body = read("panic-sysrq-crash").split(b"\n")
+    one = splat.scan(b"\n".join(body))[0]
+    report = b"\n".join(body[one.start : one.end]) + b"\n"
+    found = splat.scan(report * 300)
+    assert len(found) == 300
+    assert sum(bool(splat_.text) for splat_ in found) == splat._TEXTS_MAX
+
+
+def test_so_far_shows_what_is_open_and_ends_nothing() -> None:
+    scanner = splat.Scanner()
+    assert scanner.feed(f"{PANIC}\n".encode()) == []
+    assert kinds(scanner.so_far()) == [("panic", "kernel panic: out of ideas")]
+    assert kinds(scanner.so_far()) == [("panic", "kernel panic: out of ideas")]
+    assert len(scanner.finish()) == 1
+    assert scanner.so_far() == []
+
+
+def test_any_bytes_at_all() -> None:
+    chance = random.Random(2)
+    for _ in range(50):
+        splat.scan(chance.randbytes(20_000))
+    assert splat.scan(b"") == splat.scan(b"\n\n\n") == []
