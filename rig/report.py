@@ -358,7 +358,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(clean=clean, block=_block, seconds=seconds, many=_many)
+    environment.filters.update(clean=clean, block=_block, seconds=seconds, many=_many, when=_when)
     return environment
 
 
@@ -434,6 +434,14 @@ def seconds(value: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _when(started: str) -> str:
+    """A time as people write it, or what stands there when it is none."""
+    with contextlib.suppress(ValueError):
+        moment = datetime.fromisoformat(started)
+        return f"{moment:%Y-%m-%d %H:%M:%S} {moment.tzname() or ''}".rstrip()
+    return clean(started)
 
 
 def _many(count: int, word: str) -> str:

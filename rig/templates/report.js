@@ -32,6 +32,12 @@
   addEventListener("hashchange", reveal);
   reveal();
 
+  // A log with a splat opens at the splat.
+  for (const log of all(".log")) {
+    const hit = log.querySelector(".hit");
+    if (hit && !log.querySelector(":target")) log.scrollTop = hit.offsetTop - log.offsetTop - 60;
+  }
+
   const form = document.querySelector(".filter");
   const search = form.querySelector("input[type=search]");
   const only = form.querySelector("input[type=checkbox]");
