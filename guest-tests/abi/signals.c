@@ -182,6 +182,51 @@ TEST(signals_of_another_process_while_submitting_inline)
 		EXPECT_EQ(1, __atomic_load_n(&seen[i], __ATOMIC_RELAXED));
 }
 
+/* --- a signal that the call itself causes ------------------------------------------------- */
+
+static long offload_write_without_reader(void)
+{
+	long result = UNTOUCHED;
+
+	if (pipe(fds) || close(fds[0]))
+		return -EPROTO;
+	return final_value(async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_write,
+					ARGS(fds[1], P("x"), 1)), &result);
+}
+
+TEST(sigpipe_of_an_offloaded_write_reaches_the_process)
+{
+	long value;
+
+	ASSERT_EQ(0, handle(SIGPIPE, SA_RESTART));
+	value = offload_write_without_reader();
+	/* The wait may have been interrupted by it. */
+	EXPECT_TRUE(value == -EPIPE || value == -EINTR);
+	EXPECT_EQ(0, wait_for_async(0, 0, &deadline));
+	EXPECT_TRUE(becomes_true(count_handled() == 1));
+	EXPECT_EQ(gettid(), __atomic_load_n(&handled_in, __ATOMIC_RELAXED));
+}
+
+TEST(ignored_sigpipe_of_an_offloaded_write)
+{
+	ASSERT_NE(SIG_ERR, signal(SIGPIPE, SIG_IGN));
+	EXPECT_EQ(-EPIPE, offload_write_without_reader());
+}
+
+TEST(sigpipe_of_an_offloaded_write_ends_the_process)
+{
+	pid_t child = fork_child();
+
+	ASSERT_LE(0, child);
+	if (child == 0) {
+		signal(SIGPIPE, SIG_DFL);
+		offload_write_without_reader();
+		while (1)
+			pause();
+	}
+	EXPECT_EQ(SIGPIPE, status_of(child));
+}
+
 TEST(blocked_signal_stays_pending)
 {
 	sigset_t set, pending;
