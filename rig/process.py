@@ -175,6 +175,16 @@ def _kill_group(pgid: int) -> None:
         os.killpg(pgid, signal.SIGKILL)
 
 
+def _watch(process: subprocess.Popen[bytes], sink: _Sink, timeout_s: float | None) -> None:
+    """Take what the process says until it ends; TimeoutError or TimeoutExpired at the deadline."""
+    assert process.stdout is not None
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    with process.stdout:
+        for chunk in _chunks(process.stdout, deadline):
+            sink.feed(chunk)
+    process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+
 def _chunks(pipe: IO[bytes], deadline: float | None) -> Iterator[bytes]:
     """What comes through pipe until it closes; TimeoutError at the deadline (monotonic)."""
     with selectors.DefaultSelector() as selector:
@@ -234,7 +244,6 @@ def run(
     """
     words = tuple(os.fspath(word) for word in argv)
     started = time.monotonic()
-    deadline = None if timeout_s is None else started + timeout_s
     with contextlib.ExitStack() as stack:
         sink = _Sink(stack.enter_context(log.open("ab")) if log else None, on_line)
         errors = stack.enter_context(tempfile.TemporaryFile()) if separate else None
@@ -248,26 +257,17 @@ def run(
             sandbox=sandbox,
         )
         stack.callback(end, process)
-        assert process.stdout is not None
-        stack.callback(process.stdout.close)
         try:
-            for chunk in _chunks(process.stdout, deadline):
-                sink.feed(chunk)
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            process.wait(left)
+            _watch(process, sink, timeout_s)
         except (TimeoutError, subprocess.TimeoutExpired) as error:
             raise InfrastructureError(
                 f"{words[0]} did not end within {timeout_s:g} s",
                 output=sink.finish()[-4000:],
                 reproduce=shlex.join(words),
             ) from error
-        done = Completed(
-            words,
-            process.returncode,
-            sink.finish(),
-            time.monotonic() - started,
-            _read_back(errors) if errors else "",
-        )
+        said = _read_back(errors) if errors else ""
+    took = time.monotonic() - started
+    done = Completed(words, process.returncode, sink.finish(), took, said)
     if check and done.returncode != 0:
         raise InfrastructureError(
             f"{words[0]} failed with exit code {done.returncode}",
