@@ -1,8 +1,8 @@
 """Set a checkout up: host packages, then .venv from requirements.lock. Needs git and python3 only.
 
 Run by every target of the Makefile. When all is there it ends in a fraction of a second; it may
-be interrupted anywhere and run twice at once. Exit codes: 0 set up, 2 no fitting Python,
-3 something is missing that it may not install (the line that installs it is printed).
+be interrupted anywhere and run twice at once. Exit codes: 0 set up, 3 something is missing that it
+may not install (the line that installs it is printed), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  the system's python3 may be older
                 os.execlp(_name, _name, *sys.argv)
         except OSError:
             continue
-    sys.exit("rig needs Python 3.11 or newer: apt-get install python3 (Debian 12 or newer)")
+    sys.stderr.write("setup: rig needs Python 3.11 or newer (Debian 12's python3 is)\n")
+    sys.exit(3)
 
 import contextlib
 import fcntl
@@ -102,7 +103,8 @@ def install_commands(report: doctor.Report) -> list[list[str]]:
     """What is run to give a Debian host all that the report asks for."""
     lead = [] if report.root else ["sudo", "-n"]
     apt = [*lead, "env", *APT_ENV, "apt-get", "-o", "DPkg::Lock::Timeout=600"]
-    commands = []
+    # An installation that was interrupted, ours or another's, has to be ended first.
+    commands = [[*lead, "env", *APT_ENV, "dpkg", "--configure", "-a"]]
     names = report.packages("debian")
     remedies = [check.remedy for check in report.missing if check.remedy]
     if names or doctor.APT_UPDATE in remedies:
@@ -123,7 +125,10 @@ def install(report: doctor.Report) -> bool:
                 run(command, timeout_s=APT_TIMEOUT_S, on_line=shout)
             except InfrastructureError as error:
                 say(error.message)
-                return False
+                # One archive of several may be away; another apt may be at work: the
+                # installation that comes next waits for it, and decides.
+                if command[-1] not in ("update", "-a"):
+                    return False
     doctor.forget()
     left = doctor.host_report().missing
     if left:

@@ -65,17 +65,18 @@ class Commands:
 def test_what_is_run_on_debian(bootstrap: ModuleType) -> None:
     commands = bootstrap.install_commands(Report((GCC, LISTS, IDS), "debian", root=True))
     lines = [" ".join(command) for command in commands]
-    assert len(lines) == 3
-    assert lines[0].endswith(" update")
-    assert "DEBIAN_FRONTEND=noninteractive" in lines[1]
-    assert lines[1].endswith("install -y --no-install-recommends gcc libc6-dev")
-    assert lines[2] == "usermod --add-subuids 1-2 ann"
+    assert len(lines) == 4
+    assert lines[0].endswith(" dpkg --configure -a")
+    assert lines[1].endswith(" update")
+    assert "DEBIAN_FRONTEND=noninteractive" in lines[2]
+    assert lines[2].endswith("install -y --no-install-recommends gcc libc6-dev")
+    assert lines[3] == "usermod --add-subuids 1-2 ann"
 
 
 def test_an_ordinary_user_goes_through_sudo(bootstrap: ModuleType) -> None:
     commands = bootstrap.install_commands(Report((LISTS, IDS), "debian", root=False))
-    assert [command[:2] for command in commands] == [["sudo", "-n"], ["sudo", "-n"]]
-    assert commands[0][-1] == "update"
+    assert [command[:2] for command in commands] == [["sudo", "-n"]] * 3
+    assert commands[1][-1] == "update"
 
 
 @pytest.mark.parametrize("family", ["debian", "fedora", ""])
@@ -99,9 +100,20 @@ def test_without_the_right_to_install_it_prints_the_line(
 def test_a_failed_install_prints_the_line_too(
     bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bootstrap, "run", Commands(failing="update"))
+    monkeypatch.setattr(bootstrap, "run", Commands(failing=" install "))
     assert not bootstrap.host_ready(Report((GCC,), "debian", root=True))
     assert "install -y --no-install-recommends gcc libc6-dev" in capsys.readouterr().out
+
+
+def test_an_archive_that_is_away_stops_nothing(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = Commands(failing=" update")
+    monkeypatch.setattr(bootstrap, "run", commands)
+    healthy = Report((Check("gcc", ok=True),), "debian", root=True)
+    monkeypatch.setattr(bootstrap.doctor, "host_report", lambda: healthy)
+    assert bootstrap.host_ready(Report((GCC,), "debian", root=True))
+    assert commands.seen[-1].endswith("gcc libc6-dev")
 
 
 def test_nothing_missing_runs_nothing(
