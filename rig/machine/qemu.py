@@ -245,11 +245,20 @@ class QemuMachine:
             return _starter.submit(start).result()
 
     def _connect_monitor(self, line: socket.socket) -> None:
+        """Greet QEMU. When it has ended well already, the console says why."""
         try:
             self._monitor = Monitor(line, timeout_s=_MONITOR_S)
         except InfrastructureError as error:
+            if self._ended_well():
+                return
             raise self._qemu_failed() from error
         self._stack.callback(self._monitor.close)
+
+    def _ended_well(self) -> bool:
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(5.0) == 0
+        return False
 
     def _qemu_failed(self) -> InfrastructureError:
         return InfrastructureError(
@@ -285,12 +294,9 @@ class QemuMachine:
             raise self._ended() from error
 
     def _ended(self) -> BootError | InfrastructureError:
-        assert self._process is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5.0)
-        if self._process.poll() not in (0, None):
-            return self._qemu_failed()
-        return self._not_booted("ended the machine before login")
+        if self._ended_well():
+            return self._not_booted("ended the machine before login")
+        return self._qemu_failed()
 
     def _not_booted(self, why: str) -> BootError:
         return BootError(
@@ -301,7 +307,8 @@ class QemuMachine:
         )
 
     def _make_endpoint(self) -> Endpoint:
-        assert self._monitor is not None
+        if self._monitor is None:
+            raise self._ended()
         listing = self._monitor.command("human-monitor-command", **{"command-line": "info usernet"})
         return Endpoint(
             host="127.0.0.1",
@@ -334,4 +341,4 @@ class QemuMachine:
         return False
 
 
-__all__ = ["READY", "Plan", "QemuMachine", "command_line", "dry_run"]
+__all__ = ["READY", "QemuMachine", "command_line", "dry_run"]

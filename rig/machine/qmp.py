@@ -25,6 +25,10 @@ class Monitor:
         self._client = QMPClient("rig")
         try:
             self._wait(self._client.connect(line))
+        except AssertionError as error:
+            # What the library says of a peer that hangs up right after its greeting.
+            self.close()
+            raise InfrastructureError("QEMU's monitor went away") from error
         except BaseException:
             self.close()
             raise
