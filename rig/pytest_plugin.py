@@ -169,7 +169,7 @@ class ProgramItem(pytest.Item):
     def _conclude(self, cases: tuple[Case, ...]) -> None:
         """Report each case as a subtest, and end as the whole program did."""
         from rig.results import Status
-        from rig.verdict import worst
+        from rig.verdict import NotPassed, worst
 
         own = [case for case in cases if not case.name and case.program == self.program.name]
         for case in cases:
@@ -184,29 +184,14 @@ class ProgramItem(pytest.Item):
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
     ) -> str | TerminalRepr:
+        from rig.verdict import NotPassed
+
         if isinstance(excinfo.value, NotPassed):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, f"{self.suite.name}/{self.program.name}"
-
-
-class NotPassed(Exception):
-    """A case, or a program, that did not pass."""
-
-    def __init__(self, bad: list[Case], total: int) -> None:
-        self.bad = bad
-        self.total = total
-        super().__init__(bad, total)
-
-    def __str__(self) -> str:
-        case = self.bad[0]
-        if len(self.bad) > 1 and case.name:
-            return f"{len(self.bad)} of {self.total} cases did not pass"
-        again = f"again: {case.reproduce}" if case.reproduce else ""
-        head = f"{case.status.upper()} {case.id}: {case.message}"
-        return "\n".join(part for part in (head, case.output, again) if part)
 
 
 def _report(item: ProgramItem, case: Case) -> None:
@@ -225,6 +210,7 @@ def _report(item: ProgramItem, case: Case) -> None:
 
 def _end_as(case: Case) -> None:
     from rig.results import Status
+    from rig.verdict import NotPassed
 
     if case.status is Status.SKIP:
         pytest.skip(case.message)
@@ -303,6 +289,9 @@ class _Lines:
             with _uncaptured(self._config):
                 self._reporter.ensure_newline()
                 self._reporter.write_line(text)
+
+    def close(self) -> None:
+        """pytest goes on printing."""
 
 
 def _first_argument(config: pytest.Config) -> Path:

@@ -21,14 +21,13 @@ from rig.lab import KernelLab, connect
 from rig.machine import qemu
 from rig.machine.qemu import QemuMachine
 from rig.progress import QUIET, Progress
-from rig.pytest_plugin import NotPassed
 from rig.rack import Isolation, Lab, Rack
 from rig.record import Record, fresh
 from rig.results import Case, Run, Splat, Status, to_json
 from rig.session import ConnectionLost, Session
 from rig.store import open_store
 from rig.suite import Program, Suite
-from rig.verdict import worst
+from rig.verdict import NotPassed, worst
 
 INTERRUPTED = 130
 
@@ -120,13 +119,13 @@ def boot_and_test(request: Request, config: Config, progress: Progress = QUIET) 
     Raises UsageError when there is nothing to run; every other failure is in the Outcome, with
     what was seen until then.
     """
-    suites = _chosen(request, config)
+    suites = chosen(request, config)
     command = Command("boot-and-test", config, request.machine, request.words, suites)
     lab = _lab(config, config.kernel(), request.machine, progress)
     return drive(request, config, lab, command, progress)
 
 
-def _chosen(request: Request, config: Config) -> tuple[Suite, ...]:
+def chosen(request: Request, config: Config) -> tuple[Suite, ...]:
     """The suites asked for, of rig.toml by name or path, and of --tests; UsageError if none."""
     found = [suite.discover(config.root / path) for path in config.suites]
     known = {one.name: one for one in found}
@@ -521,13 +520,11 @@ def boot(
     config: Config,
     progress: Progress = QUIET,
     say: Callable[[str], object] = sys.stdout.write,
-    on_ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Boot, then a shell, or the command with our streams; the exit code of that.
 
     Everything that goes wrong with the rig itself is raised. `say` gets what a person or a
-    program asked to read: the QEMU line, or facts as JSON. on_ready is called before the guest
-    has our terminal.
+    program asked to read: the QEMU line, or facts as JSON.
     """
     lab = _lab(config, config.kernel(), request.machine, progress)
     lab.prepare(())
@@ -540,7 +537,7 @@ def boot(
     machine = lab.machine(directory, append=request.append, gdb=request.gdb)
     with contextlib.closing(machine):
         _power_on(request, machine, progress)
-        on_ready()
+        progress.close()
         try:
             with connect(machine) as session:
                 return _in_guest(request, machine, session, say)

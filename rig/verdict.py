@@ -71,6 +71,23 @@ class Rules:
     reproduce: str = ""
 
 
+class NotPassed(Exception):
+    """A case, or a program, that did not pass."""
+
+    def __init__(self, bad: list[Case], total: int) -> None:
+        self.bad = bad
+        self.total = total
+        super().__init__(bad, total)
+
+    def __str__(self) -> str:
+        case = self.bad[0]
+        if len(self.bad) > 1 and case.name:
+            return f"{len(self.bad)} of {self.total} cases did not pass"
+        again = f"again: {case.reproduce}" if case.reproduce else ""
+        head = f"{case.status.upper()} {case.id}: {case.message}"
+        return "\n".join(part for part in (head, case.output, again) if part)
+
+
 def judge(rules: Rules, seen: Observation) -> tuple[Case, ...]:
     """The program's KTAP cases, and one for the program itself (name "") unless all is well.
 

@@ -94,15 +94,19 @@ class LocalSession:
             pass_fds=(int(far),),
             start_new_session=True,
         )
+        late = False
         try:
             output, errors = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
             os.killpg(process.pid, signal.SIGKILL)
             output, errors = process.communicate()
-            raise SessionTimeout(f"{argv[0]} did not end") from None
-        finally:
-            if on_output:
-                on_output("stdout", output)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            late = True
+        if on_output:
+            on_output("stdout", output)
+        if late:
+            raise SessionTimeout(f"{argv[0]} did not end")
         self._reach()
         code = process.returncode
         taken = time.monotonic() - started
