@@ -911,7 +911,7 @@ class Scanner:
         cut = data.rfind(b"\n") + 1
         self._partial = data[cut:]
         if len(self._partial) > _PARTIAL_MAX:
-            self._partial = self._partial[:_LINE_MAX] + b"." * (_PARTIAL_MAX - _LINE_MAX)
+            self._partial = self._partial[:_LINE_MAX]
         if cut:
             self._block(data[:cut])
         return self._take_out()

@@ -236,6 +236,7 @@ def test_result_lines(line: str, status: Status, name: str) -> None:
         ("1..1\nok 1 a\nBail out! no memory\n", "Bail out! no memory"),
         ("KTAP version 9\n1..1\nok 1 a\n", "KTAP version 9 is not known"),
         ("1..1\nok 1 a", "ends in the middle of a line"),
+        ("ok 1 a\n1..1", "ends in the middle of a line"),
         ("1..1\nok 1 a\n    not ok 1 b\n", "a failure outside of any opened test"),
         ("1..2\nok 1 a\nxx..ok 2 b\n", "does not stand on a line of its own"),
         ("1..1\nok 1 a\n# Totals: pass:2 fail:0 xfail:0 xpass:0 skip:0 error:0\n", "own totals"),

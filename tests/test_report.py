@@ -266,7 +266,17 @@ def test_a_long_console_is_shown_in_part_and_says_so() -> None:
     assert f'id="console-0.log-{value.splats[0].start + 1}" class="hit"' in text
 
 
+def test_escapes_and_direction_marks_leave_no_trace() -> None:
+    assert (
+        report.clean("\x1b[1;31mred\x1b[0m \x1b]8;;x\x1b\\link\x9b0m\u202e\nend")
+        == "red link0m end"
+    )
+    assert report.clean_lines("a\tb\n\x1b[2Jc\n") == ["a       b", "c"]
+
+
 def test_an_unknown_value_in_a_template_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        report._environment().from_string("{{ nobody_gave_this }}").render()
     with pytest.raises(jinja2.UndefinedError):
         report.template("report.html")
     with pytest.raises(jinja2.TemplateNotFound):
