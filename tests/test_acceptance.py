@@ -48,6 +48,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("ci", ".ci", "fake"):
         (place / name).mkdir(parents=True)
     shutil.copy(ROOT / "ci/accept_spine.py", place / "ci")
+    shutil.copy(ROOT / ".gitignore", place)
     write(place / "Makefile", MAKEFILE)
     write(place / "run.json", json.dumps(GOOD_RUN))
     write(place / "kernel", "the bytes of a kernel")
