@@ -26,9 +26,11 @@ if sys.version_info < (3, 11):  # noqa: UP036  the system's python3 may be older
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shlex
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,10 +140,12 @@ def install(report: doctor.Report) -> bool:
 
 def stamp_of(root: Path) -> str:
     """What .venv is made from: lock, package metadata, Python's version, and where .venv is."""
-    text = f"{sys.version_info.major}.{sys.version_info.minor} {root}".encode()
-    for name in ("requirements.lock", "pyproject.toml"):
-        text += hashlib.sha256((root / name).read_bytes()).digest()
-    return hashlib.sha256(text).hexdigest()
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = project.get("tool", {}).get("setuptools")  # those of ruff and mypy do not matter
+    parts = [python, str(root), project.get("project"), project.get("build-system"), settings]
+    text = json.dumps(parts, sort_keys=True).encode()
+    return hashlib.sha256(text + (root / "requirements.lock").read_bytes()).hexdigest()
 
 
 def base_python() -> str:
@@ -195,6 +199,9 @@ def refresh_lists(report: doctor.Report) -> None:
 
 def main() -> int:
     """Set up; the exit code."""
+    if sys.argv[1:]:
+        sys.stderr.write(f"{__doc__}\nIt takes no arguments.\n")
+        return 0 if sys.argv[1:] in (["-h"], ["--help"]) else 2
     try:
         report = doctor.host_report()
         refresh_lists(report)

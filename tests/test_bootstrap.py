@@ -135,18 +135,33 @@ def test_an_environment_is_made_once(
     assert len(bootstrap.run.seen) == made
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml"])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "again"),
+    [
+        ("requirements.lock", "paramiko==", "paramiko==9", True),
+        ("pyproject.toml", "paramiko>=", "paramiko>=9", True),
+        ("pyproject.toml", "rig.cli:main", "rig.cli:other", True),
+        ("pyproject.toml", "line-length = 100", "line-length = 99", False),
+    ],
+)
 def test_a_changed_lock_makes_it_anew(
-    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, checkout: Path, name: str
+    bootstrap: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    checkout: Path,
+    name: str,
+    old: str,
+    new: str,
+    again: bool,
 ) -> None:
     monkeypatch.setattr(bootstrap, "run", Commands())
     bootstrap.venv_ready(checkout)
-    old = checkout / ".venv/old"
-    old.touch()
-    with (checkout / name).open("a") as file:
-        file.write("# changed\n")
+    sign = checkout / ".venv/sign"
+    sign.touch()
+    text = (checkout / name).read_text()
+    assert old in text
+    (checkout / name).write_text(text.replace(old, new))
     bootstrap.venv_ready(checkout)
-    assert not old.exists()
+    assert sign.exists() is not again
 
 
 def test_another_python_makes_it_anew(
@@ -219,6 +234,16 @@ def test_it_needs_no_package_of_python() -> None:
     code = f"import runpy; runpy.run_path({str(ROOT / 'ci/bootstrap.py')!r}, run_name='imported')"
     done = process.run([sys.executable, "-I", "-S", "-c", code], timeout_s=30, check=False)
     assert done.returncode == 0, done.output
+
+
+@pytest.mark.parametrize(("word", "code"), [("--help", 0), ("--force", 2)])
+def test_a_word_it_does_not_know_starts_nothing(
+    bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch, word: str, code: int
+) -> None:
+    monkeypatch.setattr(bootstrap, "venv_ready", None)
+    monkeypatch.setattr(bootstrap, "host_ready", None)
+    monkeypatch.setattr(bootstrap.sys, "argv", ["bootstrap.py", word])
+    assert bootstrap.main() == code
 
 
 def test_the_lock_names_no_place() -> None:
