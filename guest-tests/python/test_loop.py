@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""A small event loop: generators yield calls and are resumed with their values."""
+"""A small event loop: generators yield calls and are resumed with their values or errors."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ def read(fd: int, size: int) -> Task:
     """Reads up to `size` bytes; the value of the generator is what came."""
     buffer = bytearray(size)
     length = yield submit(NR["read"], fd, buffer, size, offload=True)
-    return bytes(buffer[:length]) if length > 0 else os.strerror(-length).encode()
+    return bytes(buffer[:length])
 
 
 def echo(source: int, sink: int) -> Task:
@@ -57,9 +57,9 @@ def run(tasks: Iterable[Task]) -> list[bytes]:
     waiting: deque[tuple[int, Task, Call]] = deque()
     values: dict[int, bytes] = {}
 
-    def resume(index: int, task: Task, value: int | None) -> None:
+    def resume(index: int, task: Task, ended: Call | None) -> None:
         try:
-            call = next(task) if value is None else task.send(value)
+            call = next(task) if ended is None else _pass_on(task, ended)
         except StopIteration as end:
             values[index] = end.value
             return
@@ -74,8 +74,17 @@ def run(tasks: Iterable[Task]) -> list[bytes]:
             continue
         waiting = deque(entry for entry in waiting if entry not in ended)
         for index, task, call in ended:
-            resume(index, task, call.wait(0))
+            resume(index, task, call)
     return [values[index] for index in sorted(values)]
+
+
+def _pass_on(task: Task, ended: Call) -> Call:
+    """Resumes a task with the value of its call, or with its error as an exception."""
+    try:
+        value = ended.result()
+    except OSError as error:
+        return task.throw(error)
+    return task.send(value)
 
 
 def wait_for_some(waiting: deque[tuple[int, Task, Call]]) -> None:
@@ -123,8 +132,14 @@ def drain(fd: int) -> Task:
 
 @suite.case
 def task_sees_the_error_of_its_call() -> None:
-    values = run([read(-1, 10)])
-    equal(values, [os.strerror(errno.EBADF).encode()])
+    def expects_it() -> Task:
+        try:
+            yield from read(-1, 10)
+        except OSError as error:
+            return errno.errorcode[error.errno or 0].encode()
+        return b"none"
+
+    equal(run([expects_it()]), [b"EBADF"])
 
 
 @suite.case
