@@ -739,43 +739,50 @@ _REGISTERS = re.compile(
 _SUFFIX = re.compile(r"(?:\.(?:constprop|isra|part|cold|llvm|lto_priv|localalias)(?:\.\d+)*)+$")
 
 # Functions that report, check, allocate, copy, lock or wait for somebody else.
-_HELPERS = re.compile(
-    r"(?:"
-    r"_?_?dump_stack\w*|show_stack\w*|show_trace\w*|show_regs|print_\w+|report_bug|fixup_bug|"
-    r"_*warn\w*|panic|vpanic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|"
-    r"asm_exc_\w+|exc_\w+|do_invalid_op|invalid_op|async_page_fault|page_fault\w*|"
-    r"no_context|bad_area\w*|do_(?:user|kern)_addr_fault|error_entry|"
-    r"k[acm]s?an_\w+|__kasan_\w+|__asan_\w+|__hwasan_\w+|check_memory_region|kmsan_\w+|__msan_\w+|"
-    r"__tsan_\w+|kcsan_\w+|kfence_\w+|__kfence_\w+|__ubsan_\w+|ubsan_\w+|handle_overflow|"
-    r"val_to_string|check_panic_on_warn|end_report|start_report|"
-    r"mem(?:cpy|set|move|cmp|chr|scan)\w*|__mem(?:cpy|set|move)\w*|str[nlr]?\w*(?:cpy|cat|len|cmp|chr|str|pbrk|dup)|"
-    r"rep_\w+|_*copy_(?:to|from|in)_\w+|_?_?copy_user\w*|_*clear_user\w*|check_heap_object|"
-    r"__check_object_size|__check_heap_object|usercopy_\w+|"
-    r"refcount_\w+|__refcount_\w+|kref_\w+|__list_\w+|list_\w+|__hlist_\w+|hlist_\w+|"
-    r"debug_object_\w+|debug_print_object|__debug_\w+|debug_check_no_obj_freed|"
-    r"kfree\w*|kvfree\w*|vfree\w*|__?kmalloc\w*|k[mz]alloc\w*|kmem_cache_\w+|slab_\w+|__slab_\w+|"
-    r"___slab_\w+|do_slab_free|__free_slab|object_err|check_object|check_slab|free_debug_processing|"
-    r"alloc_debug_processing|free_to_partial_list|kmemleak_\w+|__alloc_pages\w*|alloc_pages\w*|"
-    r"get_page_from_freelist|free_pcp\w*|free_unref_\w+|__free_pages\w*|free_pages\w*|bad_page|"
-    r"__might_\w+|___might_\w+|might_\w+|__schedule\w*|schedule\w*|preempt_schedule\w*|_?cond_resched|"
-    r"__cond_resched|io_schedule\w*|wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*|"
-    r"bit_wait\w*|wait_on_\w+|rwsem_\w+|__?down\w*|down_\w+|mutex_\w+|__mutex_\w+|ww_mutex\w*|"
-    r"rt_mutex\w*|__rt_mutex\w*|msleep\w*|usleep\w*|percpu_down\w*|__percpu_\w+|folio_wait_\w+|"
-    r"_raw_(?:spin|read|write)_\w+|__raw_(?:spin|read|write)_\w+|do_raw_\w+|spin_\w+|__lock_acquire|"
-    r"lock_acquire|lock_release|__lock_release|lock_\w+|lockdep_\w+|mark_lock\w*|mark_usage|"
-    r"check_\w*(?:lock|prev|usage|noncircular|path|redundant|deadlock|wait_context)\w*|validate_chain|"
-    r"register_lock_class|assign_lock_key|debug_locks_off|trace_hardirqs\w*|native_\w+|"
-    r"nmi_\w+|trigger_\w*backtrace\w*|arch_trigger_\w+|rcu_sched_clock_irq|rcu_check_\w+|"
-    r"rcu_dump_\w+|rcu_stall_\w+|rcu_\w*stall\w*|sched_tick|scheduler_tick|tick_\w+|update_process_times|"
-    r"__?hrtimer_\w+|hrtimer_\w+|local_apic_timer\w*|__?sysvec_\w+|sysvec_\w+|asm_sysvec_\w+|"
-    r"asm_common_interrupt|common_interrupt|watchdog_\w+|perf_\w+event\w*|__perf_\w+|"
-    r"spin_bug|spin_dump|rwlock_bug|check_preemption_disabled|debug_smp_processor_id|"
-    r"__this_cpu_preempt_check|unwind_\w+|stack_trace_\w+|stack_depot_\w+|arch_stack_walk|save_stack\w*|"
-    r"ret_from_fork\w*|kthread|entry_SYSCALL\w*|do_syscall_\w+|x64_sys_call|el0\w+|el1\w+|"
-    r"__stack_chk_fail|rest_init|csd_lock\w*|smp_call_function\w*|on_each_cpu\w*|generic_exec_single|"
-    r"delay_\w+|__delay|__const_udelay|__udelay|__ndelay|console_\w+|vprintk\w*|_?printk"
-    r")"
+_HELPER_NAMES = (
+    # the reporting itself: lib/dump_stack.c, kernel/panic.c, lib/bug.c, arch/*/kernel/traps.c
+    r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|print_\w+|report_bug|fixup_bug|_*warn_\w+|__warn"
+    r"|v?panic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|asm_exc_\w+|exc_\w+"
+    r"|do_invalid_op|invalid_op|(?:async_)?page_fault\w*|no_context|bad_area\w*|error_entry"
+    r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|el[01]\w+|__stack_chk_fail",
+    # sanitizers: mm/kasan, mm/kmsan, kernel/kcsan, mm/kfence, lib/ubsan.c
+    r"_*(?:kasan|asan|hwasan|kmsan|msan|kcsan|tsan|kfence|ubsan)_\w+|check_memory_region"
+    r"|handle_overflow|val_to_string|end_report|start_report",
+    # copying: lib/string.c, lib/usercopy.c, mm/usercopy.c
+    r"_*mem(?:cpy|set|move|cmp|chr|scan|dup)\w*|_*str[nlrs]?(?:cpy|cat|len|cmp|chr|str|scpy)\w*"
+    r"|rep_\w+|_*copy_(?:to|from|in)_\w+|_*copy_user\w*|_*clear_user\w*|__check_object_size"
+    r"|_*check_heap_object|usercopy_\w+",
+    # counters, lists, object debugging: lib/refcount.c, lib/list_debug.c, lib/debugobjects.c
+    r"_*refcount_\w+|kref_\w+|_*h?list_(?:add|del|move|splice|replace)\w*|debug_object_\w+"
+    r"|debug_print_object|__debug_\w+|debug_check_no_obj_freed",
+    # allocators: mm/slub.c, mm/page_alloc.c, mm/vmalloc.c, mm/kmemleak.c
+    r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k[vmz]*alloc\w*|kmem_cache_\w+|_*slab_\w+"
+    r"|do_slab_free|__free_slab|object_err|check_(?:object|slab)|(?:free|alloc)_debug_processing"
+    r"|free_to_partial_list|kmemleak_\w+|_*alloc_pages\w*|get_page_from_freelist|free_pcp\w*"
+    r"|free_unref_\w+|_*free_pages\w*|bad_page",
+    # sleeping and waiting: kernel/sched, kernel/locking
+    r"_*might_(?:sleep|fault|resched|alloc)\w*|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
+    r"|_*cond_resched\w*|io_schedule\w*|_*wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*"
+    r"|bit_wait\w*|wait_on_\w+|folio_wait_\w+|msleep\w*|usleep\w*|rwsem_\w+|_*down(?:_\w+)?"
+    r"|_*mutex_\w+|ww_mutex\w*|_*rt_mutex\w*|percpu_down\w*|__percpu_\w+",
+    # locks and lockdep: kernel/locking, lib/smp_processor_id.c
+    r"_*raw_(?:spin|read|write)_\w+|do_raw_\w+|spin_(?:lock|unlock|bug|dump)\w*|rwlock_bug"
+    r"|_*lock_(?:acquire|release|sock|page|is_held)\w*|__lock_\w+|lockdep_\w+|mark_(?:lock|usage|held)\w*"
+    r"|check_\w*(?:lock|prev|usage|noncircular|path|redundant|deadlock|wait_context)\w*"
+    r"|validate_chain|register_lock_class|assign_lock_key|debug_locks_off|trace_hardirqs\w*"
+    r"|native_(?:queued_spin|halt|safe_halt|apic|send|smp|stop)\w*|check_preemption_disabled"
+    r"|debug_smp_processor_id|__this_cpu_preempt_check",
+    # watchdogs, ticks, interrupts: kernel/watchdog.c, kernel/rcu, kernel/time, arch entry code
+    r"nmi_\w+|arch_trigger_\w+|trigger_\w*backtrace\w*|rcu_sched_clock_irq|rcu_(?:check|dump)_\w+"
+    r"|rcu_\w*stall\w*|(?:sched|scheduler)_tick|tick_\w+|update_process_times|_*hrtimer_\w+"
+    r"|local_apic_timer\w*|(?:asm_)?_*sysvec_\w+|(?:asm_)?common_interrupt|watchdog_\w+"
+    r"|_*perf_\w*event\w*|csd_lock\w*|smp_call_function\w*|on_each_cpu\w*|generic_exec_single"
+    r"|delay_\w+|__delay|__const_udelay|__[un]delay|console_\w+|vprintk\w*|_?printk",
+    # stack walking and the ends of a stack
+    r"unwind_\w+|stack_trace_\w+|stack_depot_\w+|arch_stack_walk|save_stack\w*|ret_from_fork\w*"
+    r"|kthread|entry_SYSCALL\w*|do_syscall_\w+|x64_sys_call|rest_init",
 )
+_HELPERS = re.compile("|".join(_HELPER_NAMES))
 
 
 def scan(text: str | bytes) -> list[Splat]:
@@ -798,7 +805,8 @@ class _Report:
     """A report that is being read.
 
     phase: "registers" after the end of its trace, "panic" after the panic it ended in. quiet: the
-    end of a report that is out already. died: its die() line has been seen.
+    end of a report that is out already. died: its die() line has been seen. from_cut: begun by
+    "cut here", its heading has not come.
     """
 
     rule: Rule
@@ -820,6 +828,14 @@ class _Report:
     ended: bool = False
     died: bool = False
     pc_seen: bool = False
+    from_cut: bool = False
+
+    def head(self, rule: Rule, match: re.Match[str], message: str) -> None:
+        """What "cut here" announced. WARN() may say first what looks like a heading of its own."""
+        self.rule, self.match = rule, match
+        self.from_cut = rule.type not in ("warning", "bug", "ubsan") and rule.trigger != "[#"
+        if self.from_cut:
+            self.preamble = self.preamble or message
 
     def add(self, number: int, raw: str) -> None:
         """Keep a line as part of the report."""
@@ -1012,8 +1028,8 @@ class Scanner:
             report.add(self._line, raw)
             report.died = report.died or "[#" in rule.trigger
             report.learn(message)
-            if report.rule is _CUT:
-                report.rule, report.match = rule, match
+            if report.from_cut:
+                report.head(rule, match, message)
         else:
             self._start(caller, rule, match, raw)
             self._open[caller].died = rule.trigger == "[#"
@@ -1039,7 +1055,7 @@ class Scanner:
             self._close(caller, cut=True)
         if len(self._open) >= _OPEN_MAX:
             self._close(min(self._open, key=lambda key: self._open[key].start))
-        report = _Report(rule, self._line, self._line + 1, match, [raw])
+        report = _Report(rule, self._line, self._line + 1, match, [raw], from_cut=rule is _CUT)
         self._open[caller] = report
         self._any = self._any or rule is not _CUT
 
@@ -1123,7 +1139,7 @@ def _split(raw: str) -> tuple[bool, str, str]:
 
 def _continues(report: _Report, rule: Rule) -> bool:
     """Whether this heading is a further line of the open report, not one of its own."""
-    if report.rule is _CUT:
+    if report.from_cut:
         return True
     if rule.trigger == "[#":  # die() after what has already said why
         return report.rule.ends == "oops" and not report.died
