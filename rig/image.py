@@ -44,6 +44,9 @@ _FINISH = " && ".join(
         "rm -rf {remove}",
         "mkdir -p proc sys dev run tmp var/lib/apt/lists var/cache/apt/archives var/log",
         "sed -i 's|^root:.*|root:*:0:0:root:/root:/bin/sh|' etc/passwd",
+        # fakechroot leaves its own directory in front of absolute links
+        'find . -xdev -type l -lname "$1/*" | while read -r link; do '
+        'ln -sfn "$(readlink "$link" | sed "s|^$1||")" "$link"; done',
         "tree=$(mktemp -d)",
         """trap 'cd /; umount "$tree" 2>/dev/null || :; rmdir "$tree"' EXIT""",
         'from="$1"',
@@ -138,8 +141,9 @@ def _open(key: str, directory: Path) -> Image:
 
 
 def _key(recipe_dir: Path, arch: str) -> str:
-    """Hash of every file of the recipe with its mode, and of the tools that make the image."""
-    parts: list[str | Path] = [_FORMAT, arch, _tool("mmdebstrap"), _tool("mke2fs")]
+    """Hash of every file of the recipe with its mode, the command and the tools it runs."""
+    command = bootstrap_command(load_recipe(recipe_dir), arch, "", Path("overlay.tar"), [])
+    parts: list[str | Path] = [_FORMAT, *command, _tool("mmdebstrap"), _tool("mke2fs")]
     for name, path in _files(recipe_dir):
         parts += [name, str(_mode(path)), path]
     return digest(*parts)
