@@ -114,7 +114,7 @@ class Guest:
     def farewell(self) -> tuple[Splat, ...]:
         """Splats since the last program; proves first that the console still speaks.
 
-        Raises ConnectionLost, TimeoutError or EOFError when it does not.
+        Raises ConnectionLost, SessionTimeout, TimeoutError or EOFError when it does not.
         """
         label = f"rig-mark {self._nonce}.{next(self._numbers)} farewell"
         self._write_mark(label)
@@ -174,9 +174,10 @@ class Guest:
     def _lost(self, taken: _Taken, words: str) -> Observation:
         self.fit = False
         self.machine.console.wait_closed(self._deadline(_LAST_WORDS_S))
-        alive = self.machine.alive()
-        what = "the machine runs, but cannot be reached" if alive else "the machine went away"
-        return taken.observe(End.LOST, self.listen(), f"{what} ({words})")
+        if self.machine.alive():
+            words = f"the machine runs, but cannot be reached ({words})"
+            return taken.observe(End.CUT_OFF, self.listen(), words)
+        return taken.observe(End.LOST, self.listen(), f"the machine went away ({words})")
 
     def _silent(self, taken: _Taken, error: Exception) -> Observation:
         """The program ended, but a mark is missing: the console was closed or swallowed it."""

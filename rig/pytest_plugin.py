@@ -259,8 +259,9 @@ def pytest_rig_rack(config: pytest.Config) -> Rack:
     from rig import runner
 
     given = config.getoption("--rig-toml")
-    place = Path(given) if given else find_rig_toml(_first_argument(config))
-    assert place is not None
+    first = next(iter(config.stash[_STATE].left.values()))
+    place = Path(given) if given else find_rig_toml(first.suite.directory)
+    assert place is not None  # or the suite would not have been collected
     return runner.rack(
         place,
         kernel=config.getoption("--rig-kernel"),
@@ -294,10 +295,6 @@ class _Lines:
         """pytest goes on printing."""
 
 
-def _first_argument(config: pytest.Config) -> Path:
-    return (config.invocation_params.dir / config.args[0].partition("::")[0]).resolve()
-
-
 def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
     """Progress of the build is for the terminal, not for a test's captured output."""
     capture = config.pluginmanager.get_plugin("capturemanager")
@@ -327,11 +324,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     from rig import runner
 
     rack = state.rack
-    state.last_words = rack.close()
+    interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+    state.last_words = rack.close(hurry=interrupted)
     if state.error:
         for item in state.left.values():
             rack.refuse(item.suite, item.program, state.error.message)
-    if session.exitstatus != pytest.ExitCode.INTERRUPTED:
+    if not interrupted:
         rack.record.finish()
     runner.write_report(rack.record)
     run = rack.record.run

@@ -11,9 +11,9 @@ from rig.errors import LostMachineError
 from rig.guest import Guest
 from rig.record import Record
 from rig.results import Case, Run, Splat
-from rig.session import ConnectionLost
+from rig.session import ConnectionLost, SessionTimeout
 from rig.suite import BuiltSuite, Program, Suite
-from rig.verdict import End, Rules, judge, late, unborn
+from rig.verdict import Rules, judge, late, unborn
 
 Isolation = Literal["none", "suite", "program"]
 ISOLATIONS: tuple[Isolation, ...] = ("none", "suite", "program")
@@ -81,7 +81,7 @@ class Rack:
         seen = guest.run(program, built)
         self._previous = rules
         cases = self._put_down(judge(rules, seen), seen.splats)
-        if seen.end is End.LOST and not seen.splats:
+        if seen.end.gone and not seen.splats:
             self.lost = LostMachineError(f"{suite.name}/{program.name}: {seen.detail}")
         if not guest.fit:
             self._retire()
@@ -91,8 +91,13 @@ class Rack:
         """Put on record that a program was not run."""
         self._put_down((unborn(self._rules(suite, program), f"not run: {why}"),))
 
-    def close(self) -> tuple[Case, ...]:
-        """End the last guest; the cases of what its console said after its last program."""
+    def close(self, *, hurry: bool = False) -> tuple[Case, ...]:
+        """End the last guest; the cases of what its console said after its last program.
+
+        hurry: a person waits, and nothing will be called green; do not listen any more.
+        """
+        if hurry:
+            self._retire()
         return self._part()
 
     # ------------------------------------------------------------------------------------------
@@ -138,7 +143,7 @@ class Rack:
         try:
             if guest.fit and self._previous and (splats := guest.farewell()):
                 cases = self._put_down(self._late(splats), splats)
-        except (ConnectionLost, TimeoutError, EOFError) as error:
+        except (ConnectionLost, SessionTimeout, TimeoutError, EOFError) as error:
             cases = self._gone(guest, str(error))
         finally:
             self._retire()

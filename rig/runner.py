@@ -189,20 +189,26 @@ def drive(
     request: Request, config: Config, lab: Lab, command: Command, progress: Progress = QUIET
 ) -> Outcome:
     """Run the command's suites as pytest items in this process; the report is written after."""
-    words = ["-k", request.keyword] if request.keyword else []
-    results = request.results or config.root / "results"
-    record = Record.begin(results, command.whole(*words), config.default_kernel)
-    rack = Rack(lab, record, isolation=request.isolation, reproduce=command.program)
-    driver = _Driver(rack, progress)
+    driver = _Driver(lambda: _rack(request, config, lab, command), progress)
     arguments = _pytest_arguments(request, config, command.suites)
     code = pytest.main(arguments, plugins=[driver])
     if driver.mistake:
         raise driver.mistake
     if driver.refused:
         raise UsageError(driver.refused)
-    if not driver.started and not driver.interrupted:
+    if driver.rack is None:
+        if driver.interrupted:
+            raise KeyboardInterrupt
         raise UsageError(_not_started(code, arguments))
-    return _conclude(request, rack, driver)
+    return _conclude(request, driver.rack, driver)
+
+
+def _rack(request: Request, config: Config, lab: Lab, command: Command) -> Rack:
+    """A rack with a fresh record; made when it is sure that something will run."""
+    words = ["-k", request.keyword] if request.keyword else []
+    results = request.results or config.root / "results"
+    record = Record.begin(results, command.whole(*words), config.default_kernel)
+    return Rack(lab, record, isolation=request.isolation, reproduce=command.program)
 
 
 def _not_started(code: int, arguments: Sequence[str]) -> str:
@@ -229,21 +235,21 @@ def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite])
 class _Driver:
     """A pytest plugin that lends pytest our rack and turns verdicts into progress lines."""
 
-    def __init__(self, rack: Rack, progress: Progress) -> None:
+    def __init__(self, make_rack: Callable[[], Rack], progress: Progress) -> None:
         self.error: RigError | None = None
         self.interrupted = False
         self.mistake: BaseException | None = None
         self.refused = ""
-        self.started = False
-        self._rack, self._progress = rack, progress
+        self.rack: Rack | None = None
+        self._make_rack, self._progress = make_rack, progress
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         config.pluginmanager.unregister(name="terminalreporter")
 
     def pytest_rig_rack(self) -> Rack:
-        self.started = True
-        return self._rack
+        self.rack = self._make_rack()
+        return self.rack
 
     def pytest_rig_verdict(self, name: str, cases: tuple[Case, ...], duration_s: float) -> None:
         self._progress.note(verdict_line(name, cases, duration_s))
@@ -452,7 +458,8 @@ def _kunit_on(kernel: str, request: KunitRequest, config: Config, progress: Prog
     except BootError as failure:
         error = failure
     record.run = lab.describe(record.run)
-    console = (record.directory / "console-0.log").read_bytes()
+    recorded = record.directory / "console-0.log"
+    console = recorded.read_bytes() if recorded.exists() else b""
     splats = splat.scan(console)
     record.add(kunit_cases(console.decode(errors="replace"), splats, command), splats)
     run = record.finish()
@@ -468,11 +475,16 @@ def _kunit_lab(kernel: str, request: KunitRequest, config: Config, progress: Pro
     plain = config.kernel(kernel)
     flavour = replace(plain, name=f"{plain.name}-kunit", configs=(*plain.configs, "kunit"))
     lab = _lab(config, flavour, request.machine, progress)
-    fragments = []
-    if request.kunitconfig:
-        fragments = [_kunitconfig(request.kunitconfig, lab)]
-    lab.prepare((), fragments)
+    wished = [_kunitconfig(request.kunitconfig, lab)] if request.kunitconfig else []
+    lab.prepare((), [*wished, _no_faults()])
     return lab
+
+
+def _no_faults() -> Path:
+    """A fragment without KUnit's own tests that oops on purpose: an oops ends our machines."""
+    path = open_store().scratch("fragments", "kunit") / "no-faults.config"
+    path.write_text("# CONFIG_KUNIT_FAULT_TEST is not set\n")
+    return path
 
 
 def _kunitconfig(name: str, lab: KernelLab) -> Path:

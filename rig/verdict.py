@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ _WORDLESS = {
     Status.TIMEOUT: "it ran out of time",
     Status.CRASH: "it crashed",
 }
+# Lines of kselftest_harness.h that say where it is, and empty ones: no reason for anything.
+_BOOKKEEPING = re.compile(r"\s*(?:$|(?:RUN|OK|FAIL|SKIP)\s+\S+|Starting |Test terminated )")
 _NO_KTAP = ("no KTAP in the output",)
 
 
@@ -32,7 +35,13 @@ class End(enum.Enum):
     EXITED = "it ended by itself and both markers came through the console"
     SILENT = "a marker did not come through the console"
     TIMEOUT = "it did not end in time"
-    LOST = "the machine or the way to it went away"
+    LOST = "the machine went away"
+    CUT_OFF = "the machine runs, but cannot be reached"
+
+    @property
+    def gone(self) -> bool:
+        """Nothing more can be run in that machine, and it was not the rig's doing."""
+        return self in (End.LOST, End.CUT_OFF)
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ def _disturbed(rules: Rules, seen: Observation) -> tuple[Status, str]:
     splats = f"; splat: {_titles(seen.splats)}" if seen.splats else ""
     if seen.end is End.LOST and seen.splats:
         return Status.CRASH, _titles(seen.splats)
-    if seen.end is End.LOST:
+    if seen.end.gone and not seen.splats:
         return Status.ERROR, f"{seen.detail}, and no splat explains it"
     if seen.end is End.TIMEOUT:
         return Status.TIMEOUT, f"it did not end within {seen.detail}{splats}"
@@ -189,7 +198,8 @@ def _durations(seen: Observation, report: KtapReport) -> list[float]:
 def _case(rules: Rules, case: KtapCase, duration_s: float) -> Case:
     message = case.directive
     if not case.status.good and not message:
-        message = next((line for line in case.diagnostics if line.strip()), _WORDLESS[case.status])
+        telling = (line for line in case.diagnostics if not _BOOKKEEPING.match(line))
+        message = next(telling, _WORDLESS[case.status])
     return Case(
         rules.suite,
         rules.program,

@@ -86,6 +86,7 @@ def test_a_whole_program_passes(writer: Writer, bench: Bench) -> None:
         (f"{TWO}; {PANIC}", Status.CRASH, "kernel panic: test"),
         (f"{TWO}; touch $RIG_STATE/dead", Status.ERROR, "no splat explains it"),
         (f"{TWO}; touch $RIG_STATE/unplugged", Status.ERROR, "cannot be reached"),
+        (f"{TWO}; {WARNING}; touch $RIG_STATE/unplugged", Status.FAIL, "splat: WARNING in pipe"),
         (f"{TWO}; touch $RIG_STATE/deaf", Status.ERROR, "the console is no proof"),
         (f"{TWO}; exec sleep 60", Status.TIMEOUT, "it did not end within 1 s (5 s, slowdown 0.2)"),
     ],

@@ -199,6 +199,7 @@ def test_a_selection_of_nothing_is_a_usage_error(
     writer.suite("abi", submit=TWO)
     with pytest.raises(UsageError):
         drive(**wishes)
+    assert not (writer.root.parent / "results").exists()
 
 
 def test_a_makefile_make_cannot_read_is_a_usage_error(writer: Writer, drive: Drive) -> None:
