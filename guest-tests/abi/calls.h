@@ -50,6 +50,9 @@ _Static_assert(ASYNC_SUBMIT_OFFLOAD == 1UL << 0, "OFFLOAD is bit 0");
 /* Longer than any of this takes on the slowest machine, shorter than a test may take. */
 #define DEADLINE_S	25
 
+/* How long a test goes on trying to hit a moment that is rare. */
+#define TRYING_NS	5000000000LL
+
 /* Address that is never mapped, in the kernel's half on every 64-bit architecture. */
 #define BAD_ADDRESS	((void *)-4096L)
 
