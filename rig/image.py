@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import io
 import os
 import re
@@ -11,6 +13,7 @@ import shutil
 import struct
 import tarfile
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -29,6 +32,8 @@ _FORMAT = "1"
 _EPOCH = "1767225600"  # 2026-01-01
 _UUID = "72696700-0000-4000-8000-000000000001"
 _TIMEOUT_S = 900.0
+_SCRATCH = "rig-image-"
+_YOUNG_S = 10.0  # one that was made but not claimed yet
 _DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DEBIAN_ARCH = {"x86_64": "amd64", "arm64": "arm64", "riscv64": "riscv64"}
 
@@ -36,8 +41,8 @@ _DEBIAN_ARCH = {"x86_64": "amd64", "arm64": "arm64", "riscv64": "riscv64"}
 # owners are what they will be in the guest: $1 is the root, standard input the disk file,
 # reopened through /proc because its directory need not be reachable for the mapped user. It does
 # by itself the clean-up that mmdebstrap would do only later. /proc, /sys and /dev are mounted in
-# the root; a bind mount that is not recursive shows it bare. One line: mmdebstrap looks for a
-# program of that name first.
+# the root; a bind mount that is not recursive shows it bare, at /mnt. One line: mmdebstrap looks
+# for a program of that name first.
 _FINISH = " && ".join(
     (
         'cd "$1"',
@@ -47,10 +52,9 @@ _FINISH = " && ".join(
         # fakechroot leaves its own directory in front of absolute links
         'find . -xdev -type l -lname "$1/*" | while read -r link; do '
         'ln -sfn "$(readlink "$link" | sed "s|^$1||")" "$link"; done',
-        "tree=$(mktemp -d)",
-        """trap 'cd /; umount "$tree" 2>/dev/null || :; rmdir "$tree"' EXIT""",
+        """trap 'umount "$1/mnt" 2>/dev/null || :' EXIT""",
         'from="$1"',
-        '{{ ! mount --bind "$1" "$tree" 2>/dev/null || from="$tree"; }}',
+        '{{ ! mount --bind "$1" "$1/mnt" 2>/dev/null || from="$1/mnt"; }}',
         "mke2fs -q -t ext4 -F -L rig-root -U {uuid} -m 0 "
         "-E lazy_itable_init=0,lazy_journal_init=0,nodiscard,hash_seed={uuid} "
         '-d "$from" /proc/self/fd/0',
@@ -182,14 +186,14 @@ def _make(recipe: Recipe, recipe_dir: Path, arch: str, directory: Path, progress
     overlay.write_bytes(_overlay(recipe_dir / "overlay", directory))
     disk = directory / "disk.img"
     sources, mode = host_sources(recipe.suite), namespace_mode()
-    with disk.open("w+b") as file:
+    with disk.open("w+b") as file, _scratch(mode) as scratch:
         file.truncate(recipe.size_mib << 20)
         disk.chmod(0o666)  # for the mapped user; its directory is still 0700
         done = process.run(
             bootstrap_command(recipe, arch, mode, overlay, sources),
             timeout_s=_TIMEOUT_S,
             stdin=file,
-            env=_environment(),
+            env=_environment(scratch),
             log=directory / "build.log",
             on_line=lambda line: progress.step(line.removeprefix("I: ")),
             check=False,
@@ -225,23 +229,69 @@ def _hint(output: str) -> str:
     return ""
 
 
-def _scratch() -> str:
+@contextlib.contextmanager
+def _scratch(mode: str) -> Iterator[Path]:
+    """A directory to build in, removed in the end with all that the mapped users own in it.
+
+    Whoever is killed leaves one behind; the next one here removes it.
+    """
+    place = _roomy()
+    for old in place.glob(f"{_SCRATCH}*"):
+        with _claim(old) as ours:
+            if ours and time.time() - old.stat().st_mtime > _YOUNG_S:
+                _remove(old, mode)
+    made = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=place))
+    with _claim(made):
+        made.chmod(0o711)
+        try:
+            yield made
+        finally:
+            _remove(made, mode)
+
+
+@contextlib.contextmanager
+def _claim(directory: Path) -> Iterator[bool]:
+    """Hold the directory while we build in it; False when it is held or not ours."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        yield os.fstat(descriptor).st_uid == os.geteuid() and _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove(directory: Path, mode: str) -> None:
+    """Never into another file system: what was mounted in there is the host's own /dev."""
+    mapped = ["unshare", "--map-auto", "--map-root-user"] if mode == "unshare" else []
+    process.run([*mapped, "rm", "-rf", "--one-file-system", directory], timeout_s=120, check=False)
+
+
+def _roomy() -> Path:
     """Where the root file system grows: memory where there is room, twice as fast as a disk."""
-    place = Path("/dev/shm")
-    if "TMPDIR" in os.environ or not os.access(place, os.W_OK):
-        return tempfile.gettempdir()
-    room = os.statvfs(place)
+    memory, fallback = Path("/dev/shm"), Path(tempfile.gettempdir())
+    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK):
+        return fallback
+    room = os.statvfs(memory)
     usable = not room.f_flag & (os.ST_NOEXEC | os.ST_NODEV)
-    return (
-        str(place) if usable and room.f_bavail * room.f_frsize > 2 << 30 else tempfile.gettempdir()
-    )
+    return memory if usable and room.f_bavail * room.f_frsize > 2 << 30 else fallback
 
 
-def _environment() -> dict[str, str]:
+def _environment(scratch: Path) -> dict[str, str]:
     keep = ("HOME", "USER", "LOGNAME", "http_proxy", "https_proxy", "no_proxy")
     return {name: os.environ[name] for name in keep if name in os.environ} | {
         "PATH": _path_env(),
-        "TMPDIR": _scratch(),
+        "TMPDIR": str(scratch),
         "LC_ALL": "C.UTF-8",
         "SOURCE_DATE_EPOCH": _EPOCH,
         "E2FSPROGS_FAKE_TIME": _EPOCH,

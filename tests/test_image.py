@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,20 @@ def test_every_byte_and_mode_of_the_recipe_counts(tmp_path: Path) -> None:
     second = image._key(copy, "x86_64")
     init.write_text(init.read_text() + "#\n")
     assert len({first, second, image._key(copy, "x86_64"), image._key(RECIPE, "arm64")}) == 4
+
+
+def test_what_a_killed_rig_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    left, young = tmp_path / "rig-image-left", tmp_path / "rig-image-young"
+    for place in (left, young):
+        (place / "usr").mkdir(parents=True)
+    os.utime(left, (1, 1))
+    with image._scratch("root") as first:
+        os.utime(first, (1, 1))
+        with image._scratch("root") as second:
+            assert {first, second, young} == set(tmp_path.iterdir())
+    assert set(tmp_path.iterdir()) == {young}
 
 
 def debugfs(disk: Path, command: str) -> str:

@@ -538,7 +538,7 @@ def test_debugger_starts_the_machine(make: Make) -> None:
         booting.join(120)
         assert machine.alive()
     machine.close()
-    assert not path.parent.exists()
+    assert not path.exists()
 
 
 @pytest.mark.kernel

@@ -47,6 +47,7 @@ MAX_SLOWDOWN = 20.0
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S = 30.0
 _DEBUGGER_S = 24 * 3600.0
+_SOCKET_PATH = 107  # bytes a unix socket's path may have, unix(7)
 
 # The kernel sends the "parent died" signal when the *thread* that started QEMU ends, so one
 # thread that lives as long as the rig starts them all.
@@ -204,9 +205,13 @@ class QemuMachine:
         self._stack.close()
 
     def _wait_for_debugger(self) -> None:
-        place = tempfile.mkdtemp(prefix="rig-gdb-")
-        self._stack.callback(shutil.rmtree, place, ignore_errors=True)
-        path = str(Path(place, "gdb"))
+        """A socket among the results; in a directory of its own where that path is too long."""
+        path = str(self._paths[1].with_suffix(".gdb").absolute())
+        if len(path) > _SOCKET_PATH:
+            place = tempfile.mkdtemp(prefix="rig-gdb-")
+            self._stack.callback(shutil.rmtree, place, ignore_errors=True)
+            path = str(Path(place, "gdb"))
+        self._stack.callback(Path(path).unlink, missing_ok=True)
         self.plan = replace(self.plan, gdb=f"unix:{path},server=on,wait=off")
         self.attach = attach_line(self._kernel, path)
 
