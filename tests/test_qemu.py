@@ -311,10 +311,28 @@ def test_panic_is_not_waited_for_to_time_out(
     said = "line.sendall(b'Kernel panic - not syncing: no root\\r\\nCall Trace:\\r\\n')\n"
     speaking(tmp_path, said, monkeypatch)
     started = time.monotonic()
+    machine = fake_machine(kernel_file, image, tmp_path)
     with pytest.raises(BootError, match="Kernel panic - not syncing: no root") as caught:
-        fake_machine(kernel_file, image, tmp_path).boot()
+        machine.boot()
+    assert len(machine.notices) == 1
     assert "Call Trace:" in caught.value.output
     assert time.monotonic() - started < 15
+
+
+def test_boot_lost_by_the_emulator_is_tried_once_more(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = (
+        b"[    1.5][    C0] Oops: int3: 0000 [#1] SMP\r\n"
+        b"[    1.6][    C0] Kernel panic - not syncing: Fatal exception in interrupt\r\n"
+    )
+    speaking(tmp_path, f"line.sendall({said!r})\n", monkeypatch)
+    machine = fake_machine(kernel_file, image, tmp_path)
+    with pytest.raises(BootError, match="Fatal exception in interrupt"):
+        machine.boot()
+    assert "booted a second time" in machine.notices[-1]
+    for name in ("console-0.log", "console-0.int3.log"):
+        assert (tmp_path / "results" / name).read_bytes() == said
 
 
 def test_end_before_login(
