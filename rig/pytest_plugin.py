@@ -332,8 +332,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not interrupted:
         rack.record.finish()
     runner.write_report(rack.record)
-    run = rack.record.run
-    if session.exitstatus == pytest.ExitCode.OK and (run.splats or state.last_words):
+    if session.exitstatus == pytest.ExitCode.OK and rack.record.run.exit_code:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -345,6 +344,8 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     terminalreporter.section("rig")
     for case in state.last_words:
         terminalreporter.line(f"{case.status.upper()} {case.id}: {case.message}", red=True)
+    if run.cases and all(case.status == "skip" for case in run.cases):
+        terminalreporter.line("nothing passed: skips alone prove nothing", red=True)
     for notice in run.notices:
         terminalreporter.line(f"note: {notice}")
     terminalreporter.line(f"results: {directory}")

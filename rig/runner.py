@@ -353,7 +353,7 @@ def rack(
 def kselftest(request: KselftestRequest, config: Config, progress: Progress = QUIET) -> Outcome:
     """The kernel tree's own selftests; with `against`, only what BASE does not show as well."""
     after = _kselftest_on(config.default_kernel, request, config, progress)
-    if not request.against:
+    if not request.against or not after.run.complete:
         return after
     plain = replace(request, junit=None, json=None)
     return _only_new(request, after, _kselftest_on(request.against, plain, config, progress))
@@ -423,14 +423,14 @@ def _unless_known(case: Case, before: Case | None, base_name: str) -> Case:
 def _only_new(request: KselftestRequest | KunitRequest, after: Outcome, base: Outcome) -> Outcome:
     """The outcome in the light of the base's; a base that could not be run proves nothing."""
     assert request.against
-    if base.error or not base.run.complete:
+    early = base.error and not isinstance(base.error, LostMachineError)
+    if early or not base.run.complete:
         return replace(after, error=base.error, exit_code=base.exit_code)
     run = only_new(after.run, base.run, request.against)
     report.write(run, after.directory)
     _copy(request, run)
     lost = after.error if isinstance(after.error, LostMachineError) else None
-    early = None if lost else after.error
-    code = exit_code(run, early, lost)
+    code = exit_code(run, None if lost else after.error, lost)
     return replace(after, run=run, exit_code=code)
 
 
@@ -440,7 +440,7 @@ def _only_new(request: KselftestRequest | KunitRequest, after: Outcome, base: Ou
 def kunit(request: KunitRequest, config: Config, progress: Progress = QUIET) -> Outcome:
     """The kernel's own unit tests, which run while it boots and speak KTAP on its console."""
     after = _kunit_on(config.default_kernel, request, config, progress)
-    if not request.against:
+    if not request.against or not after.run.complete:
         return after
     plain = replace(request, junit=None, json=None)
     return _only_new(request, after, _kunit_on(request.against, plain, config, progress))

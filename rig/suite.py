@@ -31,7 +31,7 @@ UNLIMITED_TIMEOUT_S = 1800.0
 SELFTESTS = Path("tools/testing/selftests")
 _RECIPE = "3"  # part of every key: raise it when what `compile` does to a suite changes
 
-_INCLUDES_LIB = re.compile(r"^\s*-?include\s+.*\blib\.mk\b", re.MULTILINE)
+_INCLUDES_LIB = re.compile(r"^\s*-?include\s+.*?((?:\.\./)*)lib\.mk\b", re.MULTILINE)
 _NAMES_PROGRAMS = re.compile(r"\bTEST_(?:GEN_|CUSTOM_)?PROGS\b")
 _MAKEFILE = """\
 TEST_GEN_PROGS := {programs}
@@ -81,6 +81,7 @@ class Suite:
     name: what verdicts call it, unique within a run. config: Kconfig fragment of the symbols it
     needs, or None. timeout_s: wall seconds each program may take on a machine of slowdown 1.
     target: where it lies below tools/testing/selftests of its own kernel tree, "" for all others.
+    levels: how far above it its Makefile looks for lib.mk.
     """
 
     name: str
@@ -88,11 +89,12 @@ class Suite:
     config: Path | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     target: str = ""
+    levels: int = 1
 
     @property
     def place(self) -> str:
         """Where it is staged below tools/testing/selftests, and lies below its guest directory."""
-        return self.target or self.directory.name
+        return self.target or "/".join(["suites"] * (self.levels - 1) + [self.directory.name])
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def discover(directory: Path) -> Suite:
         config=config if config.is_file() else None,
         timeout_s=_timeout(place / "settings"),
         target=_target(place),
+        levels=_levels(place),
     )
 
 
@@ -231,11 +234,17 @@ def _target(place: Path) -> str:
     return ""
 
 
+def _levels(place: Path) -> int:
+    """2 for a Makefile that includes ../../lib.mk."""
+    match = _INCLUDES_LIB.search((place / "Makefile").read_text(errors="replace"))
+    return max(1, match[1].count("../")) if match else 1
+
+
 def _short_name(suite: Suite, among: Sequence[Suite]) -> str:
     """The shortest tail of the suite's path that no other suite ends with."""
     parts = suite.directory.parts
     tails = [other.directory.parts for other in among if other is not suite]
-    start = len(Path(suite.place).parts)
+    start = len(Path(suite.target or suite.directory.name).parts)
     for length in range(start, len(parts)):
         if not any(other[-length:] == parts[-length:] for other in tails):
             return "/".join(parts[-length:])
@@ -253,7 +262,7 @@ def _stage_for_listing(suite: Suite, top: Path) -> None:
     stage = top / SELFTESTS / suite.place
     stage.mkdir(parents=True, exist_ok=True)
     if not suite.target:
-        (stage.parent / "lib.mk").write_text(_LISTING_LIB)
+        (top / SELFTESTS / "lib.mk").write_text(_LISTING_LIB)
     for entry in suite.directory.iterdir():
         (stage / entry.name).symlink_to(entry)
 
@@ -422,10 +431,16 @@ def _build_error(suite: Suite, stage: Path, done: process.Completed, again: str)
     where = f"{source}:{line}: " if line else (f"{source}: " if file else "")
     return BuildError(
         f"suite {suite.name} does not compile: {where}{what}",
-        hint="it is compiled against the headers of the kernel under test",
+        hint=_build_hint(what),
         output=done.output[-4000:].replace(f"{stage}/", f"{suite.directory}/"),
         reproduce=again,
     )
+
+
+def _build_hint(what: str) -> str:
+    if match := re.match(r"cannot find -l(\w+)", what):
+        return f"install the development files of lib{match[1]} (Debian: lib{match[1]}-dev)"
+    return "it is compiled against the headers of the kernel under test"
 
 
 def _shell_line(argv: Sequence[str], environment: Mapping[str, str]) -> str:

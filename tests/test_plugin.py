@@ -106,6 +106,20 @@ def test_skips_are_skips(checkout: Checkout) -> None:
     done.stdout.fnmatch_lines(["SKIPPED*no kvm"])
 
 
+def test_nothing_but_skips_is_not_green(checkout: Checkout) -> None:
+    checkout.writer.suite("abi", a="echo 1..0 '# SKIP no kvm'; exit 4")
+    done = checkout.pytest("guest-tests")
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines(["nothing passed: skips alone prove nothing"])
+
+
+def test_a_late_splat_is_not_green(checkout: Checkout) -> None:
+    late = '(sleep 0.2; echo "[    3.000000] BUG: Bad page state in process x" >&$RIG_KMSG) &'
+    checkout.writer.suite("abi", a=f"{TWO}; exec > /dev/null 2>&1; {late}", b="sleep 1; exit 0")
+    (checkout.writer.root / "abi" / "b.sh").write_text(f"#!/bin/sh\n{TWO}\nexec sleep 0.5\n")
+    assert checkout.pytest("guest-tests").ret == pytest.ExitCode.TESTS_FAILED
+
+
 def test_k_and_x(checkout: Checkout) -> None:
     checkout.writer.suite("abi", submit=HALF, wait=TWO, submit_more=TWO)
     assert checkout.pytest("guest-tests", "-k", "wait").ret == pytest.ExitCode.OK

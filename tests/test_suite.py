@@ -204,6 +204,14 @@ def test_a_strangers_suite_compiles_unchanged(tmp_path: Path, compile_: Compile)
     assert (built.directory / "kselftest" / "ktap_helpers.sh").is_file()
 
 
+def test_a_suite_made_for_a_deeper_place_compiles_too(tmp_path: Path, compile_: Compile) -> None:
+    deeper = MAKEFILE.replace("../lib.mk", "../../lib.mk")
+    program = PROGRAM.replace("../kselftest.h", "../../kselftest.h")
+    place = make_suite(tmp_path / "lower", Makefile=deeper, **{"prog.c": program})
+    assert len(suite.programs(suite.discover(place))) == 2
+    assert ran(compile_(place), "prog") == "1 the tree's own\n"
+
+
 def test_programs_are_static(tmp_path: Path, compile_: Compile) -> None:
     built = compile_(make_suite(tmp_path / "abi"))
     program = built.directory / "abi" / "prog"
