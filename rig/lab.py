@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rig import image, kbuild, suite
+from rig import image, kbuild, kconfig, suite
 from rig.config import Config, KernelConfig, MachineConfig
 from rig.guest import Guest
 from rig.image import Image
@@ -55,16 +55,25 @@ class KernelLab:
         return self._image
 
     def build(self, fragments: Sequence[Path] = ()) -> Kernel:
-        """The kernel with further config fragments, every symbol of them verified."""
+        """The kernel, every symbol of the fragments verified in it.
+
+        The kernel as rig.toml has it is taken where it already has what the fragments ask for,
+        so that most suites need no kernel of their own.
+        """
+        self._kernel = self._build(())
+        if not all(_satisfied(path, self._kernel) for path in fragments):
+            self._kernel = self._build(fragments)
+        return self._kernel
+
+    def _build(self, fragments: Sequence[Path]) -> Kernel:
         with tempfile.TemporaryDirectory(prefix="rig-fragments-") as directory:
-            self._kernel = kbuild.build(
+            return kbuild.build(
                 self._config,
                 self._kernel_config,
                 self._store,
                 extra_configs=[_built_in(path, Path(directory)) for path in fragments],
                 progress=self._progress,
             )
-        return self._kernel
 
     def prepare(
         self, suites: Sequence[Suite], fragments: Sequence[Path] = ()
@@ -124,6 +133,18 @@ def connect(machine: QemuMachine) -> Session:
     """A session in a booted machine."""
     timeout_s = _CONNECT_TIMEOUT_S * machine.slowdown
     return Session(machine.endpoint, connect_timeout_s=timeout_s)
+
+
+def _satisfied(fragment: Path, kernel: Kernel) -> bool:
+    """Whether a built kernel has every value a fragment asks for, or y for m."""
+    got = kconfig.values(kernel.config.read_text(encoding="utf-8"))
+    try:
+        asked = kconfig.parse(fragment.read_text(encoding="utf-8"), fragment.name)
+    except (OSError, UnicodeDecodeError, kconfig.FragmentError):
+        return False  # kbuild says what is wrong with it
+    return all(
+        got.get(one.symbol, "n") == ("y" if one.value == "m" else one.value) for one in asked
+    )
 
 
 def _built_in(fragment: Path, directory: Path) -> Path:

@@ -1,0 +1,71 @@
+"""When a suite's Kconfig fragment needs a kernel of its own, and when not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rig import kbuild
+from rig.config import Config, KernelConfig, MachineConfig
+from rig.kbuild import Kernel
+from rig.lab import KernelLab
+from rig.store import Store
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """The fragments' texts of every build that was asked for; CONFIG_A and _B come out as y."""
+    asked: list[list[str]] = []
+    result = tmp_path / "config"
+    result.write_text("CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\n")
+
+    def build(*_: object, extra_configs: Sequence[Path], progress: object) -> Kernel:
+        asked.append([path.read_text() for path in extra_configs])
+        fields = {field.name: tmp_path for field in dataclasses.fields(Kernel)}
+        return Kernel(**{**fields, "config": result})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kbuild, "build", build)
+    return asked
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> KernelLab:
+    config = Config(tmp_path, "k", "m")
+    return KernelLab(config, KernelConfig("k"), MachineConfig("m"), Store(tmp_path / "store"))
+
+
+def fragment(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "suite" / "config"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text", ["CONFIG_A=y\n", "CONFIG_B=m\n", "# CONFIG_C is not set\n", "CONFIG_UNKNOWN=n\n"]
+)
+def test_a_kernel_that_has_it_already_is_taken(
+    tmp_path: Path, lab: KernelLab, built: list[list[str]], text: str
+) -> None:
+    lab.build([fragment(tmp_path, text)])
+    assert built == [[]]
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("CONFIG_C=y\n", "CONFIG_C=y\n"),
+        ("CONFIG_A=n\n", "CONFIG_A=n\n"),
+        ("CONFIG_A=y\nCONFIG_D=m\n", "CONFIG_A=y\nCONFIG_D=y\n"),
+        ("CONFIG_UNKNOWN=y\n", "CONFIG_UNKNOWN=y\n"),
+        ("nonsense\n", "nonsense\n"),
+    ],
+)
+def test_a_kernel_that_lacks_it_is_built_with_it(
+    tmp_path: Path, lab: KernelLab, built: list[list[str]], text: str, asked: str
+) -> None:
+    lab.build([fragment(tmp_path, text)])
+    assert built == [[], [asked]]
