@@ -82,7 +82,10 @@ class Store:
                 return found
             place = self.root / kind / key
             _remove(place)
-            work = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
+            # The lock is ours, so what is there of this key is what a killed rig left.
+            for left in place.parent.glob(f".making-{key}-*"):
+                _remove(left)
+            work = Path(tempfile.mkdtemp(prefix=f".making-{key}-", dir=place.parent))
             try:
                 make(work)
                 (work / _MANIFEST).write_text(json.dumps({"files": _sizes(work)}, indent=1))

@@ -51,6 +51,20 @@ def test_a_truncated_entry_is_made_again(tmp_path: Path) -> None:
     assert (store.publish("kind", "key", make) / "file").read_text() == "second"
 
 
+def test_what_a_killed_rig_left_is_swept(tmp_path: Path) -> None:
+    def die(directory: Path) -> None:
+        (directory / "half").write_text("x")
+        os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        Store(tmp_path).publish("kind", "key", die)
+    os.waitpid(child, 0)
+    assert list((tmp_path / "kind").glob(".making-*"))
+    Store(tmp_path).publish("kind", "key", lambda made: (made / "file").touch())
+    assert [path.name for path in (tmp_path / "kind").iterdir()] == ["key"]
+
+
 def _count(root: Path, log: Path) -> None:
     def make(directory: Path) -> None:
         with log.open("a") as file:

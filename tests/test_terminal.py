@@ -27,7 +27,8 @@ with TerminalProgress() as progress:
 def on_a_terminal(code: str) -> str:
     """What the code writes to a pseudo terminal."""
     leader, follower = pty.openpty()
-    child = process.spawn([sys.executable, "-c", code], stderr=follower, stdout=follower)
+    argv = ["env", "TERM=xterm", "COLUMNS=100", sys.executable, "-c", code]
+    child = process.spawn(argv, stderr=follower, stdout=follower)
     os.close(follower)
     seen, deadline = b"", time.monotonic() + 30
     while time.monotonic() < deadline:
