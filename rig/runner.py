@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -569,14 +570,30 @@ def _power_on(request: BootRequest, machine: QemuMachine, progress: Progress) ->
 def _in_guest(
     request: BootRequest, machine: QemuMachine, session: Session, say: Callable[[str], object]
 ) -> int:
-    facts = {**machine.facts, "console": str(machine.console.path)}
-    if request.argv is None and request.json:
-        say(to_json(facts).decode())
-        return 0
+    """The shell, or the command; with json its output is part of the one object on stdout."""
+    if request.json:
+        return _as_json(request, machine, session, say)
     if request.argv is None:
         return session.interactive()
     streams = sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer
     return session.stream(request.argv, *streams)
+
+
+def _as_json(
+    request: BootRequest, machine: QemuMachine, session: Session, say: Callable[[str], object]
+) -> int:
+    value: dict[str, object] = {"machine": machine.facts, "notices": machine.notices}
+    code, output, errors = 0, io.BytesIO(), io.BytesIO()
+    if request.argv is not None:
+        code = session.stream(request.argv, sys.stdin.buffer, output, errors)
+        value["command"] = request.argv
+        value["exit_code"] = code
+        value["stdout"] = output.getvalue().decode(errors="replace")
+        value["stderr"] = errors.getvalue().decode(errors="replace")
+    value["console"] = str(machine.console.path)
+    value["splats"] = machine.console.splats()
+    say(to_json(value).decode())
+    return code
 
 
 def _explained(machine: QemuMachine, error: ConnectionLost) -> LostMachineError:

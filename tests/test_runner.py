@@ -411,3 +411,27 @@ def test_a_real_suite_passes(trouble: Outcome) -> None:
 def test_the_examples_are_listed_as_they_are() -> None:
     listed = suite.programs(suite.discover(SUITES / "trouble"))
     assert [one.name for one in listed][::8] == ["fine.sh", "last.sh"]
+
+
+def rig(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The rig as a person runs it."""
+    argv = [sys.executable, "-m", "rig", "-q", *words]
+    return subprocess.run(
+        argv, input=stdin, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("built_kernel", "built_image")
+def test_boot_runs_a_command_as_if_it_were_here() -> None:
+    done = rig("boot", "--", "sh", "-c", "cat; echo e >&2; exit 7", stdin="from here\n")
+    assert (done.returncode, done.stdout) == (7, "from here\n")
+    assert "e\n" in done.stderr
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("built_kernel", "built_image")
+def test_boot_of_a_kernel_that_crashes_is_126_and_says_why() -> None:
+    done = rig("boot", "--", "sh", "-c", "echo c > /proc/sysrq-trigger")
+    assert done.returncode == 126
+    assert "the kernel crashed: kernel panic: sysrq triggered crash" in done.stderr
