@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -86,6 +87,9 @@ class KunitRequest(_Files):
     kunitconfig: str | None = None
     machine: str | None = None
     against: str | None = None
+
+
+_Wish = TypeVar("_Wish", KselftestRequest, KunitRequest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,11 +357,7 @@ def rack(
 
 def kselftest(request: KselftestRequest, config: Config, progress: Progress = QUIET) -> Outcome:
     """The kernel tree's own selftests; with `against`, only what BASE does not show as well."""
-    after = _kselftest_on(config.default_kernel, request, config, progress)
-    if not request.against or not after.run.complete:
-        return after
-    plain = replace(request, junit=None, json=None)
-    return _only_new(request, after, _kselftest_on(request.against, plain, config, progress))
+    return _against(request, lambda name, wish: _kselftest_on(name, wish, config, progress), config)
 
 
 def _kselftest_on(
@@ -421,18 +421,29 @@ def _unless_known(case: Case, before: Case | None, base_name: str) -> Case:
     )
 
 
-def _only_new(request: KselftestRequest | KunitRequest, after: Outcome, base: Outcome) -> Outcome:
-    """The outcome in the light of the base's; a base that could not be run proves nothing."""
-    assert request.against
+def _against(request: _Wish, on: Callable[[str, _Wish], Outcome], config: Config) -> Outcome:
+    """The run on the config's kernel, after one on the base where one is named.
+
+    A base that could not be run to its end proves nothing: its outcome is returned then.
+    """
+    if not request.against:
+        return on(config.default_kernel, request)
+    base = on(request.against, replace(request, junit=None, json=None))
     early = base.error and not isinstance(base.error, LostMachineError)
     if early or not base.run.complete:
-        return replace(after, error=base.error, exit_code=base.exit_code)
+        return base
+    after = on(config.default_kernel, request)
+    return _news(request, after, base) if after.run.complete else after
+
+
+def _news(request: KselftestRequest | KunitRequest, after: Outcome, base: Outcome) -> Outcome:
+    """The outcome in the light of the base's."""
+    assert request.against
     run = only_new(after.run, base.run, request.against)
     report.write(run, after.directory)
     _copy(request, run)
     lost = after.error if isinstance(after.error, LostMachineError) else None
-    code = exit_code(run, None if lost else after.error, lost)
-    return replace(after, run=run, exit_code=code)
+    return replace(after, run=run, exit_code=exit_code(run, None if lost else after.error, lost))
 
 
 # -- kunit ---------------------------------------------------------------------------------------
@@ -440,11 +451,7 @@ def _only_new(request: KselftestRequest | KunitRequest, after: Outcome, base: Ou
 
 def kunit(request: KunitRequest, config: Config, progress: Progress = QUIET) -> Outcome:
     """The kernel's own unit tests, which run while it boots and speak KTAP on its console."""
-    after = _kunit_on(config.default_kernel, request, config, progress)
-    if not request.against or not after.run.complete:
-        return after
-    plain = replace(request, junit=None, json=None)
-    return _only_new(request, after, _kunit_on(request.against, plain, config, progress))
+    return _against(request, lambda name, wish: _kunit_on(name, wish, config, progress), config)
 
 
 def _kunit_on(kernel: str, request: KunitRequest, config: Config, progress: Progress) -> Outcome:

@@ -15,7 +15,7 @@ from rig import report, runner, suite
 from rig.config import Config, KernelConfig, MachineConfig
 from rig.errors import BootError, BuildError, LostMachineError, UsageError
 from rig.results import Case, Run, Splat, Status, load_run
-from rig.runner import Command, Outcome, Request
+from rig.runner import Command, KselftestRequest, Outcome, Request
 from rig.suite import BuiltSuite, Suite
 
 SUITES = Path(__file__).parent / "data" / "suites"
@@ -419,6 +419,26 @@ def rig(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         argv, input=stdin, capture_output=True, text=True, check=False, timeout=300
     )
+
+
+@pytest.mark.kernel
+def test_a_target_of_the_tree_runs_and_nothing_of_it_is_new(
+    rig_config: Config, tmp_path: Path
+) -> None:
+    kernel = rig_config.default_kernel
+    request = KselftestRequest(targets=("sigaltstack",), against=kernel, results=tmp_path)
+    outcome = runner.kselftest(request, rig_config)
+    assert outcome.exit_code == 0
+    assert outcome.run.count(Status.PASS) >= 2
+    assert outcome.run.command == f"rig kselftest --kernel {kernel} sigaltstack"
+    assert len(list(tmp_path.glob("*/run.json"))) == 3  # two runs, and latest
+
+
+@pytest.mark.kernel
+def test_an_unknown_target_names_the_nearest(rig_config: Config) -> None:
+    with pytest.raises(UsageError) as caught:
+        runner.kselftest(KselftestRequest(targets=("futx",)), rig_config)
+    assert caught.value.hint == "did you mean 'futex'?"
 
 
 @pytest.mark.kernel
