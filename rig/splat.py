@@ -757,19 +757,19 @@ _HELPER_NAMES = (
     r"|debug_print_object|__debug_\w+|debug_check_no_obj_freed",
     # allocators: mm/slub.c, mm/page_alloc.c, mm/vmalloc.c, mm/kmemleak.c
     r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k[vmz]*alloc\w*|kmem_cache_\w+|_*slab_\w+"
-    r"|do_slab_free|__free_slab|object_err|check_(?:object|slab)|(?:free|alloc)_debug_processing"
+    r"|do_slab_free|__free_slab|object_err|check_(?:object|slab)\w*|(?:free|alloc)_debug_processing"
     r"|free_to_partial_list|kmemleak_\w+|_*alloc_pages\w*|get_page_from_freelist|free_pcp\w*"
     r"|free_unref_\w+|_*free_pages\w*|bad_page",
     # sleeping and waiting: kernel/sched, kernel/locking
     r"_*might_(?:sleep|fault|resched|alloc)\w*|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
     r"|_*cond_resched\w*|io_schedule\w*|_*wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*"
     r"|bit_wait\w*|wait_on_\w+|folio_wait_\w+|msleep\w*|usleep\w*|rwsem_\w+|_*down(?:_\w+)?"
-    r"|_*mutex_\w+|ww_mutex\w*|_*rt_mutex\w*|percpu_down\w*|__percpu_\w+",
+    r"|_*mutex_\w+|ww_mutex\w*|_*rt_mutex\w*|percpu_(?:down|rwsem)\w*|__percpu_\w+|stop_machine_yield",
     # locks and lockdep: kernel/locking, lib/smp_processor_id.c
     r"_*raw_(?:spin|read|write)_\w+|do_raw_\w+|spin_(?:lock|unlock|bug|dump)\w*|rwlock_bug"
     r"|_*lock_(?:acquire|release|sock|page|is_held)\w*|__lock_\w+|lockdep_\w+|mark_(?:lock|usage|held)\w*"
     r"|check_\w*(?:lock|prev|usage|noncircular|path|redundant|deadlock|wait_context)\w*"
-    r"|validate_chain|register_lock_class|assign_lock_key|debug_locks_off|trace_hardirqs\w*"
+    r"|debug_check_no_locks_\w+|validate_chain|register_lock_class|assign_lock_key|debug_locks_off|trace_hardirqs\w*"
     r"|native_(?:queued_spin|halt|safe_halt|apic|send|smp|stop)\w*|check_preemption_disabled"
     r"|debug_smp_processor_id|__this_cpu_preempt_check",
     # watchdogs, ticks, interrupts: kernel/watchdog.c, kernel/rcu, kernel/time, arch entry code
@@ -863,6 +863,8 @@ class _Report:
         symbol = _SYMBOL_IN.search(rest)
         if not self.pc_seen and symbol:
             self.pc = symbol["func"]
+            if self.rule.all_cpus:  # what came before was the stack of whoever noticed the stall
+                self.frames.clear()
         self.pc_seen = True
 
     def _learn_frame(self, match: re.Match[str]) -> None:

@@ -15,14 +15,63 @@ from rig.results import Splat
 LOGS = Path(__file__).parent / "data" / "console"
 ALL = sorted(LOGS.glob("*.log"))
 
+_NULL = "BUG: kernel NULL pointer dereference"
+
 # What each captured console shows: (type, title) in order. A name that is not here is clean.
 EXPECTED: dict[str, list[tuple[str, str]]] = {
+    # The kernel's own ends.
     "init-exited": [("lost-init", "kernel panic: Attempted to kill init!")],
     "no-init-found": [("no-init", "kernel panic: no working init")],
     "requested-init-missing": [("no-init", "kernel panic: no working init")],
     "no-root": [("no-root", "kernel panic: VFS: Unable to mount root fs")],
     "panic-sysrq-crash": [("panic", "kernel panic: sysrq triggered crash")],
     "panic-sysrq-crash-oops-panic": [("panic", "kernel panic: sysrq triggered crash")],
+    # A debugger called one kernel function with a bad argument; the kernel reported the rest. A
+    # panic that follows (panic_on_oops, panic_on_warn, init killed by it) is no second splat.
+    "null-deref-read": [("null-deref", f"{_NULL} read in filp_flush")],
+    "null-deref-write": [("null-deref", f"{_NULL} write in __init_waitqueue_head")],
+    "null-deref-oops-panic": [("null-deref", f"{_NULL} read in filp_flush")],
+    "null-deref-in-init": [("null-deref", f"{_NULL} read in filp_flush")],
+    "null-call": [("null-deref", f"{_NULL} execute in do_syscall_64")],
+    "page-fault-read": [("page-fault", "BUG: page fault read in filp_flush")],
+    "general-protection": [("general-protection", "general protection fault in filp_flush")],
+    "divide-error": [("divide-error", "divide error in reciprocal_value")],
+    "double-fault": [("double-fault", "double fault in __x64_sys_sethostname")],
+    "bug": [("bug", "kernel BUG in clear_inode")],
+    "warning": [("warning", "WARNING in drop_nlink")],
+    "warning-panic-on-warn": [("warning", "WARNING in drop_nlink")],
+    "refcount": [("refcount", "WARNING: refcount bug in refcount_warn_saturate")],
+    "list-corruption": [("list-corruption", "list_add corruption in __list_add_valid_or_report")],
+    "kasan-double-free": [("kasan-invalid-free", "KASAN: double-free in __x64_sys_sethostname")],
+    "lockdep-circular": [("lockdep", "possible deadlock in __x64_sys_sethostname")],
+    "lockdep-bad-unlock": [("lockdep", "bad unlock balance in do_syscall_64")],
+    "lockdep-held-lock-freed": [("lockdep", "held lock freed in dump_stack_lvl")],
+    "lockdep-held-on-return": [("lockdep", "lock held when returning to user space")],
+    "rcu-usage": [
+        ("rcu-usage", "suspicious RCU usage in find_task_by_pid_ns"),
+        ("rcu-usage", "suspicious RCU usage in pid_task"),
+    ],
+    "atomic-sleep": [
+        (
+            "atomic-sleep",
+            "BUG: sleeping function called from invalid context in __x64_sys_sethostname",
+        ),
+        ("atomic-sleep", "BUG: scheduling while atomic in __x64_sys_sethostname"),
+        ("lockdep", "lock held when returning to user space"),
+    ],
+    "smp-processor-id": [
+        ("other", "BUG: using smp_processor_id() in preemptible code in do_syscall_64")
+    ],
+    "hung-task": [("hung-task", "INFO: task hung in mnt_want_write")] * 2,
+    "soft-lockup-and-rcu-stall": [
+        ("rcu-stall", "INFO: rcu detected stall in __x64_sys_sethostname"),
+        ("soft-lockup", "BUG: soft lockup in multi_cpu_stop"),
+        ("soft-lockup", "BUG: soft lockup in __x64_sys_sethostname"),
+        ("rcu-stall", "INFO: rcu detected stall in multi_cpu_stop"),
+        ("soft-lockup", "BUG: soft lockup in multi_cpu_stop"),
+        ("soft-lockup", "BUG: soft lockup in __x64_sys_sethostname"),
+        ("rcu-stall", "INFO: rcu detected stall in __x64_sys_sethostname"),
+    ],
 }
 CLEAN = [path for path in ALL if path.stem not in EXPECTED]
 
