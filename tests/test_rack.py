@@ -191,6 +191,14 @@ def test_a_machine_found_dead_at_the_end_is_not_green(writer: Writer, bench: Ben
     assert ran.run.exit_code == 1
 
 
+def test_a_console_found_silent_at_the_end_is_not_green(writer: Writer, bench: Bench) -> None:
+    lab = _Late(slowdown=0.1)
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/muting", timeout=60), lab=lab)
+    assert [case.status for case in ran.last_words] == [Status.ERROR]
+    assert "gone or silent" in ran.last_words[0].message
+    assert all(machine.closed for machine in lab.machines)
+
+
 def test_a_splat_during_boot_is_a_failure(writer: Writer, bench: Bench) -> None:
     says = b"[    0.500000] BUG: kernel NULL pointer dereference, address: 0000000000000000\r\n"
     ran = bench(writer.suite("abi", a=TWO, b=TWO), lab=LocalLab(says=says))
@@ -246,6 +254,7 @@ class _LateGuest(Guest):
             size = self._local.console.size()
             self._local.far.sendall(text)
             self._local.console.wait_news(size + len(text) - 1, 5.0)
-        if until and self._local.has("dying"):
-            (self._local.state / "dead").touch()
+        for sign, word in (("dying", "dead"), ("muting", "deaf")):
+            if until and self._local.has(sign):
+                (self._local.state / word).touch()
         return splats
