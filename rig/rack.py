@@ -13,6 +13,7 @@ from rig.record import Record
 from rig.results import Case, Run, Splat
 from rig.session import ConnectionLost, SessionTimeout
 from rig.suite import BuiltSuite, Program, Suite
+from rig.suite import programs as listed
 from rig.verdict import Rules, judge, late, unborn
 
 Isolation = Literal["none", "suite", "program"]
@@ -60,9 +61,17 @@ class Rack:
         self._boots = 0
 
     def prepare(self, suites: Sequence[Suite]) -> None:
-        """Build and compile everything; raises BuildError, UsageError or InfrastructureError."""
+        """Build and compile everything; raises BuildError, UsageError or InfrastructureError.
+
+        A program that was not there to be chosen, and came out of the build, is an error on
+        record: nobody would miss it else.
+        """
         for built in self._lab.prepare(suites):
             self._built[built.suite.directory] = built
+            known = listed(built.suite)
+            for program in built.programs:
+                if program not in known:
+                    self.refuse(built.suite, program, "its Makefile names it only with a kernel")
         self.record.run = self._lab.describe(self.record.run)
         self.record.save()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rig.guest import Guest
 from rig.rack import Isolation, Rack
 from rig.record import Record
 from rig.results import Case, Splat, Status, load_run
+from rig.suite import BuiltSuite, Program, Suite
 
 TWO = "echo TAP version 13; echo 1..2; echo ok 1 one; echo ok 2 two"
 WARNING = (
@@ -233,6 +235,30 @@ def test_equal_base_names_do_not_clash(tmp_path: Path, bench: Bench) -> None:
     ran = bench(here.suite("abi", a=TWO), there.suite("abi", a="echo 1..1; echo ok 1 other"))
     assert set(ran.cases) == {"here/abi/a", "there/abi/a"}
     assert ran.told("there/abi/a") == [("other", Status.PASS)]
+
+
+def test_a_program_that_only_the_build_knows_is_missed(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=TWO), lab=_OneMore())
+    assert ran.told("abi/a") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert [case.id for case in ran.run.cases if not case.status.good] == ["abi/hidden.sh"]
+    assert ran.run.exit_code == 1
+
+
+def test_a_program_that_the_build_lacks_is_an_error(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=TWO), lab=_OneLess())
+    assert ran.told("abi/a") == [("", Status.ERROR)]
+
+
+class _OneMore(LocalLab):
+    def prepare(self, suites: Sequence[Suite]) -> Sequence[BuiltSuite]:
+        hidden = Program("abi", "hidden.sh", ("./hidden.sh",), 10.0)
+        built = super().prepare(suites)
+        return [replace(one, programs=(*one.programs, hidden)) for one in built]
+
+
+class _OneLess(LocalLab):
+    def prepare(self, suites: Sequence[Suite]) -> Sequence[BuiltSuite]:
+        return [replace(one, programs=()) for one in super().prepare(suites)]
 
 
 class _Late(LocalLab):
