@@ -288,16 +288,22 @@ def _import_tarball(archive: Path, directory: Path) -> None:
 
 
 def _add_files(repository: Path, tree: Path) -> None:
-    """Put every file of a working tree into the index, but for what its .gitignore names."""
+    """Put every file of a tree into the index; of a git work tree, but for what git ignores.
+
+    A tree without git is taken whole: Debian's source has a .gitignore that names everything.
+    """
     env = _work_tree(tree)
-    git("add", "-A", ".", repository=repository, env=env, cwd=tree, timeout_s=_IMPORT_TIMEOUT_S)
+    is_work_tree = (tree / ".git").exists()
+    everything = ("add", "-A", *([] if is_work_tree else ["-f"]), ".")
+    git(*everything, repository=repository, env=env, cwd=tree, timeout_s=_IMPORT_TIMEOUT_S)
+    if not is_work_tree:
+        return
     listed = process.run(
-        ["git", "-C", tree, "ls-files", "-i", "-c", "--exclude-standard"],
+        ["git", "-C", tree, "ls-files", "-z", "-i", "-c", "--exclude-standard"],
         timeout_s=60,
-        check=False,
     )
-    tracked = [name for name in listed.output.splitlines() if (tree / name).is_file()]
-    if listed.returncode == 0 and tracked:
+    tracked = [name for name in listed.output.split("\0") if name and (tree / name).is_file()]
+    if tracked:
         git("add", "-f", "--", *tracked, repository=repository, env=env, cwd=tree)
 
 

@@ -71,6 +71,18 @@ def test_a_directory_is_taken_as_it_stands_and_not_touched(
     assert before == sorted((path, path.stat().st_mtime_ns) for path in tree.rglob("*"))
 
 
+def test_a_gitignore_without_git_hides_nothing(tree: Path, store: Store, tmp_path: Path) -> None:
+    """Debian's linux-source has a .gitignore of "/*" and is no git work tree."""
+    (tree / ".gitignore").write_text("/*\n")
+    assert "init/main.c" in names(fetch("linux", tmp_path, store))
+
+
+def test_a_tracked_file_that_is_ignored_stays(tree: Path, store: Store, tmp_path: Path) -> None:
+    commit_all(tree, "one")
+    (tree / ".gitignore").write_text("main.c\n")
+    assert "init/main.c" in names(fetch("linux", tmp_path, store))
+
+
 def test_a_ref_ignores_uncommitted_changes(tree: Path, store: Store, tmp_path: Path) -> None:
     commit_all(tree, "one")
     first = fetch("linux#HEAD", tmp_path, store)
