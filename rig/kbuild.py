@@ -19,7 +19,7 @@ from rig.progress import QUIET, Progress
 from rig.series import Tree
 from rig.store import Store, digest
 
-_RECIPE = "1"  # raise when the way a kernel is built changes
+_RECIPE = "2"  # raise when the way a kernel is built changes
 _FRAGMENTS = "kernel-configs"
 _COMPILE_TIMEOUT_S = 3 * 3600
 # Where the tree seems to lie in debug information, whatever directory it was built in.
@@ -206,7 +206,8 @@ def _make_argv(plan: _Plan, targets: Sequence[str]) -> list[str]:
     cross = _cross(plan.kernel.arch)
     compiler = f"ccache {cross}gcc" if plan.ccache else f"{cross}gcc"
     maps = (f"{plan.tree.directory}/={_VIRTUAL_TREE}/", f"{plan.directory}={_VIRTUAL_TREE}/build")
-    flags = " ".join(f"-ffile-prefix-map={one}" for one in maps)
+    # Debug information only: __FILE__ is made relative to the tree by the kernel's own Makefile.
+    flags = " ".join(f"-fdebug-prefix-map={one}" for one in maps)
     return [
         "make", "-C", str(plan.tree.directory), f"O={plan.directory}", f"-j{os.cpu_count()}",
         f"ARCH={_MAKE_ARCH[plan.kernel.arch]}", f"CROSS_COMPILE={cross}", f"CC={compiler}",
@@ -229,8 +230,9 @@ def _make_env(plan: _Plan) -> dict[str, str]:
     }
     if plan.ccache:
         fixed |= {"CCACHE_DIR": str(plan.ccache), "CCACHE_NOHASHDIR": "1"}
-        fixed |= {"CCACHE_BASEDIR": str(plan.tree.directory), "CCACHE_MAXSIZE": "4G"}
-        fixed |= {"CCACHE_COMPILERCHECK": "content", "CCACHE_SLOPPINESS": "time_macros"}
+        # No CCACHE_BASEDIR: it makes paths relative, past the prefix maps, and so into the kernel.
+        fixed |= {"CCACHE_COMPILERCHECK": "content", "CCACHE_MAXSIZE": "4G"}
+        fixed["CCACHE_SLOPPINESS"] = "time_macros"
     return kept | fixed
 
 

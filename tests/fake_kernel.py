@@ -21,7 +21,7 @@ vmlinux:
 \t@echo run >> $(B)/make.runs
 \t@mkdir -p $(B)/init
 \t@echo "  CC      init/main.o"
-\t@cd $(B) && $(CC) $(KCFLAGS) -g -O2 -c $(CURDIR)/init/main.c -o init/main.o
+\t@cd $(B) && $(CC) -fmacro-prefix-map=$(CURDIR)/= $(KCFLAGS) -g -O2 -c $(CURDIR)/init/main.c -o init/main.o
 \t@echo "  LD      vmlinux"
 \t@cd $(B) && $(CC) $(KCFLAGS) -g -static -nostdlib -Wl,-e,start_kernel -o vmlinux init/main.o
 \t@echo 0 > $(B)/System.map
@@ -68,6 +68,8 @@ void start_kernel(void)
 \tfor (;;)
 \t\t;
 }
+
+const char *const where = __FILE__;
 """
 
 PATCH = """\

@@ -109,14 +109,21 @@ def test_each_input_changes_the_key(project: Path, tmp_path: Path) -> None:
     assert len(keys) == 4
 
 
+@pytest.mark.parametrize("disable", ["", "1"])
 def test_two_directories_give_the_same_bytes(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch, disable: str
 ) -> None:
+    """With ccache in one of them or in none."""
+    if disable:
+        monkeypatch.setenv("CCACHE_DISABLE", disable)
+    one = build(project)
     monkeypatch.setenv("CCACHE_DISABLE", "1")
-    one, two = build(project), build(project, "another-longer-store-name")
+    two = build(project, "another-longer-store-name")
     assert one.vmlinux.read_bytes() == two.vmlinux.read_bytes()
     assert str(project).encode() not in one.vmlinux.read_bytes()
+    assert one.tree.parent.name.encode() not in one.vmlinux.read_bytes()
     assert b"/usr/src/linux" in one.vmlinux.read_bytes()
+    assert b"\0init/main.c\0" in one.boot.read_bytes()
 
 
 @pytest.mark.parametrize(
