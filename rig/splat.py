@@ -14,6 +14,7 @@ from rig.results import Splat
 
 _LINE_MAX = 4096  # bytes of a line that are looked at
 _PARTIAL_MAX = 1 << 16  # bytes kept of a line that has not ended
+_STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
 _REPORT_LINES = 600  # lines kept of one report
 _REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
 _OPEN_MAX = 16  # reports open at once, one a printing context
@@ -666,8 +667,8 @@ _WARN_MESSAGES: tuple[tuple[re.Pattern[str], str, str], ...] = (
 # -- lines ---------------------------------------------------------------------------------------
 
 # kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU; or syslog's prefix.
-_STAMP = re.compile(r"\[ *\d+\.\d{6}\](?:\[ *(?P<caller>[TC]\d+)\])? ?")
-_STAMPED = re.compile(rb"\[ *\d+\.\d{6}\]")
+_STAMP = re.compile(r"\[ {0,12}\d{1,12}\.\d{6}\](?:\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII)
+_STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6}\]")
 _SYSLOG = re.compile(r"(?:\w{3} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT\S+) \S+ kernel: ")
 _LEVEL = re.compile(r"<\d+>")
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -929,7 +930,7 @@ class Scanner:
         cut = data.rfind(b"\n") + 1
         self._partial = data[cut:]
         if len(self._partial) > _PARTIAL_MAX:
-            self._partial = self._partial[:_LINE_MAX]
+            self._partial = _shortened(self._partial)
         if cut:
             self._block(data[:cut])
         return self._take_out()
@@ -968,7 +969,7 @@ class Scanner:
                 self._line += block.count(b"\n", position, start)
                 position = start
             end = block.index(b"\n", position)
-            self._take(block[position : min(end, position + _LINE_MAX)])
+            self._take(_looked_at(block[position:end]))
             self._line += 1
             position = end + 1
 
@@ -1122,6 +1123,38 @@ class Scanner:
                 splat.type, splat.title, splat.start, splat.end, splat.frame, "", splat.corrupted
             )
         self._out.append(splat)
+
+
+def _last_stamp(line: bytes) -> int:
+    """Where the last stamp of a line begins, or -1."""
+    return max((stamp.start() for stamp in _STAMPED.finditer(line)), default=-1)
+
+
+def _looked_at(line: bytes) -> bytes:
+    """A line, or what counts of a long one: from its last stamp, else its head.
+
+    The console is shared: any amount of a user's text may stand in front of the kernel's.
+    """
+    if len(line) <= _LINE_MAX:
+        return line
+    start = max(0, _last_stamp(line))
+    return line[start : start + _LINE_MAX]
+
+
+def _shortened(line: bytes) -> bytes:
+    """The beginning of a very long line with its middle left out.
+
+    However the line goes on, what is looked at of it stays the same: its head and what follows
+    its last stamp are kept, and its end, which may be half a stamp. A zero byte, which no stamp
+    has, stands for what is gone.
+    """
+    head, start = line[:_LINE_MAX], _last_stamp(line)
+    if start < 0:
+        return head + b"\0" + line[-_STAMP_MAX:]
+    behind = line[start:]
+    if len(behind) > _LINE_MAX + _STAMP_MAX:
+        behind = behind[:_LINE_MAX] + b"\0" + behind[-_STAMP_MAX:]
+    return head + b"\0" + behind
 
 
 def _split(raw: str) -> tuple[bool, str, str]:

@@ -130,7 +130,7 @@ def test_every_split_gives_the_same(name: str) -> None:
     data, _ = interesting(read(name))
     whole = splat.scan(data)
     assert whole
-    for cut in range(0, len(data), max(1, len(data) // 1500)):
+    for cut in range(0, len(data), max(1, len(data) // 400)):
         assert in_pieces(data, [cut]) == whole
 
 
@@ -291,6 +291,53 @@ def test_compiler_suffixes_go(symbol: str, name: str) -> None:
 )
 def test_two_occurrences_read_the_same(message: str, title: str) -> None:
     assert splat._plain(message) == title
+
+
+# -- long lines ----------------------------------------------------------------------------------
+
+HEADING = b"[    1.234567][    T1] BUG: KASAN: slab-use-after-free in f+0x1/0x2"
+UAF = [("kasan-uaf", "KASAN: slab-use-after-free in f")]
+
+
+@pytest.mark.parametrize("length", [10, 4_000, 4_096, 5_000, 70_000, 300_000])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_a_heading_behind_any_amount_of_a_users_text_is_seen(length: int, end: bytes) -> None:
+    data = b"[    0.000000] Linux version 6.12.1 (x)\n" + b"x" * length + HEADING + end
+    assert kinds(splat.scan(data)) == UAF
+    assert kinds(in_pieces(data, list(range(1000, len(data), 1000)))) == UAF
+
+
+def test_a_long_line_without_a_stamp_counts_from_its_head() -> None:
+    assert kinds(splat.scan(f"{PANIC}{' ' * 200_000}\n")) == [
+        ("panic", "kernel panic: out of ideas")
+    ]
+
+
+@pytest.mark.parametrize("before", [5_000, 66_000])
+@pytest.mark.parametrize("behind", [0, 4_060, 4_300, 70_000])
+def test_every_split_of_a_long_line_gives_the_same(before: int, behind: int) -> None:
+    data = b"[    0.000001] a" + b"x" * before + HEADING + b" " + b"y" * behind
+    whole = splat.scan(data + b"\n")
+    assert kinds(whole) == UAF
+    heading = data.index(HEADING)
+    near = [*range(heading - 3, heading + 30), *range(heading + 4_090, heading + 4_170)]
+    for cut in [1, 4_095, 4_096, 4_097, *(near if behind else near[:30])]:
+        if cut < len(data):
+            assert in_pieces(data + b"\n", [cut]) == whole
+            assert in_pieces(data + b"\n", [cut, min(cut + 20, len(data))]) == whole
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shortening_never_changes_what_is_looked_at(seed: int) -> None:
+    chance = random.Random(seed)
+    parts = [b"[    1.234567]", b"[   12.34", b"5678]", b"[", b"]", b"z" * 50, b"q" * 4_060]
+    for _ in range(40):
+        line = b"".join(chance.choices(parts, k=chance.randrange(20, 60)))
+        cut = chance.randrange(splat._LINE_MAX + 1, len(line) + splat._LINE_MAX + 2)
+        line = line.ljust(cut, b"p")
+        short = splat._shortened(line[:cut])
+        assert len(short) <= 2 * (splat._LINE_MAX + splat._STAMP_MAX)
+        assert splat._looked_at(short + line[cut:]) == splat._looked_at(line)
 
 
 # -- bounds --------------------------------------------------------------------------------------
