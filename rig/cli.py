@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
+import logging
 import os
 import signal
 import sys
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 from rig import __doc__ as about
 from rig import config as configuration
 from rig.config import Config, KernelConfig
-from rig.errors import RigError, UsageError
+from rig.errors import InfrastructureError, RigError, UsageError
 from rig.results import Splat
 from rig.terminal import TerminalProgress, show_error
 
@@ -34,10 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code (docs/architecture.md has the table)."""
     words = list(sys.argv[1:] if argv is None else argv)
     words, command = _split_command(words)
-    arguments = _parser().parse_args(words)
+    offset = _BOOT_OFFSET if "boot" in words else 0
+    try:
+        arguments = _parser().parse_args(words)
+    except SystemExit as end:
+        # argparse has said what is wrong; 0 is --help.
+        return offset + UsageError.exit_code if end.code else 0
     arguments.command_line = command
     signal.signal(signal.SIGTERM, _as_interrupt)
-    offset = _BOOT_OFFSET if arguments.verb == "boot" else 0
+    logging.basicConfig(format="rig: %(message)s", level=logging.WARNING)
     try:
         return int(arguments.run(arguments))
     except RigError as error:
@@ -49,7 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return offset + 3
+        return offset + InfrastructureError.exit_code
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        hint = "the disk is full" if error.errno == errno.ENOSPC else ""
+        show_error(InfrastructureError(f"{error.strerror}{where}", hint=hint))
+        return offset + InfrastructureError.exit_code
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:
@@ -224,7 +236,7 @@ def _boot(arguments: argparse.Namespace) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    from rig import results, splat
+    from rig import report, results, splat
 
     found = [(name, tuple(splat.scan(_log(name)))) for name in arguments.files]
     for name, splats in found:
@@ -232,7 +244,8 @@ def _scan(arguments: argparse.Namespace) -> int:
             value = {"file": name, "splats": [_described(one) for one in splats]}
             print(results.to_line(value))
         else:
-            print(*(f"{name}:{one.start + 1}: {one.title}" for one in splats), sep="\n", end="")
+            for one in splats:
+                print(f"{name}:{one.start + 1}: {report.clean(one.title)}")
             print(f"{name}: {len(splats)} splat(s)" if splats else f"{name}: clean")
     return 1 if any(splats for _, splats in found) else 0
 

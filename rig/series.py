@@ -130,6 +130,12 @@ def _strip_level(words: list[str], where: str) -> int:
 def _mbox(path: Path) -> Iterator[Patch]:
     if not path.is_file():
         raise UsageError(f"{path}: no such series", hint="a quilt directory or an mbox file")
+    with path.open("rb") as file:
+        if not file.read(5) == b"From ":
+            raise UsageError(
+                f"{path} is not an mbox: it does not begin with a 'From ' line",
+                hint="give a quilt directory (`series` + patches) or `git format-patch` output",
+            )
     with tempfile.TemporaryDirectory(prefix="rig-mbox-") as directory:
         git("mailsplit", f"-o{directory}", path.absolute(), repository=Path(directory))
         for mail in sorted(Path(directory).iterdir()):

@@ -61,7 +61,7 @@ def git(
     check: bool = True,
 ) -> process.Completed:
     """Run git on exactly this repository: never on one found by walking up from a directory."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    clean = _plain_environment()
     clean |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
     clean |= {**_IDENTITY, **(env or {}), "GIT_DIR": str(repository)}
     settings = ("core.autocrlf=false", "core.looseCompression=0", "gc.auto=0", "safe.directory=*")
@@ -70,6 +70,18 @@ def git(
     return process.run(
         argv, timeout_s=timeout_s, cwd=cwd, env=clean, stdin=stdin, check=check, separate=True
     )
+
+
+def _git_in(tree: Path, *words: str, check: bool = True) -> process.Completed:
+    """Run git in a user's own tree, read only, with the user's settings."""
+    argv: list[str | Path] = ["git", "-C", tree, *words]
+    env = _plain_environment()
+    return process.run(argv, timeout_s=60, env=env, check=check, separate=True)
+
+
+def _plain_environment() -> dict[str, str]:
+    """Ours without what a git hook around us says of another repository."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
 
 
 def fetch(kernel: KernelConfig, root: Path, store: Store, progress: Progress = QUIET) -> Source:
@@ -184,7 +196,9 @@ def _download(url: str, target: Path, progress: Progress) -> None:
 
 def _tarball(path: Path, sha256: str, origin: str, store: Store, progress: Progress) -> Source:
     got = file_sha256(path)
-    if sha256 and sha256 != got:
+    if not sha256:
+        raise UsageError(f"source {path} needs its sha256", hint=f"what it has now: {got}")
+    if sha256 != got:
         raise _mismatch(path, sha256, got)
     key = digest("tarball", got, _RECIPE)[:32]
 
@@ -214,17 +228,12 @@ def _directory(path: Path, store: Store, progress: Progress) -> Source:
 
 
 def _git_ref(path: Path, ref: str, store: Store, progress: Progress) -> Source:
-    found = process.run(
-        ["git", "-C", path, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}"],
-        timeout_s=30,
-        check=False,
-    )
+    found = _git_in(path, "rev-parse", "--verify", "-q", f"{ref}^{{commit}}", check=False)
     if found.returncode:
-        raise UsageError(f"{path} has no git commit {ref!r}", hint=found.output.strip()[:300])
+        raise UsageError(f"{path} has no git commit {ref!r}", hint=found.errors.strip()[:300])
     commit = found.output.strip()
     key = digest("git", commit, _RECIPE)[:32]
-    directory = process.run(["git", "-C", path, "rev-parse", "--absolute-git-dir"], timeout_s=30)
-    repository = Path(directory.output.strip())
+    repository = Path(_git_in(path, "rev-parse", "--absolute-git-dir").output.strip())
     listed = git("ls-tree", "--name-only", commit, repository=repository).output.split()
     _must_be_kernel(path, {"Kconfig", "Makefile"} <= set(listed))
     make = _pull(repository, commit, f"{path} at {ref} ({commit[:12]})", progress)
@@ -298,10 +307,7 @@ def _add_files(repository: Path, tree: Path) -> None:
     git(*everything, repository=repository, env=env, cwd=tree, timeout_s=_IMPORT_TIMEOUT_S)
     if not is_work_tree:
         return
-    listed = process.run(
-        ["git", "-C", tree, "ls-files", "-z", "-i", "-c", "--exclude-standard"],
-        timeout_s=60,
-    )
+    listed = _git_in(tree, "ls-files", "-z", "-i", "-c", "--exclude-standard")
     tracked = [name for name in listed.output.split("\0") if name and (tree / name).is_file()]
     if tracked:
         git("add", "-f", "--", *tracked, repository=repository, env=env, cwd=tree)

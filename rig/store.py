@@ -6,18 +6,24 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import platformdirs
 
 from rig.errors import InfrastructureError
 
 _MANIFEST = ".manifest.json"
+_LOCK_TIMEOUT_S = 4 * 3600.0
+_LOCK_POLL_S = 0.1
+_log = logging.getLogger(__name__)
 
 
 def digest(*parts: bytes | str | Path) -> str:
@@ -61,7 +67,7 @@ class Store:
     root: Path
 
     def entry(self, kind: str, key: str) -> Path | None:
-        """The published entry, or None. One whose files lack or changed size is set aside."""
+        """The published entry, or None when it is not there or a file at its top changed size."""
         place = self.root / kind / key
         try:
             manifest = json.loads((place / _MANIFEST).read_bytes())
@@ -112,7 +118,7 @@ class Store:
         path = self.root / "locks" / f"{kind}-{key}.lock"
         self._make_directories(path.parent, self.root / kind)
         with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _acquire(file, f"{kind} {key}")
             yield
 
     def _make_directories(self, *paths: Path) -> None:
@@ -124,6 +130,25 @@ class Store:
                 f"the store {self.root} cannot be written: {error.strerror}",
                 hint="set RIG_STORE to a directory of yours with some 12 GB free",
             ) from error
+
+
+def _acquire(file: IO[str], what: str) -> None:
+    """Lock a file; says so when another rig has it, and gives up after a build's longest time."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    _log.warning("waiting for another rig that makes %s", what)
+    while time.monotonic() < deadline:
+        # flock has no deadline of its own, and a signal to end it would need the main thread.
+        time.sleep(_LOCK_POLL_S)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+    raise InfrastructureError(
+        f"another rig has made {what} for {_LOCK_TIMEOUT_S / 3600:.0f} hours",
+        hint=f"see who it is: fuser -v {file.name}",
+    )
 
 
 def open_store() -> Store:

@@ -11,6 +11,7 @@ PATCHLEVEL = 12
 SUBLEVEL = 1
 EXTRAVERSION =
 B = $(O)
+MAP = -fmacro-prefix-map=$(CURDIR)/=
 %config:
 \t@mkdir -p $(B)/include/config $(B)/arch/x86/boot
 \t@echo run >> $(B)/make.runs
@@ -21,7 +22,7 @@ vmlinux:
 \t@echo run >> $(B)/make.runs
 \t@mkdir -p $(B)/init
 \t@echo "  CC      init/main.o"
-\t@cd $(B) && $(CC) -fmacro-prefix-map=$(CURDIR)/= $(KCFLAGS) -g -O2 -c $(CURDIR)/init/main.c -o init/main.o
+\t@cd $(B) && $(CC) $(MAP) $(KCFLAGS) -g -O2 -c $(CURDIR)/init/main.c -o init/main.o
 \t@echo "  LD      vmlinux"
 \t@cd $(B) && $(CC) $(KCFLAGS) -g -static -nostdlib -Wl,-e,start_kernel -o vmlinux init/main.o
 \t@echo 0 > $(B)/System.map

@@ -98,6 +98,8 @@ def test_paths_start_where_the_person_stands(project: Path) -> None:
         (["boot", "kk"], 122, "no kernel 'kk'", "did you mean 'k'?"),
         (["boot", "--machine", "mm", "--", "true"], 122, "no machine 'mm'", "'m'"),
         (["boot-and-test", "--suite", "abi"], 2, "no suite 'abi'", ""),
+        (["boot", "--bogus", "--", "true"], 122, "unrecognized arguments: --bogus", "usage"),
+        (["build", "--bogus"], 2, "unrecognized arguments: --bogus", "usage"),
         (["scan", "nowhere.log"], 2, "nowhere.log: No such file", ""),
         (["report", "nowhere"], 3, "not a saved run", "run.json"),
         (["--rig-toml", "nowhere.toml", "build"], 2, "nowhere.toml: No such file", ""),
@@ -125,6 +127,38 @@ def test_a_compile_error_exits_4(project: Path) -> None:
     assert "init/main.c:6:" in done.stderr
     assert "hint: line last touched by one.patch" in done.stderr
     assert "reproduce: env " in done.stderr
+
+
+def test_a_scan_is_a_line_a_splat(project: Path, tmp_path: Path) -> None:
+    log = DATA / "console" / "warning.log"
+    lines = rig(project, "scan", str(log), code=1).stdout.splitlines()
+    assert lines[0].startswith(f"{log}:")
+    assert "WARNING in " in lines[0]
+    assert lines[-1] == f"{log}: {len(lines) - 1} splat(s)"
+    (tmp_path / "clean.log").write_text("[    0.000000] Linux version 6.12\n")
+    assert rig(project, "scan", "clean.log").stdout == "clean.log: clean\n"
+    shown = json.loads(rig(project, "scan", "--json", str(log), code=1).stdout)
+    assert set(shown["splats"][0]) == {"type", "title", "start", "end", "frame", "corrupted"}
+
+
+def test_a_full_disk_is_our_side(project: Path) -> None:
+    """Real ENOSPC: a file system of 64 KiB for the store."""
+    small = project / "small"
+    small.mkdir()
+    script = f'mount -t tmpfs -o size=64k none {small} && exec "$@"'
+    argv = ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-m", "rig", "build"]
+    done = subprocess.run(
+        argv,
+        cwd=project,
+        env={**os.environ, "RIG_STORE": str(small)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_no_rig_toml(tmp_path: Path) -> None:

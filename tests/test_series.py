@@ -155,6 +155,12 @@ def test_a_symlink_inside_is_fine_and_nothing_goes_through_it(
         prepare(pristine, store, link, through)
 
 
+def test_a_bare_diff_is_no_mbox(tmp_path: Path) -> None:
+    (tmp_path / "x.patch").write_text(PATCH[PATCH.index("diff --git") :])
+    with pytest.raises(UsageError, match="not an mbox"):
+        series.read(tmp_path / "x.patch")
+
+
 def test_series_files(tmp_path: Path) -> None:
     path = make_series(tmp_path / "s", one=PATCH)
     (path / "series").write_text("# words\n\none.patch -p1 # why\n")

@@ -33,6 +33,10 @@ def fetch(wanted: str, root: Path, store: Store, sha256: str = "") -> source.Sou
     return source.fetch(KernelConfig("k", source=wanted, sha256=sha256), root, store)
 
 
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def pack(tree: Path) -> Path:
     archive = tree.parent / "linux.tar.xz"
     subprocess.run(["tar", "-cJf", archive, "-C", tree.parent, tree.name], check=True)
@@ -47,12 +51,12 @@ def names(found: source.Source) -> set[str]:
 def test_every_way_gives_the_same_tree(tree: Path, store: Store, tmp_path: Path) -> None:
     archive = pack(tree)
     by_directory = fetch("linux", tmp_path, store)
-    by_tarball = fetch(str(archive), tmp_path, store)
+    by_tarball = fetch(str(archive), tmp_path, store, sha256_of(archive))
     commit_all(tree, "one")
     by_ref = fetch("linux#HEAD", tmp_path, store)
     assert by_directory.tree == by_tarball.tree == by_ref.tree
     assert by_directory.version == "6.12.1"
-    assert by_tarball.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert by_tarball.sha256 == sha256_of(archive)
     assert names(by_directory) == {"Makefile", "Kconfig", "conf.sh", "init/main.c"}
 
 
@@ -92,6 +96,17 @@ def test_a_ref_ignores_uncommitted_changes(tree: Path, store: Store, tmp_path: P
         fetch("linux#v9", tmp_path, store)
 
 
+def test_a_git_hook_around_us_misleads_nobody(
+    tree: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit_all(tree, "one")
+    other = tmp_path / "other"
+    other.mkdir()
+    subprocess.run(["git", "init", "-q", other], check=True)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert "init/main.c" in names(fetch("linux#HEAD", tmp_path, store))
+
+
 def test_a_copy_stands_without_its_origin(tree: Path, store: Store, tmp_path: Path) -> None:
     commit_all(tree, "one")
     found = fetch("linux#HEAD", tmp_path, store)
@@ -108,8 +123,9 @@ def test_what_is_no_kernel_tree(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file or directory"):
         fetch("nothing", tmp_path, store)
     (tmp_path / "empty" / "file").write_text("")
+    archive = pack(tmp_path / "empty")
     with pytest.raises(UsageError, match="not a Linux source tree"):
-        fetch(str(pack(tmp_path / "empty")), tmp_path, store)
+        fetch(str(archive), tmp_path, store, sha256_of(archive))
     assert not list((store.root / "source").iterdir())
 
 
@@ -117,9 +133,12 @@ def test_a_tarball_that_is_not_the_one_named(tree: Path, store: Store, tmp_path:
     archive = pack(tree)
     with pytest.raises(InfrastructureError, match="has sha256"):
         fetch(str(archive), tmp_path, store, sha256="0" * 64)
+    with pytest.raises(UsageError, match="needs its sha256") as caught:
+        fetch(str(archive), tmp_path, store)
+    assert sha256_of(archive) in caught.value.hint
     archive.write_bytes(archive.read_bytes()[:-200])
     with pytest.raises(InfrastructureError, match="tar failed"):
-        fetch(str(archive), tmp_path, store)
+        fetch(str(archive), tmp_path, store, sha256_of(archive))
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

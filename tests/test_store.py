@@ -51,6 +51,20 @@ def test_a_truncated_entry_is_made_again(tmp_path: Path) -> None:
     assert (store.publish("kind", "key", make) / "file").read_text() == "second"
 
 
+def test_waiting_for_another_rig_is_said_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path)
+    monkeypatch.setattr("rig.store._LOCK_TIMEOUT_S", 0.3)
+    with (
+        store.lock("kind", "key"),
+        pytest.raises(InfrastructureError, match="another rig"),
+        store.lock("kind", "key"),
+    ):
+        pass
+    assert "waiting for another rig that makes kind key" in caplog.text
+
+
 def test_what_a_killed_rig_left_is_swept(tmp_path: Path) -> None:
     def die(directory: Path) -> None:
         (directory / "half").write_text("x")
