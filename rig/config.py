@@ -23,7 +23,7 @@ class KernelConfig:
     """[kernel.<name>]: what to build.
 
     source: "deb" (Debian's linux-source package), a directory, a git ref ("REPO#REF"), or a
-        tarball path or URL. sha256: required with a tarball URL. tarball: the URL that stands in
+        tarball path or URL. sha256: required with a tarball. tarball: the URL that stands in
         for "deb" on a host without apt.
     series: directory or mbox of patches, or "" for an unpatched kernel.
     base: a config target of the tree (tinyconfig, defconfig ...). configs: fragment names under
