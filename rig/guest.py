@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rig import splat
+from rig.errors import InfrastructureError
 from rig.results import Splat
 from rig.session import ConnectionLost, Finished, SessionTimeout
 from rig.suite import BuiltSuite, Program
@@ -23,6 +24,9 @@ _LAST_WORDS_S = 10.0
 
 _SUITES = "/opt/rig"
 _RESULT = re.compile(rb"^(?:not )?ok \d", re.MULTILINE)
+# What a console says in place of lines that its buffer had no room for (kernel/printk/printk.c,
+# console_prepend_dropped): anything may have been among them.
+_DROPPED = re.compile(r"\*\* (\d+) printk messages dropped \*\*")
 
 # Marks are written at the level of a WARNING (4): a console that hides those would hide a splat,
 # and then the mark does not come back either. stderr joins stdout as kselftest/runner.sh does it.
@@ -78,11 +82,19 @@ class Guest:
         self._numbers = itertools.count(1)
         self._nonce = secrets.token_hex(4)
         self._heard = 0  # characters of the console that have been judged
+        self._counted = 0  # characters of the console that were searched for lost lines
 
     def run(self, program: Program, built: BuiltSuite) -> Observation:
-        """Run a program and watch it to its end, whatever that is."""
+        """Run a program and watch it to its end, whatever that is.
+
+        Raises InfrastructureError when its suite cannot be put into the guest.
+        """
         label = f"rig-mark {self._nonce}.{next(self._numbers)} {program.suite}/{program.name}"
         taken = _Taken()
+        try:
+            self.place(built)
+        except ConnectionLost as error:
+            return self._lost(taken, str(error))
         try:
             finished = self._execute(program, built, f"{label} begins", taken)
         except SessionTimeout:
@@ -94,7 +106,10 @@ class Guest:
         except ConnectionLost as error:
             return self._lost(taken, str(error))
         except (SessionTimeout, TimeoutError, EOFError) as error:
-            return self._silent(taken, error)
+            words = f"the mark before or after the program did not come through ({error})"
+            return self._silent(taken, words)
+        if lost := self._dropped(f"{label} ended"):
+            return self._silent(taken, f"{lost} printk messages were dropped before it ended")
         seen = taken.observe(End.EXITED, self.listen(f"{label} ended"))
         self.fit = not seen.splats
         return replace(seen, exit_code=finished.exit_code, duration_s=finished.duration_s)
@@ -119,7 +134,26 @@ class Guest:
         label = f"rig-mark {self._nonce}.{next(self._numbers)} farewell"
         self._write_mark(label)
         self.machine.console.mark(label, self._deadline(_MARK_TIMEOUT_S))
+        if lost := self._dropped(label):
+            raise EOFError(f"the console is no proof: {lost} printk messages were dropped")
         return self.listen()
+
+    def place(self, built: BuiltSuite) -> str:
+        """Where the suite lies in the guest; put there the first time.
+
+        Raises ConnectionLost, or InfrastructureError when the guest does not take it.
+        """
+        if built.directory not in self._suites:
+            name = re.sub(r"[^\w.-]", "_", built.suite.name)
+            place = f"{_SUITES}/{len(self._suites)}-{name}"
+            try:
+                self._session.put(built.directory, place)
+            except SessionTimeout as error:
+                raise InfrastructureError(
+                    f"suite {built.suite.name} could not be put into the guest: {error}"
+                ) from error
+            self._suites[built.directory] = place
+        return self._suites[built.directory]
 
     def close(self) -> None:
         """End the session and the machine; nothing is left behind."""
@@ -131,17 +165,8 @@ class Guest:
 
     # ------------------------------------------------------------------------------------------
 
-    def _place(self, built: BuiltSuite) -> str:
-        """Where the suite lies in the guest; put there the first time."""
-        if built.directory not in self._suites:
-            name = re.sub(r"[^\w.-]", "_", built.suite.name)
-            place = f"{_SUITES}/{len(self._suites)}-{name}"
-            self._session.put(built.directory, place)
-            self._suites[built.directory] = place
-        return self._suites[built.directory]
-
     def _execute(self, program: Program, built: BuiltSuite, mark: str, taken: _Taken) -> Finished:
-        place = self._place(built)
+        place = self.place(built)
         taken.begin()
         return self._session.run(
             ["sh", "-c", _RUN_PROGRAM, mark, *program.argv],
@@ -179,12 +204,17 @@ class Guest:
             return taken.observe(End.CUT_OFF, self.listen(), words)
         return taken.observe(End.LOST, self.listen(), f"the machine went away ({words})")
 
-    def _silent(self, taken: _Taken, error: Exception) -> Observation:
-        """The program ended, but a mark is missing: the console was closed or swallowed it."""
+    def _dropped(self, until: str) -> int:
+        """Lines the console lost since the last time, up to `until`; of the boot as well."""
+        text = self.machine.console.text()
+        start, self._counted = self._counted, text.rfind(until)
+        return sum(int(found[1]) for found in _DROPPED.finditer(text, start, self._counted))
+
+    def _silent(self, taken: _Taken, words: str) -> Observation:
+        """The program ended, but the console was closed, or swallowed a mark or lines."""
         self.fit = False
         if not self.machine.alive():
-            return self._lost(taken, str(error))
-        words = f"the mark before or after the program did not come through ({error})"
+            return self._lost(taken, words)
         return taken.observe(End.SILENT, self.listen(), words)
 
     def _deadline(self, seconds: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from rig.errors import LostMachineError
+from rig.errors import InfrastructureError, LostMachineError
 from rig.guest import Guest
 from rig.record import Record
 from rig.results import Case, Run, Splat
@@ -83,10 +83,12 @@ class Rack:
         """
         rules = self._rules(suite, program)
         before = self._make_fit(suite, program)
-        guest, built = self._guest, self._built[suite.directory]
-        assert guest is not None
+        built = self._built[suite.directory]
         if program not in built.programs:
             return self._put_down((*before, unborn(rules, "it did not come out of the build")))
+        before += self._place(built)
+        guest = self._guest
+        assert guest is not None
         seen = guest.run(program, built)
         self._previous = rules
         cases = self._put_down(judge(rules, seen), seen.splats)
@@ -131,6 +133,28 @@ class Rack:
             self._retire()
         self._purpose = purpose
         return cases if self._guest else (*cases, *self._boot())
+
+    def _place(self, built: BuiltSuite) -> tuple[Case, ...]:
+        """Put the suite into the guest; into a new one where a program before spoilt the guest.
+
+        A fresh guest that does not take it is no program's fault: Guest.run tells of that.
+        """
+        guest = self._guest
+        if guest is None or self._previous is None:
+            return ()
+        try:
+            guest.place(built)
+        except (InfrastructureError, ConnectionLost) as error:
+            cases = (*self._part(), *self._boot())
+            words = f"a new machine was booted for suite {built.suite.name}: {error.message}"
+            self._notice(words)
+            return cases
+        return ()
+
+    def _notice(self, words: str) -> None:
+        run = self.record.run
+        self.record.run = replace(run, notices=(*run.notices, words))
+        self.record.save()
 
     def _boot(self) -> tuple[Case, ...]:
         number, self._boots = self._boots, self._boots + 1

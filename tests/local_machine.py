@@ -4,7 +4,8 @@ It behaves as a booted guest does, at a thousandth of the time, so that every wa
 wrong can be caused for real. A program reaches its "kernel" through the environment:
   $RIG_KMSG   the descriptor of the console's far end: `echo text >&$RIG_KMSG`
   $RIG_STATE  a directory; a file `dead` in it ends the machine, `deaf` cuts the console off from
-              marks, `unplugged` cuts the session but not the machine
+              marks, `unplugged` cuts the session but not the machine, `full` lets nothing be put
+              into it and `stuck` lets that never end
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from rig import suite
 from rig.console import Console
-from rig.errors import BootError
+from rig.errors import BootError, InfrastructureError
 from rig.guest import Guest
 from rig.record import Record
 from rig.results import Run
@@ -114,6 +115,10 @@ class LocalSession:
 
     def put(self, local: Path, remote: str) -> None:
         self._reach()
+        if self._machine.has("full"):
+            raise InfrastructureError(f"cannot copy {local} to {remote}")
+        if self._machine.has("stuck"):
+            raise SessionTimeout("sh did not end within 600.0 s")
         shutil.copytree(local, self._machine.root / remote.lstrip("/"), symlinks=True)
 
     def close(self) -> None:

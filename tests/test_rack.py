@@ -10,7 +10,7 @@ import pytest
 from local_machine import LocalLab, LocalMachine, LocalSession, Writer
 
 from rig import suite
-from rig.errors import BootError
+from rig.errors import BootError, InfrastructureError
 from rig.guest import Guest
 from rig.rack import Isolation, Rack
 from rig.record import Record
@@ -23,6 +23,7 @@ WARNING = (
     'echo "[    1.000000] WARNING: CPU: 0 PID: 7 at fs/pipe.c:1 pipe_read+0x1/0x2" >&$RIG_KMSG; '
     'echo "[    1.000000] ---[ end trace 0000000000000000 ]---" >&$RIG_KMSG'
 )
+DROPPED = 'echo "** 57 printk messages dropped **" >&$RIG_KMSG'
 PANIC = 'echo "[    2.000000] Kernel panic - not syncing: test" >&$RIG_KMSG; touch $RIG_STATE/dead'
 
 Bench = Callable[..., "Ran"]
@@ -90,6 +91,8 @@ def test_a_whole_program_passes(writer: Writer, bench: Bench) -> None:
         (f"{TWO}; touch $RIG_STATE/unplugged", Status.ERROR, "cannot be reached"),
         (f"{TWO}; {WARNING}; touch $RIG_STATE/unplugged", Status.FAIL, "splat: WARNING in pipe"),
         (f"{TWO}; touch $RIG_STATE/deaf", Status.ERROR, "the console is no proof"),
+        (f"{DROPPED}; {TWO}", Status.ERROR, "the console is no proof: 57 printk messages"),
+        (f"{DROPPED}; {WARNING}; {TWO}", Status.FAIL, "splat: WARNING in pipe"),
         (f"{TWO}; exec sleep 60", Status.TIMEOUT, "it did not end within 1 s (5 s, slowdown 0.2)"),
     ],
 )
@@ -162,6 +165,43 @@ def test_a_time_out_shows_where_the_guest_hung(writer: Writer, bench: Bench) -> 
     ran = bench(writer.suite("abi", a="exec sleep 60", b=TWO, timeout=1))
     assert "task:sleeper state:D" in ran.cases["abi/a"][-1].output
     assert len(ran.lab.machines) == 2
+
+
+@pytest.mark.parametrize("harm", ["full", "stuck"])
+def test_a_damaged_machine_is_replaced_for_the_next_suite(
+    writer: Writer, bench: Bench, tmp_path: Path, harm: str
+) -> None:
+    other = Writer(tmp_path / "others").suite("b", c=TWO)
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/{harm}"), other)
+    assert ran.told("b/c") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert len(ran.lab.machines) == 2
+    assert any("a new machine was booted for suite b" in words for words in ran.run.notices)
+    assert ran.run.exit_code == 0
+
+
+@pytest.mark.parametrize("harm", ["full", "stuck"])
+def test_a_fresh_machine_that_takes_no_suite_is_no_time_out(
+    writer: Writer, bench: Bench, harm: str
+) -> None:
+    with pytest.raises(InfrastructureError):
+        bench(writer.suite("abi", a=TWO), lab=_Damaged(harm))
+
+
+def test_a_machine_that_died_before_the_next_suite_is_remembered(
+    writer: Writer, bench: Bench, tmp_path: Path
+) -> None:
+    other = Writer(tmp_path / "others").suite("b", c=TWO)
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dying"), other, lab=_Late())
+    first, *own = ran.cases["b/c"]
+    assert (first.id, first.status) == ("abi/a.sh::after its end", Status.ERROR)
+    assert [case.status for case in own] == [Status.PASS, Status.PASS]
+    assert ran.rack.lost is not None
+
+
+def test_lines_lost_after_the_last_program_are_not_green(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dropping"), lab=_Late())
+    assert [case.status for case in ran.last_words] == [Status.ERROR]
+    assert "57 printk messages were dropped" in ran.last_words[0].message
 
 
 def test_a_lost_machine_is_remembered(writer: Writer, bench: Bench) -> None:
@@ -261,11 +301,29 @@ class _OneLess(LocalLab):
         return [replace(one, programs=()) for one in super().prepare(suites)]
 
 
+class _Damaged(LocalLab):
+    """Its machines come damaged from the start."""
+
+    def __init__(self, harm: str) -> None:
+        super().__init__()
+        self._harm = harm
+
+    def guest(self, machine: LocalMachine) -> Guest:
+        (machine.state / self._harm).touch()
+        return super().guest(machine)
+
+
 class _Late(LocalLab):
     """Its consoles speak, or its machines die, only after the program was judged."""
 
     def guest(self, machine: LocalMachine) -> Guest:
         return _LateGuest(machine)
+
+
+_LATE_WORDS = {
+    "late": b"[    3.000000] BUG: kernel NULL pointer dereference, address: 0\r\n",
+    "dropping": b"** 57 printk messages dropped **\r\n",
+}
 
 
 class _LateGuest(Guest):
@@ -275,12 +333,15 @@ class _LateGuest(Guest):
 
     def listen(self, until: str = "") -> tuple[Splat, ...]:
         splats = super().listen(until)
-        if until and self._local.has("late"):
-            text = b"[    3.000000] BUG: kernel NULL pointer dereference, address: 0\r\n"
-            size = self._local.console.size()
-            self._local.far.sendall(text)
-            self._local.console.wait_news(size + len(text) - 1, 5.0)
+        for sign, text in _LATE_WORDS.items():
+            if until and self._local.has(sign):
+                self._say(text)
         for sign, word in (("dying", "dead"), ("muting", "deaf")):
             if until and self._local.has(sign):
                 (self._local.state / word).touch()
         return splats
+
+    def _say(self, text: bytes) -> None:
+        size = self._local.console.size()
+        self._local.far.sendall(text)
+        self._local.console.wait_news(size + len(text) - 1, 5.0)
