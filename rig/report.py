@@ -371,10 +371,13 @@ def _console_lines(data: bytes) -> list[str]:
 
 
 def _place(splat: Splat, logs: Mapping[str, Sequence[str]]) -> str:
-    """The console a splat is from: the one that has its first line where the splat says."""
-    first = clean(splat.text.split("\n", 1)[0].rstrip("\r")) if splat.text else None
+    """The console a splat is from: the one that has its first line where the splat says.
+
+    On a very long line a user's text may stand in front of the splat's.
+    """
+    first = clean(splat.text.split("\n", 1)[0].rstrip("\r"))
     for name, lines in logs.items():
-        if splat.start < len(lines) and first in (None, lines[splat.start]):
+        if splat.start < len(lines) and first in lines[splat.start]:
             return name
     return ""
 

@@ -109,6 +109,24 @@ def test_no_colour_means_no_escape_whatever_the_guest_printed() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("evil", ["\x1b]0;owned\x07", "\x1b]52;c;AAAA\x1b\\", "\x9d0;x\x9c", "\r"])
+@pytest.mark.parametrize("place", ["suite", "program", "name", "message", "output", "reproduce"])
+def test_no_word_of_a_case_commands_the_terminal(place: str, evil: str) -> None:
+    case = dataclasses.replace(FAILED, **{place: f"before{evil}behind"})  # type: ignore[arg-type]
+    words = report.text(run(case), color=False)
+    assert re.search("before.*behind", words)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", words)
+
+
+@pytest.mark.parametrize("place", ["type", "title", "text"])
+def test_no_word_of_a_splat_commands_the_terminal(place: str) -> None:
+    one = Splat("bug", "kernel BUG in f", 1, 2, text="x")
+    evil = dataclasses.replace(one, **{place: "before\x1b]0;owned\x07behind"})  # type: ignore[arg-type]
+    words = report.text(run(PASSED, splats=(evil,)), color=False)
+    assert "beforebehind" in words
+    assert "\x1b" not in words
+
+
 def test_an_empty_run_still_has_a_verdict() -> None:
     assert "FAIL: no case at all" in report.text(run(), color=False)
 
@@ -252,6 +270,13 @@ def test_a_splat_is_marked_on_the_console_it_came_from() -> None:
     assert not re.search(r'id="console-0.log-\d+" class="hit"', text)
     marked = len(re.findall('class="hit"', text))
     assert marked == value.splats[0].end - value.splats[0].start
+
+
+def test_a_splat_behind_a_users_text_is_marked_too() -> None:
+    data = b"x" * 5_000 + b"[    1.234567] Kernel panic - not syncing: out of ideas\n"
+    value = run(PASSED, splats=tuple(splat.scan(data)))
+    value = dataclasses.replace(value, consoles=("console-0.log",))
+    assert '<div id="console-0.log-1" class="hit">' in report.html(value, {"console-0.log": data})
 
 
 def test_a_long_console_is_shown_in_part_and_says_so() -> None:
