@@ -28,9 +28,11 @@ from rig.errors import InfrastructureError, LostMachineError, RigError
 
 _CHUNK = 1 << 16
 _COPY_TIMEOUT_S = 600.0
+# Seconds on a machine of full speed; a slower one gets its slowdown's multiple.
 _KILL_TIMEOUT_S = 15.0
-# A process the program left behind may hold its output open: how long we listen to it.
-_LINGER_S = 1.0
+# A process the program left behind may hold its output open: how long a silence we wait for after
+# the program's end, and how long we listen at most when there is none.
+_LINGER_S, _LINGER_MAX_S = 1.0, 30.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Sink = Callable[[str, bytes], None]
@@ -78,10 +80,17 @@ class Finished:
 class Session:
     """A logged-in connection; programs run one after the other or side by side."""
 
-    def __init__(self, endpoint: Endpoint, *, connect_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, connect_timeout_s: float, slowdown: float = 1.0
+    ) -> None:
         """Log in. ConnectionLost when nobody answers in time, InfrastructureError when the
-        machine shows another host key or refuses ours."""
+        machine shows another host key or refuses ours.
+
+        slowdown: the machine's; the session's own deadlines (not those it is given) are
+        multiplied by it.
+        """
         self._endpoint = endpoint
+        self._slowdown = slowdown
         self._numbers = itertools.count(1)
         self._client = _connect(endpoint, connect_timeout_s)
 
@@ -213,7 +222,7 @@ class Session:
             except (paramiko.SSHException, OSError) as error:
                 raise ConnectionLost(f"the machine went away before {argv[0]}") from error
             with _feeding(channel, stdin):
-                ended = _pump(channel, sink, deadline)
+                ended = _pump(channel, sink, deadline, self._slowdown)
             if ended:
                 return self._exit_code(channel)
             if on_timeout:
@@ -226,13 +235,13 @@ class Session:
         if transport is None or not transport.is_active():
             raise ConnectionLost("the machine went away")
         try:
-            return transport.open_session(timeout=_KILL_TIMEOUT_S)
+            return transport.open_session(timeout=_KILL_TIMEOUT_S * self._slowdown)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionLost(f"the machine no longer answers: {error}") from error
 
     def _exit_code(self, channel: paramiko.Channel) -> int:
         """What the server said of the program's end, which comes before the channel's end."""
-        channel.status_event.wait(_KILL_TIMEOUT_S)
+        channel.status_event.wait(_KILL_TIMEOUT_S * self._slowdown)
         if channel.exit_status >= 0:
             return channel.exit_status
         # Nothing said: either our own wrapper was killed together with the program, or the
@@ -251,7 +260,8 @@ class Session:
             channel = self._open()
             with contextlib.closing(channel):
                 channel.exec_command(script)
-                _pump(channel, lambda _stream, _data: None, time.monotonic() + _KILL_TIMEOUT_S)
+                deadline = time.monotonic() + _KILL_TIMEOUT_S * self._slowdown
+                _pump(channel, lambda _stream, _data: None, deadline, self._slowdown)
 
 
 _ENTER = f"echo 0 >/proc/self/oom_score_adj; export PATH={_PATH} HOME=/root LANG=C.UTF-8; "
@@ -367,9 +377,31 @@ def _next_input(stdin: IO[bytes], stop: int) -> bytes:
     return b"" if stop in ready else os.read(source, _CHUNK)
 
 
-def _pump(channel: paramiko.Channel, sink: Sink, deadline: float | None) -> bool:
+class _Linger:
+    """How long the output of a program that has ended is still listened to.
+
+    Until it was silent for a while: a slow machine's sshd tells of the end long before it has
+    sent all. Not for ever: what still writes may be a process that the program left behind.
+    """
+
+    def __init__(self, slowdown: float) -> None:
+        self._silence_s = _LINGER_S * slowdown
+        self._limit_s = _LINGER_MAX_S * slowdown
+        self._ended: float | None = None
+        self._moved = 0.0
+
+    def over(self, now: float, *, moved: bool) -> bool:
+        """Asked again and again from the program's end on; moved: something has just come."""
+        if self._ended is None:
+            self._ended = now
+        if moved or self._ended == now:
+            self._moved = now
+        return now - self._moved > self._silence_s or now - self._ended > self._limit_s
+
+
+def _pump(channel: paramiko.Channel, sink: Sink, deadline: float | None, slowdown: float) -> bool:
     """Hand output on until the program ended and its output is through; False at the deadline."""
-    linger: float | None = None
+    linger = _Linger(slowdown)
     while True:
         moved = _drain(channel, sink)
         if channel.closed or (channel.eof_received and channel.exit_status_ready()):
@@ -377,10 +409,8 @@ def _pump(channel: paramiko.Channel, sink: Sink, deadline: float | None) -> bool
                 pass
             return True
         now = time.monotonic()
-        if channel.exit_status_ready():
-            linger = linger or now + _LINGER_S
-            if now > linger:
-                return True
+        if channel.exit_status_ready() and linger.over(now, moved=moved):
+            return True
         if deadline is not None and now > deadline:
             return False
         if not moved:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -23,6 +24,7 @@ import pexpect
 import pytest
 
 from rig import process
+from rig import session as session_module
 from rig.config import MachineConfig
 from rig.errors import InfrastructureError
 from rig.image import Image
@@ -72,7 +74,11 @@ def make_key(path: Path) -> str:
 
 
 class Server(paramiko.ServerInterface):
-    """Lets one key in and hangs up on every command."""
+    """Lets one key in and hangs up on every command.
+
+    But "tail COUNT PAUSE" is one that ends at once and whose output comes late, and whose
+    channel is held open by something for two seconds more.
+    """
 
     def __init__(self, client: str) -> None:
         self._client = client
@@ -85,9 +91,23 @@ class Server(paramiko.ServerInterface):
         return int(ssh.OPEN_SUCCEEDED)
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        if late := re.search(rb"tail (\d+) ([\d.]+)", command):
+            slow = (channel, int(late[1]), float(late[2]))
+            threading.Thread(target=self._dribble, args=slow, daemon=True).start()
+            return True
         channel.sendall(b"begun\n")
         threading.Timer(0.1, channel.get_transport().close).start()
         return True
+
+    @staticmethod
+    def _dribble(channel: paramiko.Channel, count: int, pause_s: float) -> None:
+        with contextlib.suppress(OSError):
+            channel.send_exit_status(0)
+            for number in range(count):
+                time.sleep(pause_s)
+                channel.sendall(b"%d\n" % number)
+            time.sleep(2)
+            channel.close()
 
 
 @pytest.fixture
@@ -145,6 +165,34 @@ def test_connection_lost_in_mid_command_keeps_the_output(server: Endpoint) -> No
             session.run(["true"], timeout_s=60)
 
 
+def test_output_that_comes_after_the_end_is_listened_to(
+    server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_LINGER_S", 0.3)
+    with Session(server, connect_timeout_s=10) as session:
+        done = session.run(["tail", "6", "0.1"], timeout_s=60)
+    assert done.stdout == b"0\n1\n2\n3\n4\n5\n"
+    assert done.duration_s < 1.9  # 0.6 s of output, 0.3 s of silence, and not the open channel
+
+
+def test_a_slow_machine_is_listened_to_for_longer(
+    server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_LINGER_S", 0.05)
+    with Session(server, connect_timeout_s=10, slowdown=20) as session:
+        assert session.run(["tail", "1", "0.7"], timeout_s=60).stdout == b"0\n"
+
+
+def test_what_is_left_behind_and_writes_for_ever_is_not(
+    server: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_LINGER_MAX_S", 0.5)
+    with Session(server, connect_timeout_s=10) as session:
+        done = session.run(["tail", "1000", "0.05"], timeout_s=60)
+    assert done.stdout.startswith(b"0\n1\n")
+    assert done.duration_s < 10
+
+
 def test_nobody_listens(server: Endpoint) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -161,7 +209,7 @@ def test_a_listener_that_says_nothing(server: Endpoint) -> None:
         mute = Endpoint("127.0.0.1", port, "root", server.client_key, server.host_key)
         started = time.monotonic()
         with pytest.raises(ConnectionLost):
-            Session(mute, connect_timeout_s=1.5)
+            Session(mute, connect_timeout_s=1.0)
         assert time.monotonic() - started < 10
 
 

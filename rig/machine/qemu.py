@@ -204,7 +204,7 @@ class QemuMachine:
         Ends with the machine, or when its holder closes it. Raises ConnectionLost.
         """
         first, self._session = self._session, None
-        return first or Session(self.endpoint, connect_timeout_s=_LOGIN_S * self.slowdown)
+        return first or self._new_session()
 
     def alive(self) -> bool:
         """QEMU runs and holds the console."""
@@ -357,9 +357,13 @@ class QemuMachine:
     def _login(self) -> Session:
         """SSH answers, or this was no boot."""
         try:
-            return Session(self.endpoint, connect_timeout_s=_LOGIN_S * self.slowdown)
+            return self._new_session()
         except ConnectionLost as error:
             raise self._not_booted(f"let nobody log in: {error.message}") from error
+
+    def _new_session(self) -> Session:
+        slowdown = self.slowdown
+        return Session(self.endpoint, connect_timeout_s=_LOGIN_S * slowdown, slowdown=slowdown)
 
     def _sysrq(self, letter: str, deadline: float) -> bool:
         """Send a break and a letter; True when the answer has come and been quiet for 0.5 s."""
