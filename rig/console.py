@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
+from rig.errors import InfrastructureError
 from rig.results import Splat
 from rig.splat import Scanner
 
@@ -35,21 +36,31 @@ class Console:
     A thread of its own reads the socket, so that the machine never waits for us, and appends to
     `path` at once. Everything else looks at what has come so far; no call waits without a
     deadline. Ends of lines are as the machine sent them (CR LF).
+
+    Where the recording cannot be written (the host's disk is full) the machine is not the one
+    to suffer: it is drained all the same, and who reads here gets an InfrastructureError.
     """
 
     def __init__(self, line: socket.socket, path: Path) -> None:
-        """Take over `line`; path is created (or truncated) for the recording."""
+        """Take over `line`; path is created (or truncated) for the recording.
+
+        InfrastructureError when it cannot be.
+        """
         self.path = path
         self._line = line
         self._data = bytearray()
         self._news = threading.Condition()
         self._closed = False
+        self._failure: OSError | None = None
         self._scanner, self._scanned, self._splats = Scanner(), 0, list[Splat]()
         self._scan_ended = False
         self._scanning = threading.Lock()
         self._stream = _Stream(self)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise _not_recorded(path, error) from error
         self._reader = threading.Thread(target=self._record, name=f"console {path}", daemon=True)
         self._reader.start()
 
@@ -59,7 +70,8 @@ class Console:
         return self._closed
 
     def text(self) -> str:
-        """All that came so far."""
+        """All that came so far. InfrastructureError when it could not be recorded."""
+        self._check()
         with self._news:
             return self._data.decode(errors="replace")
 
@@ -73,7 +85,8 @@ class Console:
         return len(self._data)
 
     def since(self, offset: int) -> str:
-        """What came after the first `offset` bytes."""
+        """What came after the first `offset` bytes. InfrastructureError as text()."""
+        self._check()
         with self._news:
             return self._data[offset:].decode(errors="replace")
 
@@ -81,7 +94,7 @@ class Console:
         """Wait for a regular expression (or the first of several); the text that matched.
 
         Searches on from the end of the last match. Raises TimeoutError, or EOFError when the
-        line closed before; both carry the end of the console.
+        line closed before; InfrastructureError when what comes cannot be recorded.
         """
         patterns = [pattern] if isinstance(pattern, str) else list(pattern)
         compiled = [re.compile(p, re.DOTALL) for p in patterns]
@@ -97,7 +110,7 @@ class Console:
         """Wait until `text` has come through, anywhere since power-on: choose unique ones.
 
         The guest writes it to /dev/kmsg, so all the kernel printed before is recorded then.
-        Raises TimeoutError or EOFError.
+        Raises TimeoutError, EOFError or, when what comes cannot be recorded, InfrastructureError.
         """
         wanted, start = text.encode(), 0
 
@@ -109,7 +122,8 @@ class Console:
             return False
 
         with self._news:
-            self._news.wait_for(lambda: there() or self._closed, timeout_s)
+            self._news.wait_for(lambda: there() or self._ended(), timeout_s)
+            self._check()
             if there():
                 return
         if self._closed:
@@ -154,16 +168,32 @@ class Console:
         self._line.close()
 
     def _record(self) -> None:
-        with self.path.open("ab", buffering=0) as file, selectors.DefaultSelector() as selector:
+        with self._file, selectors.DefaultSelector() as selector:
             selector.register(self._line, selectors.EVENT_READ)
             while chunk := self._receive(selector):
-                file.write(chunk)
+                self._write(chunk)
                 with self._news:
                     self._data += chunk
                     self._news.notify_all()
         with self._news:
             self._closed = True
             self._news.notify_all()
+
+    def _write(self, chunk: bytes) -> None:
+        """Append to the recording; after the first failure nothing more, so that it has no gap."""
+        left = memoryview(chunk)
+        try:
+            while left and not self._failure:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._failure = error
+
+    def _ended(self) -> bool:
+        return self._closed or self._failure is not None
+
+    def _check(self) -> None:
+        if self._failure:
+            raise _not_recorded(self.path, self._failure) from self._failure
 
     def _receive(self, selector: selectors.BaseSelector) -> bytes:
         selector.select()  # ends with the line: close() shuts it down
@@ -175,9 +205,17 @@ class Console:
     def _read(self, offset: int, timeout_s: float | None) -> bytes | None:
         """Some bytes after offset; b"" when there will be none, None at the deadline."""
         with self._news:
-            self._news.wait_for(lambda: len(self._data) > offset or self._closed, timeout_s)
+            self._news.wait_for(lambda: len(self._data) > offset or self._ended(), timeout_s)
+            self._check()
             found = bytes(self._data[offset : offset + _READ])
         return found if found or self._closed else None
+
+
+def _not_recorded(path: Path, error: OSError) -> InfrastructureError:
+    return InfrastructureError(
+        f"cannot record the console in {path}: {error.strerror}",
+        hint="this is the host's side, the kernel is not to blame: make room there and run again",
+    )
 
 
 class _Stream(_Spawn):

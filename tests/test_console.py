@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rig.console import Console
+from rig.errors import InfrastructureError
 
 WARNING = (
     b"[    1.000000][    T1] ------------[ cut here ]------------\r\n"
@@ -144,3 +145,54 @@ def test_close_twice(line: Line) -> None:
     line.console.close()
     line.console.close()
     assert line.console.closed
+
+
+# -- a host whose disk is full ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def full() -> Iterator[Line]:
+    near, far = socket.socketpair()
+    console = Console(near, Path("/dev/full"))
+    with far:
+        yield Line(console, far)
+        console.close()
+
+
+def test_a_full_disk_never_stops_the_machine(full: Line) -> None:
+    full.machine.settimeout(20)
+    for _ in range(64):
+        full.machine.sendall(b"x" * 65536)
+    full.machine.close()
+    assert full.console.wait_closed(20)
+    assert full.console.size() == 64 << 16
+
+
+def test_a_full_disk_is_our_side_whatever_is_asked(full: Line) -> None:
+    full.machine.sendall(b"mark-17 needle\n")
+    assert full.console.wait_news(0, 5)
+    for ask in (
+        lambda: full.console.expect("needle", 5),
+        lambda: full.console.mark("mark-17", 5),
+        lambda: full.console.since(0),
+        full.console.text,
+        full.console.tail,
+    ):
+        with pytest.raises(InfrastructureError, match="/dev/full: No space left on device"):
+            ask()
+
+
+@pytest.mark.parametrize("how", ["expect", "mark"])
+def test_who_waits_already_is_told_of_the_full_disk_at_once(full: Line, how: str) -> None:
+    threading.Timer(0.1, full.machine.sendall, [b"Linux\n"]).start()
+    started = time.monotonic()
+    with pytest.raises(InfrastructureError, match="No space left on device"):
+        getattr(full.console, how)("never", 30)
+    assert time.monotonic() - started < 5
+
+
+def test_a_recording_that_cannot_be_made(tmp_path: Path) -> None:
+    near, far = socket.socketpair()
+    (tmp_path / "file").write_bytes(b"")
+    with near, far, pytest.raises(InfrastructureError, match="cannot record the console"):
+        Console(near, tmp_path / "file" / "console-0.log")
