@@ -47,6 +47,8 @@ MAX_SLOWDOWN = 20.0
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S = 30.0
 _DEBUGGER_S = 24 * 3600.0
+# The first QEMU whose TCG keeps track of code that the kernel patches.
+_TCG_MENDED = (8, 1, 0)
 _SOCKET_PATH = 107  # bytes a unix socket's path may have, unix(7)
 
 # The kernel sends the "parent died" signal when the *thread* that started QEMU ends, so one
@@ -92,7 +94,7 @@ class QemuMachine:
         self._monitor: Monitor | None = None
         self._endpoint: Endpoint | None = None
         self._session: Session | None = None
-        self._slips: tuple[str, ...] = ()
+        self._first_consoles: tuple[Path, ...] = ()
         self._boot_s = 0.0
         self.attach = ""
         if gdb:
@@ -121,7 +123,18 @@ class QemuMachine:
     def notices(self) -> tuple[str, ...]:
         """What every verdict must say about this machine."""
         emulated = (self._acceleration.notice,) if self._acceleration.notice else ()
-        return (*emulated, *self._slips)
+        slips = (
+            f"booted a second time: this QEMU's TCG lost track of patched code (int3, mended in "
+            f"QEMU 8.1); the first console is {kept.name}"
+            for kept in self._first_consoles
+        )
+        return (*emulated, *slips)
+
+    @property
+    def consoles(self) -> tuple[Path, ...]:
+        """The recorded consoles of this machine that are there, that of a lost boot first."""
+        now = (self._paths[0],) if self._paths[0].exists() else ()
+        return (*self._first_consoles, *now)
 
     @property
     def slowdown(self) -> float:
@@ -184,19 +197,19 @@ class QemuMachine:
 
         Before QEMU 8.1 a virtual CPU could run a stale translation of code that another one was
         patching (linux-kernel, July 2023, "qemu-x86_64 booting with 8.0.0 stil see int3"): one
-        boot in some hundreds on a busy host. A kernel that does it by itself does it again.
+        boot in some hundreds on a busy host. Under any other QEMU, and under one that did not say
+        which it is, it is the kernel that did it, and gets no second chance.
         """
-        emulated = self._acceleration.name == "tcg" and not self.plan.gdb
-        return emulated and bool(re.search(r"(Oops: )?int3: 0000", self.console.text()))
+        if self._acceleration.name != "tcg" or self.plan.gdb or self._monitor is None:
+            return False
+        faulty = (0, 0, 0) < self._monitor.version < _TCG_MENDED
+        return faulty and bool(re.search(r"(Oops: )?int3: 0000", self.console.text()))
 
     def _set_aside(self) -> None:
-        """Keep what the lost boot said, and say so."""
+        """Keep what the lost boot said; the notices name it."""
         kept = self._paths[0].with_suffix(".int3.log")
         self._paths[0].rename(kept)
-        self._slips = (
-            f"booted a second time: this QEMU's TCG lost track of patched code (int3, mended in "
-            f"QEMU 8.1); the first console is {kept.name}",
-        )
+        self._first_consoles = (kept,)
 
     def connect(self) -> Session:
         """A session: first the one that boot made (0.2 s saved), then new ones.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
@@ -36,6 +37,16 @@ class Monitor:
     def command(self, name: str, **arguments: object) -> Any:
         """Execute a command; what it returned. InfrastructureError when refused or gone."""
         return self._wait(self._client.execute(name, arguments))
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """QEMU's version as it greeted us with it; zeros when it did not say."""
+        greeting = self._client.greeting
+        said = greeting.QMP.version.get("qemu") if greeting else None
+        if not isinstance(said, Mapping):
+            return 0, 0, 0
+        major, minor, micro = (int(said.get(part, 0)) for part in ("major", "minor", "micro"))
+        return major, minor, micro
 
     def events(self) -> list[str]:
         """Names of the events since the last call."""
