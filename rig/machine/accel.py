@@ -1,13 +1,18 @@
-"""Whether KVM can run a kernel here, found out by letting it try for three seconds."""
+"""Whether KVM can run a kernel here, found out by letting it try for three seconds.
+
+What it tries is the kernel under test, so that "nothing came out" may also mean a host that was
+busy or a kernel that is dead: that answer is believed for a day only.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import platformdirs
 
 from rig import process
@@ -15,7 +20,24 @@ from rig.errors import InfrastructureError
 
 _DEVICE = Path("/dev/kvm")
 _PROBE_S = 3.0
+_DOUBT_S = 24 * 3600.0
 _BANNER = "Linux version "
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a probe found: reason why not KVM, or "".
+
+    sure: KVM ran the kernel, or QEMU itself said why it cannot. when: seconds since 1970.
+    """
+
+    reason: str
+    sure: bool
+    when: float
+
+    def holds(self, now: float) -> bool:
+        """Whether it is to be believed still."""
+        return self.sure or 0 <= now - self.when < _DOUBT_S
 
 
 @dataclass(frozen=True)
@@ -38,7 +60,7 @@ def accelerator(
 
     wanted: "tcg" is taken as it is; "auto" falls back to TCG with the reason; "kvm" raises
     InfrastructureError where KVM cannot run this. What a probe found is kept per host kernel and
-    QEMU in `cache` (default: the user's cache directory).
+    QEMU in `cache` (default: the user's cache directory); that nothing came out, for a day.
     """
     if wanted == "tcg":
         return Acceleration("tcg", "asked for")
@@ -71,8 +93,8 @@ def remembered(
     closed = _closed()
     if closed:
         return Acceleration("tcg", closed)
-    known = _load(cache or _default_cache())
-    return None if _key(qemu) not in known else _choice(known[_key(qemu)])
+    known = _load(cache or _default_cache()).get(_key(qemu))
+    return _choice(known.reason) if known and known.holds(time.time()) else None
 
 
 def _choice(reason: str) -> Acceleration:
@@ -87,17 +109,16 @@ def _key(qemu: str) -> str:
 def _probed(kernel: Path, qemu: str, cache: Path) -> str:
     """What the probe found on this host kernel, now or earlier: a reason, or ""."""
     key, known = _key(qemu), _load(cache)
-    if key not in known:
+    if key not in known or not known[key].holds(time.time()):
         known[key] = probe(kernel, qemu)
         _save(cache, known)
-    return known[key]
+    return known[key].reason
 
 
-def probe(kernel: Path, qemu: str) -> str:
+def probe(kernel: Path, qemu: str) -> Finding:
     """Start the kernel under KVM, without disk or network, until its first line comes out.
 
-    "" when it came within three seconds, else the reason. A kernel that is broken later still
-    passes: the question is whether KVM runs one at all.
+    A kernel that is broken later still passes: the question is whether KVM runs one at all.
     """
     if not kernel.is_file():
         raise InfrastructureError(f"there is no kernel {kernel} to try KVM with")
@@ -106,31 +127,39 @@ def probe(kernel: Path, qemu: str) -> str:
         *("-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "512", "-serial", "stdio"),
         *("-kernel", str(kernel), "-append", "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1"),
     ]
+    seen, refused = _try(argv)
+    if any(_BANNER in line for line in seen):
+        return Finding("", True, time.time())
+    said = next((line.strip() for line in seen if line.strip()), "")
+    reason = f"/dev/kvm cannot run a kernel here: no console line in {_PROBE_S:.0f} s" + (
+        f" ({said})" if said else ""
+    )
+    return Finding(reason, refused and bool(said), time.time())
+
+
+def _try(argv: list[str]) -> tuple[list[str], bool]:
+    """What came out until QEMU's end or the deadline, and whether QEMU failed by itself."""
     seen: list[str] = []
     try:
-        process.run(argv, timeout_s=_PROBE_S, on_line=seen.append, check=False)
+        done = process.run(argv, timeout_s=_PROBE_S, on_line=seen.append, check=False)
     except InfrastructureError as error:
         if "did not end" not in error.message:
             raise
-    if any(_BANNER in line for line in seen):
-        return ""
-    said = next((line.strip() for line in seen if line.strip()), "")
-    return f"/dev/kvm cannot run a kernel here: no console line in {_PROBE_S:.0f} s" + (
-        f" ({said})" if said else ""
-    )
+        return seen, False
+    return seen, done.returncode != 0
 
 
-def _load(path: Path) -> dict[str, str]:
+def _load(path: Path) -> dict[str, Finding]:
+    """What is known; nothing where the file is missing or not of this form."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Finding])
+    except (OSError, msgspec.DecodeError):
         return {}
-    return known if isinstance(known, dict) else {}
 
 
-def _save(path: Path, known: dict[str, str]) -> None:
+def _save(path: Path, known: dict[str, Finding]) -> None:
     """Write and rename: two rigs may probe at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(known, file, indent=1)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(known), indent=1))
     Path(file.name).replace(path)
