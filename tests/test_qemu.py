@@ -24,6 +24,7 @@ from rig.kbuild import Kernel
 from rig.machine import Machine, accel, plan, qemu
 from rig.machine.plan import Plan
 from rig.machine.qemu import QemuMachine
+from rig.machine.qmp import Monitor
 from rig.session import ConnectionLost, Session
 
 PLAN = Plan(
@@ -288,6 +289,24 @@ def test_real_qemu_refuses_its_kernel(kernel_file: Path, image: Image, tmp_path:
     assert str(kernel_file) in caught.value.output + caught.value.reproduce
 
 
+def test_real_qemu_says_its_version() -> None:
+    near, far = socket.socketpair()
+    line = f"-chardev socket,fd={far.fileno()},id=monitor -mon monitor,mode=control"
+    words = f"qemu-system-x86_64 -M none -S -nodefaults -display none {line}".split()
+    started = subprocess.Popen(words, pass_fds=[far.fileno()])
+    far.close()
+    monitor = Monitor(near, timeout_s=30)
+    try:
+        version = ".".join(map(str, monitor.version))
+        monitor.command("quit")
+    finally:
+        monitor.close()
+        started.kill()
+        started.wait()
+    said = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, check=True)
+    assert f"version {version}" in said.stdout.decode()
+
+
 MONITOR = r"""
 import json, os, socket, sys
 words = " ".join(sys.argv)
@@ -359,12 +378,14 @@ INT3 = (
     b"[    1.5][    C0] Oops: int3: 0000 [#1] SMP\r\n"
     b"[    1.6][    C0] Kernel panic - not syncing: Fatal exception in interrupt\r\n"
 )
+# As a real one it does not end in the moment of its greeting.
+DIES_OF_INT3 = f"import time; time.sleep(0.3); line.sendall({INT3!r})\n"
 
 
 def test_boot_lost_by_the_emulator_is_tried_once_more(
     kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speaking(tmp_path, f"line.sendall({INT3!r})\n", monkeypatch, (8, 0))
+    speaking(tmp_path, DIES_OF_INT3, monkeypatch, (8, 0))
     machine = fake_machine(kernel_file, image, tmp_path)
     assert list(machine.consoles) == []
     with pytest.raises(BootError, match="Fatal exception in interrupt"):
@@ -376,7 +397,7 @@ def test_boot_lost_by_the_emulator_is_tried_once_more(
     assert machine.notices[-1].endswith(first.name)
 
 
-@pytest.mark.parametrize("version", [(8, 1), (9, 0), (10, 2), (0, 0)])
+@pytest.mark.parametrize("version", [(8, 1), (10, 0), (0, 0)])
 def test_a_kernel_that_patches_badly_gets_no_second_chance(
     version: tuple[int, int],
     kernel_file: Path,
@@ -384,7 +405,7 @@ def test_a_kernel_that_patches_badly_gets_no_second_chance(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    speaking(tmp_path, f"line.sendall({INT3!r})\n", monkeypatch, version)
+    speaking(tmp_path, DIES_OF_INT3, monkeypatch, version)
     machine = fake_machine(kernel_file, image, tmp_path)
     with pytest.raises(BootError, match="Fatal exception in interrupt"):
         machine.boot()
