@@ -17,12 +17,8 @@ from rig.machine.qemu import QemuMachine
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Run
-from rig.session import Session
 from rig.store import Store
 from rig.suite import BuiltSuite, Suite
-
-# Wall seconds on a machine of slowdown 1.
-_CONNECT_TIMEOUT_S = 20.0
 
 
 class KernelLab:
@@ -71,7 +67,10 @@ class KernelLab:
                 self._config,
                 self._kernel_config,
                 self._store,
-                extra_configs=[_built_in(path, Path(directory)) for path in fragments],
+                extra_configs=[
+                    _built_in(path, Path(directory, str(number)))
+                    for number, path in enumerate(fragments)
+                ],
                 progress=self._progress,
             )
 
@@ -107,7 +106,7 @@ class KernelLab:
         self._progress.stage(f"boot {self.kernel.name} {self.kernel.release} ({number + 1})")
         try:
             machine.boot()
-            session = connect(machine)
+            session = machine.connect()
         except BaseException:
             machine.close()
             raise
@@ -129,12 +128,6 @@ class KernelLab:
         return run
 
 
-def connect(machine: QemuMachine) -> Session:
-    """A session in a booted machine."""
-    timeout_s = _CONNECT_TIMEOUT_S * machine.slowdown
-    return Session(machine.endpoint, connect_timeout_s=timeout_s)
-
-
 def _satisfied(fragment: Path, kernel: Kernel) -> bool:
     """Whether a built kernel has every value a fragment asks for, or y for m."""
     got = kconfig.values(kernel.config.read_text(encoding="utf-8"))
@@ -149,11 +142,15 @@ def _satisfied(fragment: Path, kernel: Kernel) -> bool:
 
 def _built_in(fragment: Path, directory: Path) -> Path:
     """The fragment, or a copy of it with =y for =m: these kernels have no modules, and the
-    tree's own selftests ask for some."""
+    tree's own selftests ask for some.
+
+    directory is this fragment's alone, for two suites may be of one name.
+    """
     text = fragment.read_text(encoding="utf-8", errors="replace")
     changed = re.sub(r"^(CONFIG_\w+)=m$", r"\1=y", text, flags=re.MULTILINE)
     if changed == text:
         return fragment
+    directory.mkdir()
     copy = directory / f"{fragment.parent.name}-{fragment.name}"
     copy.write_text(changed, encoding="utf-8")
     return copy

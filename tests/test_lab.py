@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from rig import kbuild
+from rig import lab as lab_module
 from rig.config import Config, KernelConfig, MachineConfig
 from rig.kbuild import Kernel
 from rig.lab import KernelLab
+from rig.record import Record
 from rig.store import Store
 
 
@@ -39,7 +41,7 @@ def lab(tmp_path: Path) -> KernelLab:
 
 def fragment(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "suite" / "config"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
 
@@ -69,3 +71,39 @@ def test_a_kernel_that_lacks_it_is_built_with_it(
 ) -> None:
     lab.build([fragment(tmp_path, text)])
     assert built == [[], [asked]]
+
+
+def test_suites_of_one_directory_name_are_all_asked(
+    tmp_path: Path, lab: KernelLab, built: list[list[str]]
+) -> None:
+    places = [fragment(tmp_path / name, f"CONFIG_{name}=m\n") for name in ("C", "D")]
+    lab.build(places)
+    assert built == [[], ["CONFIG_C=y\n", "CONFIG_D=y\n"]]
+
+
+class _Machine:
+    """Booted at once; its one session is the one that boot made."""
+
+    def __init__(self) -> None:
+        self.session = object()
+        self.closed = False
+
+    def boot(self) -> None: ...
+
+    def connect(self) -> object:
+        return self.session
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_the_session_of_the_boot_is_used(
+    tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = _Machine()
+    monkeypatch.setattr(lab, "machine", lambda *_, **__: machine)
+    monkeypatch.setattr(lab_module, "Guest", lambda *parts: parts)
+    lab.build()
+    guest: object = lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
+    assert guest == (machine, machine.session)
+    assert not machine.closed
