@@ -26,6 +26,12 @@ class RigError(Exception):
         self.reproduce = reproduce
 
 
+class CrashError(RigError):
+    """The kernel crashed, and its console has the splat (exit 1)."""
+
+    exit_code = 1
+
+
 class UsageError(RigError):
     """The command line or rig.toml asks for something that cannot be (exit 2)."""
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +19,23 @@ import pytest
 from rig import config as configuration
 from rig import ktap, report, splat, suite
 from rig.config import Config, KernelConfig
-from rig.errors import BootError, InfrastructureError, LostMachineError, RigError, UsageError
-from rig.lab import KernelLab, connect
+from rig.errors import (
+    BootError,
+    CrashError,
+    InfrastructureError,
+    LostMachineError,
+    RigError,
+    UsageError,
+)
+from rig.guest import Guest
+from rig.lab import KernelLab
 from rig.machine import qemu
 from rig.machine.qemu import QemuMachine
 from rig.progress import QUIET, Progress
 from rig.rack import Isolation, Lab, Rack
 from rig.record import Record, fresh
 from rig.results import Case, Run, Splat, Status, to_json
-from rig.session import ConnectionLost, Session
+from rig.session import ConnectionLost, Session, SessionTimeout
 from rig.store import open_store
 from rig.suite import Program, Suite
 from rig.verdict import NotPassed, worst
@@ -124,6 +133,7 @@ def boot_and_test(request: Request, config: Config, progress: Progress = QUIET) 
     Raises UsageError when there is nothing to run; every other failure is in the Outcome, with
     what was seen until then.
     """
+    _check_places(request)
     suites = chosen(request, config)
     command = Command("boot-and-test", config, request.machine, request.words, suites)
     lab = _lab(config, config.kernel(), request.machine, progress)
@@ -314,6 +324,15 @@ def _copy(request: _Files, run: Run) -> None:
                 raise InfrastructureError(f"cannot write {path}: {error.strerror}") from error
 
 
+def _check_places(request: _Files) -> None:
+    """--junit and --json must be writable before a run of an hour, and not after it."""
+    for path in (request.junit, request.json):
+        if path and not path.parent.is_dir():
+            raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+        if path and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise UsageError(f"cannot write {path}", hint="give a file in a directory of yours")
+
+
 def exit_code(run: Run, error: RigError | None, lost: LostMachineError | None) -> int:
     """Which of the exit codes tells a run.
 
@@ -357,6 +376,7 @@ def rack(
 
 def kselftest(request: KselftestRequest, config: Config, progress: Progress = QUIET) -> Outcome:
     """The kernel tree's own selftests; with `against`, only what BASE does not show as well."""
+    _check_places(request)
     return _against(request, lambda name, wish: _kselftest_on(name, wish, config, progress), config)
 
 
@@ -397,15 +417,14 @@ def only_new(run: Run, base: Run, base_name: str) -> Run:
     A bad case that ended the same way on the base becomes a SKIP that says so, a splat of the
     same title is dropped. A case that the base had and the run lacks is an ERROR.
     """
-    before = {case.id: case for case in base.cases}
+    before, after = _keyed(base), _keyed(run)
     titles = {splat.title for splat in base.splats}
-    cases = [_unless_known(case, before.get(case.id), base_name) for case in run.cases]
-    have = {case.id for case in run.cases}
+    cases = [_unless_known(case, before.get(key), base_name) for key, case in after.items()]
     why = f"it ran on {base_name}, and is missing now"
     gone = [
         replace(case, status=Status.ERROR, message=why, output="")
-        for case in base.cases
-        if case.id not in have and case.status is Status.PASS
+        for key, case in before.items()
+        if key not in after and case.status is Status.PASS
     ]
     splats = tuple(splat for splat in run.splats if splat.title not in titles)
     known = sum(case.status.good for case in cases) - sum(case.status.good for case in run.cases)
@@ -413,12 +432,32 @@ def only_new(run: Run, base: Run, base_name: str) -> Run:
     return replace(run, cases=(*cases, *gone), splats=splats, notices=(*run.notices, notice))
 
 
+def _keyed(run: Run) -> dict[tuple[str, int], Case]:
+    """A run's cases in order, by id and by which one of that id it is: a name may come twice."""
+    counts: Counter[str] = Counter()
+    keyed = {}
+    for case in run.cases:
+        keyed[case.id, counts[case.id]] = case
+        counts[case.id] += 1
+    return keyed
+
+
 def _unless_known(case: Case, before: Case | None, base_name: str) -> Case:
-    if case.status.good or before is None or before.status is not case.status:
+    if case.status.good or before is None or not _alike(case, before):
         return case
     return replace(
         case, status=Status.SKIP, message=f"not new, {base_name} shows it too: {case.message}"
     )
+
+
+def _alike(case: Case, before: Case) -> bool:
+    """Whether a case ended the same way; a whole program also for the same reason.
+
+    A time-out has no reason: its words are how long it had on this machine.
+    """
+    same = case.status is before.status
+    reasonless = case.name or case.status is Status.TIMEOUT
+    return same and bool(reasonless or case.message == before.message)
 
 
 def _against(request: _Wish, on: Callable[[str, _Wish], Outcome], config: Config) -> Outcome:
@@ -451,6 +490,7 @@ def _news(request: KselftestRequest | KunitRequest, after: Outcome, base: Outcom
 
 def kunit(request: KunitRequest, config: Config, progress: Progress = QUIET) -> Outcome:
     """The kernel's own unit tests, which run while it boots and speak KTAP on its console."""
+    _check_places(request)
     return _against(request, lambda name, wish: _kunit_on(name, wish, config, progress), config)
 
 
@@ -546,6 +586,11 @@ def boot(
     Everything that goes wrong with the rig itself is raised. `say` gets what a person or a
     program asked to read: the QEMU line, or facts as JSON.
     """
+    if request.dry_run and request.gdb:
+        raise UsageError(
+            "--dry-run starts nothing that a debugger could wait for",
+            hint="add `-gdb tcp:127.0.0.1:1234 -S` to the line that --dry-run alone prints",
+        )
     lab = _lab(config, config.kernel(), request.machine, progress)
     lab.prepare(())
     if request.dry_run:
@@ -559,7 +604,7 @@ def boot(
         _power_on(request, machine, progress)
         progress.close()
         try:
-            with connect(machine) as session:
+            with machine.connect() as session:
                 return _in_guest(request, machine, session, say)
         except ConnectionLost as error:
             raise _explained(machine, error) from error
@@ -569,7 +614,8 @@ def _power_on(request: BootRequest, machine: QemuMachine, progress: Progress) ->
     for notice in machine.notices:
         progress.note(f"notice: {notice}")
     if request.gdb:
-        progress.note(f"waiting for a debugger: {machine.attach}")
+        # No progress but what was asked for: nothing happens until somebody has read it.
+        sys.stderr.write(f"waiting for a debugger: {machine.attach}\n")
     progress.stage("boot")
     machine.boot()
 
@@ -577,13 +623,43 @@ def _power_on(request: BootRequest, machine: QemuMachine, progress: Progress) ->
 def _in_guest(
     request: BootRequest, machine: QemuMachine, session: Session, say: Callable[[str], object]
 ) -> int:
-    """The shell, or the command; with json its output is part of the one object on stdout."""
+    """The shell, or the command; with json its output is part of the one object on stdout.
+
+    Splats are told on stderr; the exit code stays that of the command.
+    """
     if request.json:
         return _as_json(request, machine, session, say)
     if request.argv is None:
-        return session.interactive()
+        code = session.interactive()
+        _tell(machine, machine.console.splats())
+        return code
     streams = sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer
-    return session.stream(request.argv, *streams)
+    code = session.stream(request.argv, *streams)
+    _tell(machine, _last_look(machine, session))
+    return code
+
+
+def _tell(machine: QemuMachine, splats: Sequence[Splat]) -> None:
+    for one in splats:
+        sys.stderr.write(f"splat: {one.title} (console {machine.console.path})\n")
+
+
+def _last_look(machine: QemuMachine, session: Session) -> Sequence[Splat]:
+    """The splats since power-on, once a mark has proved that the console told all of them.
+
+    Raises CrashError when the kernel crashed after the command.
+    """
+    try:
+        return Guest(machine, session).farewell()
+    except ConnectionLost as error:
+        explained = _explained(machine, error)
+        if isinstance(explained, CrashError):
+            raise explained from error
+        words = str(error)
+    except (SessionTimeout, TimeoutError, EOFError) as error:
+        words = str(error)
+    sys.stderr.write(f"rig: splats may be missing after the command: {words}\n")
+    return machine.console.splats()
 
 
 def _as_json(
@@ -598,15 +674,15 @@ def _as_json(
         value["stdout"] = output.getvalue().decode(errors="replace")
         value["stderr"] = errors.getvalue().decode(errors="replace")
     value["console"] = str(machine.console.path)
-    value["splats"] = machine.console.splats()
+    value["splats"] = _last_look(machine, session)
     say(to_json(value).decode())
     return code
 
 
-def _explained(machine: QemuMachine, error: ConnectionLost) -> LostMachineError:
+def _explained(machine: QemuMachine, error: ConnectionLost) -> LostMachineError | CrashError:
     """The lost connection with what the console has to say about it."""
     machine.console.wait_closed(_LAST_WORDS_S * machine.slowdown)
     splats = machine.console.splats()
     if not splats:
         return LostMachineError(error.message, output=machine.console.tail(), hint=error.hint)
-    return LostMachineError(f"the kernel crashed: {splats[0].title}", output=splats[0].text)
+    return CrashError(f"the kernel crashed: {splats[0].title}", output=splats[0].text)
