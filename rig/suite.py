@@ -133,6 +133,7 @@ def discover(directory: Path) -> Suite:
     reason = _why_not(place)
     if reason:
         raise UsageError(f"{directory} is not a test suite: {reason}", hint=_shape_hint(place))
+    _check_links(place)
     config = place / "config"
     return Suite(
         name=place.name,
@@ -177,8 +178,11 @@ def compile(suite: Suite, kernel: Kernel, store: Store, progress: Progress = QUI
     key = _key(suite, kernel, prefix)
     if store.entry("suites", key) is None:
         progress.stage(f"compile suite {suite.name}")
-    work = store.scratch("suite-stages", key)
-    entry = store.publish("suites", key, lambda entry: _make(suite, kernel, prefix, work, entry))
+    entry = store.publish(
+        "suites",
+        key,
+        lambda entry: _make(suite, kernel, prefix, store.scratch("suite-stages", key), entry),
+    )
     names = json.loads((entry / "programs.json").read_bytes())
     return BuiltSuite(suite, entry / "root", suite.place, _as_programs(suite, names))
 
@@ -209,6 +213,23 @@ def _shape_hint(directory: Path) -> str:
         return f"suites inside it: {', '.join(inner)}" if inner else "see docs on adding a suite"
     makefile = _MAKEFILE.format(programs=" ".join(sources), scripts=" ".join(scripts))
     return f"this Makefile would make it one:\n{makefile}"
+
+
+def _check_links(place: Path) -> None:
+    """UsageError for a link that leaves the suite, unless it leads to a file: that is copied."""
+    for relative in _files(place):
+        path = place / relative
+        if path.is_symlink() and not path.is_file() and not _stays(path, place):
+            raise UsageError(
+                f"{path} is a link that leaves its suite: {path.readlink()}",
+                hint="a suite must be whole: put what the link leads to into its directory",
+            )
+
+
+def _stays(path: Path, place: Path) -> bool:
+    """Whether a link means the same thing in a copy of the whole suite."""
+    target = Path(os.path.realpath(path))  # Path.resolve raises on a loop
+    return not path.readlink().is_absolute() and target.is_relative_to(place.resolve())
 
 
 def _timeout(settings: Path) -> float:
@@ -321,7 +342,10 @@ def _files(directory: Path) -> Iterator[Path]:
 
 
 def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) -> None:
-    """Stage in work, compile, install into entry/root and list the programs beside it."""
+    """Stage in work, compile, install into entry/root and list the programs beside it.
+
+    work goes when it is done; after a failure it stays, for the line that shows it again.
+    """
     top, root = work / "tree", entry / "root"
     if top.exists():
         shutil.rmtree(top)
@@ -343,6 +367,7 @@ def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) ->
         shutil.copytree(helpers, root / "kselftest")
     _check_programs(suite, root / suite.place, names)
     (entry / "programs.json").write_text(json.dumps(names))
+    shutil.rmtree(work)
 
 
 def _stage_for_compiling(suite: Suite, kernel: Kernel, top: Path) -> None:
@@ -359,8 +384,9 @@ def _stage_for_compiling(suite: Suite, kernel: Kernel, top: Path) -> None:
     for relative in _files(suite.directory):
         target = stage / relative
         target.parent.mkdir(parents=True, exist_ok=True)
-        inside = (suite.directory / relative).resolve().is_relative_to(suite.directory.resolve())
-        shutil.copy2(suite.directory / relative, target, follow_symlinks=not inside)
+        source = suite.directory / relative
+        kept = source.is_symlink() and _stays(source, suite.directory)
+        shutil.copy2(source, target, follow_symlinks=not kept)
 
 
 def _mirror(source: Path, target: Path, way: Path) -> None:

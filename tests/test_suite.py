@@ -300,5 +300,43 @@ def test_suites_of_one_name_do_not_meet(tmp_path: Path, compile_: Compile) -> No
     assert (ran(one, "prog")[0], ran(two, "prog")[0]) == ("1", "2")
 
 
+def test_links_inside_a_suite_stay_links(tmp_path: Path, compile_: Compile) -> None:
+    place = make_suite(tmp_path / "abi", Makefile=f"TEST_FILES := data more now\n{MAKEFILE}")
+    for name in ("data", "more"):
+        (place / name).mkdir()
+        (place / name / "one").write_text("1")
+    (place / "now").symlink_to("data")
+    first = compile_(place)
+    assert (first.directory / "abi" / "now").readlink() == Path("data")
+    assert (first.directory / "abi" / "now" / "one").read_text() == "1"
+    (place / "now").unlink()
+    (place / "now").symlink_to("more")
+    assert compile_(place).directory != first.directory
+
+
+def test_a_link_to_a_file_elsewhere_is_copied(tmp_path: Path, compile_: Compile) -> None:
+    place = make_suite(tmp_path / "abi", Makefile=f"TEST_FILES := data\n{MAKEFILE}")
+    (tmp_path / "shared").write_text("1")
+    (place / "data").symlink_to("../shared")
+    first = compile_(place)
+    assert not (first.directory / "abi" / "data").is_symlink()
+    (tmp_path / "shared").write_text("2")
+    assert (compile_(place).directory / "abi" / "data").read_text() == "2"
+
+
+@pytest.mark.parametrize("target", ["..", "/usr", "../absent"])
+def test_a_link_that_leaves_its_suite_is_refused(tmp_path: Path, target: str) -> None:
+    place = make_suite(tmp_path / "abi")
+    (place / "data").symlink_to(target)
+    with pytest.raises(UsageError, match=f"data is a link that leaves its suite: {target}"):
+        suite.discover(place)
+
+
+def test_nothing_is_left_of_a_compile(tmp_path: Path, compile_: Compile) -> None:
+    compile_(make_suite(tmp_path / "abi"))
+    compile_(tmp_path / "abi")
+    assert list((tmp_path / "store" / "suite-stages").iterdir()) == []
+
+
 def test_the_examples_are_suites() -> None:
     assert {path.name for path in SUITES.iterdir() if suite.is_suite(path)} == {"hello", "trouble"}
