@@ -324,7 +324,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     from rig import runner
 
     rack = state.rack
-    interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+    # A UsageError's exit code is the one that pytest gives an interrupted session.
+    interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED and state.error is None
     state.last_words = rack.close(hurry=interrupted)
     if state.error:
         for item in state.left.values():

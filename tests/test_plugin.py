@@ -31,6 +31,16 @@ def pytest_rig_rack(config):
 """
 
 
+MISTAKEN = f"""
+from rig.errors import UsageError
+{CONFTEST.replace("LocalLab(boots=BOOTS)", "Mistaken()")}
+
+class Mistaken(LocalLab):
+    def prepare(self, suites):
+        raise UsageError("there is no such fragment")
+"""
+
+
 class Checkout:
     """A directory with a rig.toml, a conftest that lends local machines, and suites."""
 
@@ -179,6 +189,15 @@ def test_a_makefile_that_cannot_be_read_is_a_collection_error(checkout: Checkout
     done = checkout.pytest("guest-tests")
     assert done.ret == pytest.ExitCode.INTERRUPTED
     done.stdout.fnmatch_lines(["*make cannot list the programs of*missing 'endif'*"])
+
+
+def test_a_mistake_in_the_asking_is_no_interruption(checkout: Checkout) -> None:
+    checkout.pytester.makeconftest(MISTAKEN)
+    checkout.writer.suite("abi", a=TWO)
+    assert checkout.pytest("guest-tests").ret == 2
+    run = load_run(checkout.pytester.path / "results/latest/run.json")
+    assert run.complete
+    assert [case.message for case in run.cases] == ["not run: there is no such fragment"]
 
 
 # -- leaving others alone ----------------------------------------------------------------------
