@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import secrets
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -97,10 +99,11 @@ class Guest:
             return self._lost(taken, str(error))
         try:
             finished = self._execute(program, built, f"{label} begins", taken)
-        except SessionTimeout:
+        except (SessionTimeout, ConnectionLost) as error:
+            late = taken.overdue or isinstance(error, SessionTimeout)
+            return self._timed_out(program, taken) if late else self._lost(taken, str(error))
+        if taken.overdue:
             return self._timed_out(program, taken)
-        except ConnectionLost as error:
-            return self._lost(taken, str(error))
         try:
             self._prove(label)
         except ConnectionLost as error:
@@ -166,14 +169,15 @@ class Guest:
     # ------------------------------------------------------------------------------------------
 
     def _execute(self, program: Program, built: BuiltSuite, mark: str, taken: _Taken) -> Finished:
+        """A case without a result in time ends the session: the guest is dropped with it."""
         place = self.place(built)
-        taken.begin()
-        return self._session.run(
-            ["sh", "-c", _RUN_PROGRAM, mark, *program.argv],
-            timeout_s=self._deadline(program.timeout_s),
-            on_output=taken.add,
-            cwd=f"{place}/{built.workdir}",
-        )
+        with taken.watched(self._deadline(program.case_timeout_s), self._session.close):
+            return self._session.run(
+                ["sh", "-c", _RUN_PROGRAM, mark, *program.argv],
+                timeout_s=self._deadline(program.timeout_s),
+                on_output=taken.add,
+                cwd=f"{place}/{built.workdir}",
+            )
 
     def _prove(self, label: str) -> None:
         """Both marks came through: the console was there and showed all that was said between."""
@@ -188,9 +192,11 @@ class Guest:
 
     def _timed_out(self, program: Program, taken: _Taken) -> Observation:
         self.fit = False
-        slower = self.machine.slowdown
-        had = f"{self._deadline(program.timeout_s):.0f} s"
-        words = had if slower == 1 else f"{had} ({program.timeout_s:.0f} s, slowdown {slower:.1f})"
+        if taken.overdue:
+            case = f"case {taken.results + 1} gave no result"
+            words = f"{case} within {self._limit(program.case_timeout_s)}"
+        else:
+            words = f"it did not end within {self._limit(program.timeout_s)}"
         seen = taken.observe(End.TIMEOUT, self.listen(), words)
         if not self.machine.alive():
             return replace(seen, end=End.LOST, detail="the machine went away")
@@ -217,20 +223,54 @@ class Guest:
             return self._lost(taken, words)
         return taken.observe(End.SILENT, self.listen(), words)
 
+    def _limit(self, seconds: float) -> str:
+        """For a person."""
+        slower, had = self.machine.slowdown, f"{self._deadline(seconds):.0f} s"
+        return had if slower == 1 else f"{had} ({seconds:.0f} s, slowdown {slower:.1f})"
+
     def _deadline(self, seconds: float) -> float:
         return seconds * self.machine.slowdown
 
 
 class _Taken:
-    """A program's output as it comes, and since when."""
+    """A program's output as it comes, and since when.
+
+    overdue: a result did not come in time, and the watching was ended for that.
+    """
 
     def __init__(self) -> None:
         self._output = bytearray()
         self._started = time.monotonic()
         self._result_times: list[float] = []
+        self._last_news = self._started
+        self._over = threading.Event()
+        self.overdue = False
 
-    def begin(self) -> None:
-        self._started = time.monotonic()
+    @property
+    def results(self) -> int:
+        """How many results have come."""
+        return len(self._result_times)
+
+    @contextlib.contextmanager
+    def watched(self, limit_s: float, give_up: Callable[[], object]) -> Iterator[None]:
+        """The time the program runs; give_up is called when limit_s (0: none) bring no result."""
+        self._started = self._last_news = time.monotonic()
+        watcher = threading.Thread(target=self._watch, args=(limit_s, give_up), daemon=True)
+        if limit_s:
+            watcher.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            if limit_s:
+                watcher.join()
+
+    def _watch(self, limit_s: float, give_up: Callable[[], object]) -> None:
+        while (left := self._last_news + limit_s - time.monotonic()) > 0:
+            if self._over.wait(left):
+                return
+        self.overdue = True
+        give_up()
 
     def add(self, _stream: str, data: bytes) -> None:
         line_start = self._output.rfind(b"\n") + 1
@@ -239,6 +279,8 @@ class _Taken:
         whole = self._output.rfind(b"\n") + 1
         results = _RESULT.findall(self._output, line_start, max(line_start, whole))
         self._result_times += [now] * len(results)
+        if results:
+            self._last_news = self._started + now
 
     def observe(self, end: End, splats: tuple[Splat, ...], detail: str = "") -> Observation:
         return Observation(

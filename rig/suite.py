@@ -80,6 +80,7 @@ class Suite:
 
     name: what verdicts call it, unique within a run. config: Kconfig fragment of the symbols it
     needs, or None. timeout_s: wall seconds each program may take on a machine of slowdown 1.
+    case_timeout_s: as many from one result of it to the next, 0 for no such limit.
     target: where it lies below tools/testing/selftests of its own kernel tree, "" for all others.
     levels: how far above it its Makefile looks for lib.mk.
     """
@@ -88,6 +89,7 @@ class Suite:
     directory: Path
     config: Path | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
+    case_timeout_s: float = 0.0
     target: str = ""
     levels: int = 1
 
@@ -105,6 +107,7 @@ class Program:
     name: str
     argv: tuple[str, ...]
     timeout_s: float
+    case_timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def discover(directory: Path) -> Suite:
         directory=place,
         config=config if config.is_file() else None,
         timeout_s=_timeout(place / "settings"),
+        case_timeout_s=_seconds(place / "settings", "case_timeout") or 0.0,
         target=_target(place),
         levels=_levels(place),
     )
@@ -234,16 +238,21 @@ def _stays(path: Path, place: Path) -> bool:
 
 def _timeout(settings: Path) -> float:
     """`timeout=SECONDS` of a kselftest settings file."""
-    if not settings.is_file():
-        return DEFAULT_TIMEOUT_S
-    seconds = DEFAULT_TIMEOUT_S
-    for line in settings.read_text(encoding="utf-8", errors="replace").splitlines():
+    seconds = _seconds(settings, "timeout")
+    return DEFAULT_TIMEOUT_S if seconds is None else seconds or UNLIMITED_TIMEOUT_S
+
+
+def _seconds(settings: Path, wanted: str) -> float | None:
+    """The last `wanted=SECONDS` of a settings file."""
+    seconds = None
+    text = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
+    for line in text.splitlines():
         name, _, value = line.partition("=")
-        if name.strip() != "timeout":
+        if name.strip() != wanted:
             continue
         if not value.strip().isdigit():
-            raise UsageError(f"{settings}: timeout is {value.strip()!r}", hint="whole seconds")
-        seconds = float(value) or UNLIMITED_TIMEOUT_S
+            raise UsageError(f"{settings}: {wanted} is {value.strip()!r}", hint="whole seconds")
+        seconds = float(value)
     return seconds
 
 
@@ -310,7 +319,8 @@ def _listed(suite: Suite, stage: Path, environment: Mapping[str, str]) -> list[s
 
 
 def _as_programs(suite: Suite, names: Sequence[str]) -> tuple[Program, ...]:
-    return tuple(Program(suite.name, name, (f"./{name}",), suite.timeout_s) for name in names)
+    limits = suite.timeout_s, suite.case_timeout_s
+    return tuple(Program(suite.name, name, (f"./{name}",), *limits) for name in names)
 
 
 # -- compiling ---------------------------------------------------------------------------------

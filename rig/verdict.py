@@ -50,7 +50,7 @@ class Observation:
 
     exit_code: the program's own when it EXITED (128 + n: signal n), else -1.
     output: stdout and stderr as they came. splats: what the console said meanwhile.
-    detail: words on SILENT and LOST; after a TIMEOUT how long it had. diagnosis: the guest's
+    detail: words on SILENT, LOST and TIMEOUT. diagnosis: the guest's
     blocked tasks after a TIMEOUT. result_times: seconds from the start to each "ok" line of the
     outermost level.
     """
@@ -156,7 +156,7 @@ def _disturbed(rules: Rules, seen: Observation) -> tuple[Status, str]:
     if seen.end.gone and not seen.splats:
         return Status.ERROR, f"{seen.detail}, and no splat explains it"
     if seen.end is End.TIMEOUT:
-        return Status.TIMEOUT, f"it did not end within {seen.detail}{splats}"
+        return Status.TIMEOUT, f"{seen.detail}{splats}"
     if seen.end is End.SILENT and not seen.splats:
         return Status.ERROR, f"the console is no proof: {seen.detail}"
     return Status.FAIL, f"splat: {_titles(seen.splats)}"

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -75,6 +76,8 @@ class LocalSession:
 
     def __init__(self, machine: LocalMachine) -> None:
         self._machine = machine
+        self._closed = False
+        self._process: subprocess.Popen[bytes] | None = None
 
     def run(
         self,
@@ -95,17 +98,11 @@ class LocalSession:
             pass_fds=(int(far),),
             start_new_session=True,
         )
-        late = False
-        try:
-            output, errors = process.communicate(timeout=timeout_s)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, errors = process.communicate()
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            late = True
-        if on_output:
-            on_output("stdout", output)
+        self._process = process
+        sink = on_output or (lambda _stream, _data: None)
+        output, late = _watched(process, timeout_s, lambda data: sink("stdout", data))
+        assert process.stderr is not None
+        errors = process.stderr.read()
         if late:
             raise SessionTimeout(f"{argv[0]} did not end")
         self._reach()
@@ -122,10 +119,12 @@ class LocalSession:
         shutil.copytree(local, self._machine.root / remote.lstrip("/"), symlinks=True)
 
     def close(self) -> None:
-        pass
+        self._closed = True
+        if self._process and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _reach(self) -> None:
-        if not self._machine.alive() or self._machine.has("unplugged"):
+        if self._closed or not self._machine.alive() or self._machine.has("unplugged"):
             raise ConnectionLost("connection reset by peer")
 
     def _redirect(self, word: str) -> str:
@@ -134,6 +133,31 @@ class LocalSession:
 
     def _environment(self) -> dict[str, str]:
         return {"RIG_KMSG": str(_KMSG), "RIG_STATE": str(self._machine.state)}
+
+
+def _watched(
+    process: subprocess.Popen[bytes], timeout_s: float, sink: Callable[[bytes], None]
+) -> tuple[bytes, bool]:
+    """A program's output, handed on as it comes, and whether it had to be ended."""
+    assert process.stdout is not None
+    source, output = process.stdout.fileno(), bytearray()
+
+    def drain() -> None:
+        while chunk := os.read(source, 65536):
+            output.extend(chunk)
+            sink(chunk)
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    try:
+        reader.join(timeout_s)
+        late = reader.is_alive()
+    finally:
+        if reader.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+        reader.join()
+        process.wait()
+    return bytes(output), late
 
 
 class LocalLab:

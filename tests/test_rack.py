@@ -204,6 +204,28 @@ def test_lines_lost_after_the_last_program_are_not_green(writer: Writer, bench: 
     assert "57 printk messages were dropped" in ran.last_words[0].message
 
 
+def test_a_case_that_hangs_is_named_before_the_programs_time_is_over(
+    writer: Writer, bench: Bench
+) -> None:
+    hangs = "echo 1..3; echo ok 1 one; echo ok 2 two; exec sleep 60"
+    place = writer.suite("abi", a=hangs, b=TWO, timeout=50)
+    (place / "settings").write_text("timeout=50\ncase_timeout=1\n")
+    ran = bench(place)
+    own = ran.cases["abi/a"][-1]
+    assert own.status is Status.TIMEOUT
+    assert own.message == "case 3 gave no result within 1 s"
+    assert own.duration_s < 10
+    assert "task:sleeper state:D" in own.output
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
+
+
+def test_every_result_gives_a_case_its_time_again(writer: Writer, bench: Bench) -> None:
+    slow = "; ".join(["echo 1..4", *(f"sleep 0.5; echo ok {n} c{n}" for n in (1, 2, 3, 4))])
+    place = writer.suite("abi", a=slow)
+    (place / "settings").write_text("case_timeout=1\n")
+    assert [status for _, status in bench(place).told("abi/a")] == [Status.PASS] * 4
+
+
 def test_a_lost_machine_is_remembered(writer: Writer, bench: Bench) -> None:
     ran = bench(writer.suite("abi", a="touch $RIG_STATE/dead", b=TWO))
     assert ran.rack.lost is not None

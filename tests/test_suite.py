@@ -104,6 +104,13 @@ def test_discover_reads_what_a_suite_says_of_itself(tmp_path: Path) -> None:
     assert found.config == place / "config"
 
 
+def test_a_case_has_a_limit_where_settings_give_one(tmp_path: Path) -> None:
+    found = suite.discover(make_suite(tmp_path / "abi", settings="case_timeout=5\n"))
+    assert (found.timeout_s, found.case_timeout_s) == (45.0, 5.0)
+    assert suite.programs(found)[0].case_timeout_s == 5.0
+    assert suite.discover(make_suite(tmp_path / "net")).case_timeout_s == 0.0
+
+
 def test_a_suite_without_settings_has_kselftests_time(tmp_path: Path) -> None:
     assert suite.discover(make_suite(tmp_path / "abi")).timeout_s == 45.0
 
