@@ -89,7 +89,7 @@ class TerminalProgress:
     def note(self, text: str) -> None:
         """A line that stays."""
         if not self._quiet:
-            self._console.print(escape(text))
+            self._console.print(escape(_harmless(text)))
 
     def _close_stage(self) -> None:
         seconds = time.monotonic() - self._began
@@ -101,12 +101,22 @@ class TerminalProgress:
 
 
 def show_error(error: RigError) -> None:
-    """What was wrong, what to do, what the failing thing said, and the command to see it again."""
+    """What was wrong, what to do, what the failing thing said, and the command to see it again.
+
+    A guest's words are among them: no control character of theirs reaches the terminal.
+    """
     console = error_console()
     if error.output.strip():
-        sys.stderr.write(error.output.rstrip() + "\n")
-    console.print(f"[bold red]rig: {escape(error.message)}[/]")
+        sys.stderr.write(_harmless(error.output.rstrip()) + "\n")
+    console.print(f"[bold red]rig: {escape(_harmless(error.message))}[/]")
     if error.hint:
-        console.print(f"  hint: {escape(error.hint)}")
+        console.print(f"  hint: {escape(_harmless(error.hint))}")
     if error.reproduce:
-        console.print(f"  reproduce: {escape(error.reproduce)}")
+        console.print(f"  reproduce: {escape(_harmless(error.reproduce))}")
+
+
+def _harmless(words: str) -> str:
+    """Words with every control character but the newline taken out."""
+    from rig.report import clean_lines  # late: it brings jinja2, which most commands never need
+
+    return "\n".join(clean_lines(words))

@@ -25,7 +25,6 @@ LAYERS = {
     "verdict": 2,
     "record": 2,
     "report": 2,
-    "terminal": 2,
     "source": 3,
     "series": 3,
     "kbuild": 3,
@@ -40,6 +39,7 @@ LAYERS = {
     "runner": 4,
     "doctor": 4,
     "pytest_plugin": 5,
+    "terminal": 5,
     "cli": 6,
     "__main__": 7,
 }

@@ -77,3 +77,14 @@ def test_an_error_in_full(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == (
         "out [1]\nrig: a[b].c:1: broken\n  hint: look\n  reproduce: make [x]\n"
     )
+
+
+def test_a_guests_words_command_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;pwn\x07x"
+    terminal.show_error(BuildError(evil, hint=evil, output=f"{evil}\nnext\n", reproduce=evil))
+    with terminal.TerminalProgress() as progress:
+        progress.note(evil)
+    shown = capfd.readouterr().err
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "x\nnext\n" in shown
