@@ -111,8 +111,7 @@ class KernelLab:
             machine.close()
             raise
         finally:
-            recorded = record.directory / f"console-{number}.log"
-            if recorded.exists():
+            for recorded in machine.consoles:
                 record.console(recorded)
         return Guest(machine, session)
 
