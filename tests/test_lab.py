@@ -84,9 +84,10 @@ def test_suites_of_one_directory_name_are_all_asked(
 class _Machine:
     """Booted at once; its one session is the one that boot made."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path) -> None:
         self.session = object()
         self.closed = False
+        self.consoles = [place / "console-0.int3.log", place / "console-0.log"]
 
     def boot(self) -> None: ...
 
@@ -100,10 +101,15 @@ class _Machine:
 def test_the_session_of_the_boot_is_used(
     tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = _Machine()
+    machine = _Machine(tmp_path)
     monkeypatch.setattr(lab, "machine", lambda *_, **__: machine)
     monkeypatch.setattr(lab_module, "Guest", lambda *parts: parts)
     lab.build()
-    guest: object = lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
+    record = Record.begin(tmp_path / "results", "rig", "k")
+    guest: object = lab.boot(0, record)
     assert guest == (machine, machine.session)
+    assert [Path(name).name for name in record.run.consoles] == [
+        "console-0.int3.log",
+        "console-0.log",
+    ]
     assert not machine.closed
