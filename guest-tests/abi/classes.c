@@ -48,6 +48,12 @@ static const char * const in_place[] = {
 	"sched_getparam", "sched_getscheduler", "sched_getattr", "sched_getaffinity",
 	"sched_get_priority_max", "sched_get_priority_min",
 	"get_mempolicy", "get_robust_list", "getrusage",
+	/*
+	 * Not named by the contract, which says "queries about the calling thread itself": the
+	 * capabilities and attributes of the thread are such, and the calls for keys look up its
+	 * keyrings, and change its credentials if it has none. A worker's are not the thread's.
+	 */
+	"capget", "lsm_get_self_attr", "add_key", "request_key",
 };
 
 /*
@@ -229,6 +235,8 @@ TEST(assigned_but_not_configured_stores_enosys)
 			TH_LOG("%s", name);
 		EXPECT_EQ(direct, result)
 			TH_LOG("%s", name);
+		if (is_in(in_place, name))
+			continue;
 		ret = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, harmless[i].nr, args);
 		EXPECT_LT(0, ret);
 		EXPECT_EQ(direct, final_value(ret, &result))
