@@ -37,7 +37,9 @@ COLD_S, AGAIN_S, CI_S, GONE_S = 25 * 60, 40, 30 * 60, 10
 LIMIT_S = 90 * 60.0  # a step that takes longer than this is hung
 MARK = "RIG_ACCEPTANCE"  # in the environment of all that a step starts, however deep
 # What a person's shell or the make above may hold that a new machine does not.
-FOREIGN = re.compile(r"XDG_|RIG_|CCACHE_|KBUILD_|PYTEST_|VIRTUAL_ENV|MAKE|MFLAGS|CI$|GIT_(?!SSL)")
+FOREIGN = re.compile(
+    r"ARGS$|WHAT$|XDG_|RIG_|CCACHE_|KBUILD_|PYTEST_|VIRTUAL_ENV|MAKE|MFLAGS|CI$|GIT_(?!SSL)"
+)
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,15 @@ def test_a_dirty_checkout_is_said(project: Path, tmp_path: Path) -> None:
 def test_the_environment_is_a_new_users(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("XDG_CACHE_HOME", "CCACHE_DIR", "MAKEFLAGS", "CI", "RIG_STORE", "PYTEST_ADDOPTS"):
+    for name in (
+        "XDG_CACHE_HOME",
+        "ARGS",
+        "CCACHE_DIR",
+        "MAKEFLAGS",
+        "CI",
+        "RIG_STORE",
+        "PYTEST_ADDOPTS",
+    ):
         monkeypatch.setenv(name, "mine")
     module = load(project)
     found = module.Place(tmp_path, "cold", "0123456789abcdef").environment()
