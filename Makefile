@@ -34,7 +34,7 @@ quick: setup
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m mypy --strict ci/bootstrap.py ci/lock.py ci/accept_*.py
+	@$(PY) -m mypy --strict ci/*.py
 	@$(PY) -m pytest -q -m 'not kernel' $(ARGS)
 
 accept: setup

@@ -34,6 +34,7 @@ from rig.process import Completed, end, run, spawn  # noqa: E402
 
 RESULT = ROOT / "ci/acceptance/spine.json"
 COLD_S, AGAIN_S, CI_S, GONE_S = 25 * 60, 40, 30 * 60, 10
+Hashes = dict[str, tuple[str, ...]]  # key of a kernel -> sha256 of its boot image and vmlinux
 LIMIT_S = 90 * 60.0  # a step that takes longer than this is hung
 MARK = "RIG_ACCEPTANCE"  # in the environment of all that a step starts, however deep
 # What a person's shell or the make above may hold that a new machine does not.
@@ -213,25 +214,42 @@ def counts(summary: str) -> list[Figure]:
 
 
 def identical(place: Place) -> list[Figure]:
-    """Another directory, no compiler cache: the same bytes."""
-    place.start_over()
-    made = place.run("make", "setup")
-    done = (
-        place.run(".venv/bin/rig", "build", "--json", CCACHE_DISABLE="1")
-        if not made.returncode
-        else made
-    )
-    if done.returncode != 0:
-        return [timed("build_without_ccache", done, LIMIT_S, "rig build, CCACHE_DISABLE=1")]
-    first = kernels(dataclasses.replace(place, name="cold").store)
-    second = kernels(place.store)
-    same = {key for key in second if first.get(key) == second[key]}
-    ok = bool(second) and len(same) == len(second)
-    how = "bzImage and vmlinux of the default kernel in two directories, one with CCACHE_DISABLE=1"
-    return [Figure("identical_kernels", len(same), "kernels", str(len(second)), ok, how)]
+    """Two more directories, no compiler cache in either: the same bytes, and those of cold."""
+    stores = [dataclasses.replace(place, name="cold").store]
+    for name in (f"{place.name}-1", f"{place.name}-2"):
+        here = dataclasses.replace(place, name=name)
+        here.start_over()
+        done = here.run("make", "setup")
+        if not done.returncode:
+            done = here.run(".venv/bin/rig", "build", "--json", CCACHE_DISABLE="1")
+        if done.returncode != 0:
+            return [timed("build_without_ccache", done, LIMIT_S, "rig build, CCACHE_DISABLE=1")]
+        stores.append(here.store)
+    through, first, second = (kernels(store) for store in stores)
+    return [
+        same(
+            "identical_kernels",
+            first,
+            second,
+            "bzImage and vmlinux of the default kernel, two directories, CCACHE_DISABLE=1 in both",
+        ),
+        same(
+            "identical_through_ccache",
+            through,
+            second,
+            "the same against the cold run's, a third directory, built through ccache",
+        ),
+    ]
 
 
-def kernels(store: Path) -> dict[str, tuple[str, ...]]:
+def same(name: str, ours: Hashes, theirs: Hashes, how: str) -> Figure:
+    """How many of the second store's kernels the first has too, to the byte."""
+    equal = {key for key in theirs if ours.get(key) == theirs[key]}
+    ok = bool(theirs) and len(equal) == len(theirs)
+    return Figure(name, len(equal), "kernels", str(len(theirs)), ok, how)
+
+
+def kernels(store: Path) -> Hashes:
     """Key of every kernel in a store -> sha256 of its boot image and vmlinux."""
     return {
         place.name: tuple(
@@ -247,12 +265,18 @@ def kernels(store: Path) -> dict[str, tuple[str, ...]]:
 def lint(place: Place) -> list[Figure]:
     """ruff and mypy --strict over the clone of the cold run."""
     here, figures = dataclasses.replace(place, name="cold"), []
-    tools = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+    scripts = sorted(str(p.relative_to(here.clone)) for p in (here.clone / "ci").glob("*.py"))
+    tools = (
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        ("mypy",),
+        ("mypy", "--strict", *scripts),
+    )
     for words in tools:
         done = here.run(".venv/bin/python", "-m", *words)
         if done.returncode != 0:
             sys.stderr.write(done.output[-3000:] + "\n")
-        name, how = "_".join(words[:2]).strip("."), " ".join(words)
+        name, how = re.sub(r"[^a-z]+", "_", " ".join(words[:2])).strip("_"), " ".join(words)
         ok = done.returncode == 0
         figures.append(Figure(f"{name}_exit_code", done.returncode, "", "0", ok, how))
     return figures

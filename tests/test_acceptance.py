@@ -106,6 +106,7 @@ def test_all_bars_held(project: Path, tmp_path: Path) -> None:
     assert found["tests_skipped"]["value"] == 1
     assert found["cases_passed"]["value"] == 1
     assert found["identical_kernels"]["value"] == 1
+    assert found["identical_through_ccache"]["value"] == 1
     assert str(tmp_path) not in json.dumps(result)
 
 
@@ -164,6 +165,16 @@ def test_other_bytes_are_seen(project: Path, tmp_path: Path) -> None:
     write(
         project / "fake/rig", FAKE_RIG.replace('"kernel", place / "vml', '"run.json", place / "vml')
     )
+    commit(project)
+    _, result = accept(project, tmp_path, "--step", "cold", "--step", "identical")
+    found = figures(result)
+    assert found["identical_kernels"]["verdict"] == "pass"  # wrong, and the same way twice
+    assert found["identical_through_ccache"]["verdict"] == "fail"
+
+
+def test_a_directory_that_leaks_into_the_kernel_is_seen(project: Path, tmp_path: Path) -> None:
+    leak = '    (place / "vmlinux").write_text(os.getcwd())\nelse:'
+    write(project / "fake/rig", FAKE_RIG.replace("else:", leak))
     commit(project)
     _, result = accept(project, tmp_path, "--step", "cold", "--step", "identical")
     assert figures(result)["identical_kernels"]["verdict"] == "fail"
