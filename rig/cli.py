@@ -22,7 +22,7 @@ from rig.results import Splat
 from rig.terminal import TerminalProgress, show_error
 
 if TYPE_CHECKING:
-    from rig.runner import Outcome
+    from rig.outcome import Outcome
 
     # argparse has no public name for it.
     _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -221,10 +221,10 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _boot(arguments: argparse.Namespace) -> int:
-    from rig import runner
+    from rig import boot
 
     with _progress(arguments) as progress:
-        request = runner.BootRequest(
+        request = boot.Request(
             machine=arguments.machine,
             argv=tuple(arguments.command_line) if arguments.command_line is not None else None,
             append=arguments.append,
@@ -232,7 +232,7 @@ def _boot(arguments: argparse.Namespace) -> int:
             gdb=arguments.gdb,
             json=arguments.json,
         )
-        return runner.boot(request, _config(arguments), progress)
+        return boot.run(request, _config(arguments), progress)
 
 
 def _scan(arguments: argparse.Namespace) -> int:
@@ -343,9 +343,9 @@ def _kselftest(arguments: argparse.Namespace) -> int:
 
 
 def _kunit(arguments: argparse.Namespace) -> int:
-    from rig import runner
+    from rig import kunit
 
-    request = runner.KunitRequest(
+    request = kunit.Request(
         kunitconfig=arguments.kunitconfig,
         machine=arguments.machine,
         against=arguments.against,
@@ -354,7 +354,7 @@ def _kunit(arguments: argparse.Namespace) -> int:
         json=arguments.json,
     )
     with _progress(arguments) as progress:
-        outcome = runner.kunit(request, _config(arguments), progress)
+        outcome = kunit.run(request, _config(arguments), progress)
     return _show(outcome)
 
 

@@ -17,7 +17,7 @@ from rig.machine.qemu import QemuMachine
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Run
-from rig.store import Store
+from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
 
 
@@ -125,6 +125,13 @@ class KernelLab:
             notices = tuple(dict.fromkeys((*run.notices, *self._machine.notices)))
             run = replace(run, machine=dict(self._machine.facts), notices=notices)
         return run
+
+
+def open_lab(
+    config: Config, kernel: KernelConfig, machine: str | None, progress: Progress = QUIET
+) -> KernelLab:
+    """The lab of a kernel and a [machine.NAME] (None: the default one), on the user's store."""
+    return KernelLab(config, kernel, config.machine(machine), open_store(), progress)
 
 
 def _satisfied(fragment: Path, kernel: Kernel) -> bool:

@@ -321,7 +321,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     state = session.config.stash[_STATE]
     if state.rack is None:
         return
-    from rig import runner
+    from rig import report
 
     rack = state.rack
     # A UsageError's exit code is the one that pytest gives an interrupted session.
@@ -332,7 +332,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             rack.refuse(item.suite, item.program, state.error.message)
     if not interrupted:
         rack.record.finish()
-    runner.write_report(rack.record)
+    report.write(rack.record.run, rack.record.directory)
     if session.exitstatus == pytest.ExitCode.OK and rack.record.run.exit_code:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -36,6 +36,10 @@ LAYERS = {
     "guest": 4,
     "lab": 4,
     "rack": 4,
+    "outcome": 4,
+    "against": 4,
+    "boot": 4,
+    "kunit": 4,
     "runner": 4,
     "doctor": 4,
     "pytest_plugin": 5,
@@ -59,9 +63,16 @@ WITHIN = {
     ("rack", "guest"),
     ("lab", "guest"),
     ("lab", "rack"),
+    ("against", "outcome"),
+    ("boot", "lab"),
+    ("boot", "guest"),
+    ("kunit", "lab"),
+    ("kunit", "outcome"),
+    ("kunit", "against"),
     ("runner", "lab"),
     ("runner", "rack"),
-    ("runner", "guest"),
+    ("runner", "outcome"),
+    ("runner", "against"),
 }
 
 # What only one module may import.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any
 
 import pytest
-from local_machine import LocalLab, LocalMachine, LocalSession, Writer
+from local_machine import LocalLab, Writer
 
-from rig import report, runner, suite
+from rig import kunit, report, runner, suite
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError, BuildError, CrashError, LostMachineError, UsageError
-from rig.results import Case, Run, Splat, Status, load_run
-from rig.runner import BootRequest, Command, KselftestRequest, KunitRequest, Outcome, Request
+from rig.errors import BootError, BuildError, LostMachineError, UsageError
+from rig.outcome import Command, Outcome
+from rig.results import Status, load_run
+from rig.runner import KselftestRequest, Request
 from rig.suite import BuiltSuite, Suite
 
 SUITES = Path(__file__).parent / "data" / "suites"
@@ -236,7 +236,7 @@ def test_a_copy_that_cannot_be_written_is_refused_before_the_run(
     with pytest.raises(UsageError, match="cannot write"):
         runner.kselftest(KselftestRequest(targets=("futex",), **where), config)
     with pytest.raises(UsageError, match="cannot write"):
-        runner.kunit(KunitRequest(**where), config)
+        kunit.run(kunit.Request(**where), config)
     assert not (tmp_path / "results").exists()
 
 
@@ -262,9 +262,10 @@ sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from pathlib import Path
 from local_machine import LocalLab
 from rig import config, runner
+from rig.outcome import Command
 config = config.load(Path({str(tmp_path)!r}, "rig.toml"))
 request = runner.Request(suites=("guest-tests/abi",))
-command = runner.Command("boot-and-test", config, None, (), runner.chosen(request, config))
+command = Command("boot-and-test", config, None, (), runner.chosen(request, config))
 runner.drive(request, config, LocalLab(), command)
 """
     done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
@@ -273,232 +274,6 @@ runner.drive(request, config, LocalLab(), command)
     assert [case.status for case in run.cases] == [Status.PASS, Status.PASS]
     assert not run.complete
     assert run.exit_code == 1
-
-
-# -- against a base ----------------------------------------------------------------------------
-
-
-def case(name: str, status: Status) -> Case:
-    return Case("futex", "wait", name, status)
-
-
-def run_of(*cases: Case, splats: tuple[Splat, ...] = ()) -> Run:
-    return Run("1", "", "", cases=cases, splats=splats, complete=True)
-
-
-OOPS = Splat("page-fault", "BUG: page fault in x", 0, 1)
-LEAK = Splat("memory-leak", "memory leak in y", 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("now", "before", "code"),
-    [
-        (Status.FAIL, Status.FAIL, 0),
-        (Status.FAIL, Status.PASS, 1),
-        (Status.FAIL, Status.SKIP, 1),
-        (Status.CRASH, Status.FAIL, 1),
-        (Status.PASS, Status.FAIL, 0),
-    ],
-)
-def test_only_what_is_new_counts(now: Status, before: Status, code: int) -> None:
-    base = run_of(case("a", Status.PASS), case("b", before))
-    run = runner.only_new(run_of(case("a", Status.PASS), case("b", now)), base, "plain")
-    assert run.exit_code == code
-
-
-@pytest.mark.parametrize(
-    ("status", "now", "before", "code"),
-    [
-        (Status.FAIL, "killed by signal 11", "exit code 1", 1),
-        (Status.FAIL, "exit code 1", "exit code 1", 0),
-        (Status.ERROR, "it printed no KTAP (exit code 2)", "incomplete KTAP: no plan", 1),
-        (Status.TIMEOUT, "not within 9 s (5 s, slowdown 1.8)", "not within 5 s", 0),
-    ],
-)
-def test_a_program_that_fails_in_another_way_is_new(
-    status: Status, now: str, before: str, code: int
-) -> None:
-    good, bad = case("a", Status.PASS), case("", status)
-    base = run_of(good, dataclasses.replace(bad, message=before))
-    run = runner.only_new(run_of(good, dataclasses.replace(bad, message=now)), base, "plain")
-    assert run.exit_code == code
-
-
-def test_cases_of_one_name_are_told_apart() -> None:
-    base = run_of(case("a", Status.PASS), case("a", Status.FAIL), case("a", Status.PASS))
-    assert runner.only_new(base, base, "plain").exit_code == 0
-    worse = run_of(case("a", Status.FAIL), case("a", Status.FAIL), case("a", Status.PASS))
-    assert runner.only_new(worse, base, "plain").exit_code == 1
-    fewer = run_of(*base.cases[:2])
-    assert runner.only_new(fewer, base, "plain").cases[-1].status is Status.ERROR
-
-
-def test_what_is_missing_now_is_an_error() -> None:
-    base = run_of(case("a", Status.PASS), case("b", Status.PASS))
-    run = runner.only_new(run_of(case("a", Status.PASS)), base, "plain")
-    assert run.cases[-1].status is Status.ERROR
-    assert run.exit_code == 1
-
-
-def test_splats_of_the_base_are_not_new() -> None:
-    good = case("a", Status.PASS)
-    base = run_of(good, splats=(OOPS,))
-    assert runner.only_new(run_of(good, splats=(OOPS,)), base, "plain").exit_code == 0
-    assert runner.only_new(run_of(good, splats=(OOPS, LEAK)), base, "plain").splats == (LEAK,)
-
-
-def test_the_notice_says_how_many_are_not_counted() -> None:
-    base = run_of(case("a", Status.FAIL), case("b", Status.FAIL))
-    run = runner.only_new(base, base, "plain")
-    assert run.notices == ("2 case(s) that do not pass on plain either are not counted",)
-
-
-# -- kunit -------------------------------------------------------------------------------------
-
-KUNIT = """\
-[    0.100000] KTAP version 1
-[    0.100001] 1..2
-[    0.100002]     KTAP version 1
-[    0.100003]     # Subtest: list
-[    0.100004]     1..2
-[    0.100005]     ok 1 add
-[    0.100006]     ok 2 del # SKIP no memory
-[    0.100007] # list: pass:1 fail:0 skip:1 total:2
-[    0.100008] ok 1 list
-"""
-REST = """\
-[    0.200000]     KTAP version 1
-[    0.200001]     # Subtest: rbtree
-[    0.200002]     1..1
-[    0.200003]     not ok 1 rotate
-[    0.200004] not ok 2 rbtree
-"""
-
-
-def told(console: str, *splats: Splat) -> list[tuple[str, Status]]:
-    return [(one.id, one.status) for one in runner.kunit_cases(console, splats, "rig kunit")]
-
-
-def test_kunit_suites_are_programs() -> None:
-    assert told(KUNIT + REST) == [
-        ("kunit/list::add", Status.PASS),
-        ("kunit/list::del", Status.SKIP),
-        ("kunit/rbtree::rotate", Status.FAIL),
-    ]
-
-
-def test_kunit_that_stops_in_the_middle_is_an_error() -> None:
-    assert ("kunit/kernel", Status.ERROR) in told(KUNIT)
-
-
-def test_kunit_that_says_nothing_is_an_error() -> None:
-    assert told("[    0.100000] Linux version 6.12\n") == [("kunit/kernel", Status.ERROR)]
-
-
-def test_kunit_that_takes_the_kernel_down_is_a_crash() -> None:
-    panic = Splat("panic", "kernel panic: test", 0, 1)
-    assert ("kunit/kernel", Status.CRASH) in told(KUNIT, panic)
-
-
-# -- boot --------------------------------------------------------------------------------------
-
-WARNING = (
-    'echo "[    1.000000] ------------[ cut here ]------------" >&$RIG_KMSG; '
-    'echo "[    1.000000] WARNING: CPU: 0 PID: 7 at fs/pipe.c:1 pipe_read+0x1/0x2" >&$RIG_KMSG; '
-    'echo "[    1.000000] ---[ end trace 0000000000000000 ]---" >&$RIG_KMSG'
-)
-
-
-class _Bootable(LocalMachine):
-    """A local machine as `rig boot` asks for one."""
-
-    attach = "gdb vmlinux"
-    facts: ClassVar[dict[str, str]] = {}
-
-    def boot(self) -> None: ...
-
-    def connect(self) -> _Streaming:
-        return _Streaming(self)
-
-
-class _Streaming(LocalSession):
-    def __enter__(self) -> _Streaming:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def stream(
-        self, argv: Sequence[str], _stdin: BinaryIO, stdout: BinaryIO, _stderr: BinaryIO
-    ) -> int:
-        done = self.run(argv, timeout_s=30.0)
-        stdout.write(done.stdout)
-        return done.exit_code
-
-
-class _BootLab:
-    def prepare(self, suites: object) -> None: ...
-
-    def machine(self, directory: Path, **_: object) -> _Bootable:
-        return _Bootable(directory, 0, slowdown=0.05, says=b"")
-
-
-@pytest.fixture
-def boot(config: Config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setattr(runner, "_lab", lambda *_: _BootLab())
-
-    def run(body: str, **wishes: Any) -> int:
-        request = BootRequest(argv=("sh", "-c", body), **wishes)
-        return runner.boot(request, config, say=sys.stdout.write)
-
-    return run
-
-
-def test_boot_tells_of_splats_that_do_not_kill(
-    boot: Callable[..., int], config: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert boot(f"{WARNING}; exit 7") == 7
-    (directory,) = (config.root / "results").iterdir()
-    told = f"splat: WARNING in pipe_read (console {directory / 'console-0.log'})\n"
-    assert capsys.readouterr().err == told
-    assert boot("exit 7") == 7
-    assert capsys.readouterr().err == ""
-
-
-def test_boot_with_json_waits_for_the_console(
-    boot: Callable[..., int], config: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert boot(f"{WARNING}; exit 7", json=True) == 7
-    value = json.loads(capsys.readouterr().out)
-    assert [one["title"] for one in value["splats"]] == ["WARNING in pipe_read"]
-    assert b"farewell" in next((config.root / "results").glob("*/console-0.log")).read_bytes()
-
-
-def test_boot_says_when_the_console_is_no_proof(
-    boot: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert boot("touch $RIG_STATE/deaf") == 0
-    assert "splats may be missing after the command" in capsys.readouterr().err
-
-
-def test_boot_of_a_kernel_that_crashes_is_a_verdict(boot: Callable[..., int]) -> None:
-    with pytest.raises(CrashError, match="the kernel crashed: kernel panic: test") as caught:
-        boot(PANIC)
-    assert caught.value.exit_code == 1
-    with pytest.raises(LostMachineError):
-        boot(DEAD)
-
-
-def test_boot_tells_the_debuggers_line_even_when_quiet(
-    boot: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    boot("true", gdb=True)
-    assert capsys.readouterr().err == "waiting for a debugger: gdb vmlinux\n"
-
-
-def test_boot_does_not_drop_gdb_from_a_dry_run(boot: Callable[..., int]) -> None:
-    with pytest.raises(UsageError, match="--dry-run") as caught:
-        boot("true", gdb=True, dry_run=True)
-    assert "-gdb tcp:127.0.0.1:1234 -S" in caught.value.hint
 
 
 # -- a real kernel -----------------------------------------------------------------------------
@@ -559,14 +334,6 @@ def test_the_examples_are_listed_as_they_are() -> None:
     assert [one.name for one in listed][::8] == ["fine.sh", "last.sh"]
 
 
-def rig(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """The rig as a person runs it."""
-    argv = [sys.executable, "-m", "rig", "-q", *words]
-    return subprocess.run(
-        argv, input=stdin, capture_output=True, text=True, check=False, timeout=300
-    )
-
-
 @pytest.mark.kernel
 def test_a_target_of_the_tree_runs_and_nothing_of_it_is_new(
     rig_config: Config, tmp_path: Path
@@ -585,19 +352,3 @@ def test_an_unknown_target_names_the_nearest(rig_config: Config) -> None:
     with pytest.raises(UsageError) as caught:
         runner.kselftest(KselftestRequest(targets=("futx",)), rig_config)
     assert caught.value.hint == "did you mean 'futex'?"
-
-
-@pytest.mark.kernel
-@pytest.mark.usefixtures("built_kernel", "built_image")
-def test_boot_runs_a_command_as_if_it_were_here() -> None:
-    done = rig("boot", "--", "sh", "-c", "cat; echo e >&2; exit 7", stdin="from here\n")
-    assert (done.returncode, done.stdout) == (7, "from here\n")
-    assert "e\n" in done.stderr
-
-
-@pytest.mark.kernel
-@pytest.mark.usefixtures("built_kernel", "built_image")
-def test_boot_of_a_kernel_that_crashes_is_121_and_says_why() -> None:
-    done = rig("boot", "--", "sh", "-c", "echo c > /proc/sysrq-trigger")
-    assert done.returncode == 121
-    assert "the kernel crashed: kernel panic: sysrq triggered crash" in done.stderr

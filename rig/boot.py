@@ -1,0 +1,150 @@
+"""`rig boot`: a machine with a shell in it, or with one command."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rig.config import Config
+from rig.errors import CrashError, LostMachineError, UsageError
+from rig.guest import Guest
+from rig.lab import open_lab
+from rig.machine import qemu
+from rig.machine.qemu import QemuMachine
+from rig.progress import QUIET, Progress
+from rig.record import fresh
+from rig.results import Splat, to_json
+from rig.session import ConnectionLost, Session, SessionTimeout
+
+# Wall seconds on a machine of slowdown 1.
+_LAST_WORDS_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """`rig boot`. argv: the command to run in the guest, None for a shell."""
+
+    machine: str | None = None
+    argv: tuple[str, ...] | None = None
+    append: str = ""
+    dry_run: bool = False
+    gdb: bool = False
+    json: bool = False
+
+
+def run(
+    request: Request,
+    config: Config,
+    progress: Progress = QUIET,
+    say: Callable[[str], object] = sys.stdout.write,
+) -> int:
+    """Boot, then a shell, or the command with our streams; the exit code of that.
+
+    Everything that goes wrong with the rig itself is raised. `say` gets what a person or a
+    program asked to read: the QEMU line, or facts as JSON.
+    """
+    if request.dry_run and request.gdb:
+        raise UsageError(
+            "--dry-run starts nothing that a debugger could wait for",
+            hint="add `-gdb tcp:127.0.0.1:1234 -S` to the line that --dry-run alone prints",
+        )
+    lab = open_lab(config, config.kernel(), request.machine, progress)
+    lab.prepare(())
+    if request.dry_run:
+        with tempfile.TemporaryDirectory() as nowhere:
+            machine = lab.machine(Path(nowhere), append=request.append)
+            say(qemu.dry_run(machine.plan, lab.image) + "\n")
+        return 0
+    directory = fresh(config.root / "results", f"{config.default_kernel}-boot")
+    machine = lab.machine(directory, append=request.append, gdb=request.gdb)
+    with contextlib.closing(machine):
+        _power_on(request, machine, progress)
+        progress.close()
+        try:
+            with machine.connect() as session:
+                return _in_guest(request, machine, session, say)
+        except ConnectionLost as error:
+            raise _explained(machine, error) from error
+
+
+def _power_on(request: Request, machine: QemuMachine, progress: Progress) -> None:
+    for notice in machine.notices:
+        progress.note(f"notice: {notice}")
+    if request.gdb:
+        # No progress but what was asked for: nothing happens until somebody has read it.
+        sys.stderr.write(f"waiting for a debugger: {machine.attach}\n")
+    progress.stage("boot")
+    machine.boot()
+
+
+def _in_guest(
+    request: Request, machine: QemuMachine, session: Session, say: Callable[[str], object]
+) -> int:
+    """The shell, or the command; with json its output is part of the one object on stdout.
+
+    Splats are told on stderr; the exit code stays that of the command.
+    """
+    if request.json:
+        return _as_json(request, machine, session, say)
+    if request.argv is None:
+        code = session.interactive()
+        _tell(machine, machine.console.splats())
+        return code
+    streams = sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer
+    code = session.stream(request.argv, *streams)
+    _tell(machine, _last_look(machine, session))
+    return code
+
+
+def _tell(machine: QemuMachine, splats: Sequence[Splat]) -> None:
+    for one in splats:
+        sys.stderr.write(f"splat: {one.title} (console {machine.console.path})\n")
+
+
+def _last_look(machine: QemuMachine, session: Session) -> Sequence[Splat]:
+    """The splats since power-on, once a mark has proved that the console told all of them.
+
+    Raises CrashError when the kernel crashed after the command.
+    """
+    try:
+        return Guest(machine, session).farewell()
+    except ConnectionLost as error:
+        explained = _explained(machine, error)
+        if isinstance(explained, CrashError):
+            raise explained from error
+        words = str(error)
+    except (SessionTimeout, TimeoutError, EOFError) as error:
+        words = str(error)
+    sys.stderr.write(f"rig: splats may be missing after the command: {words}\n")
+    return machine.console.splats()
+
+
+def _as_json(
+    request: Request, machine: QemuMachine, session: Session, say: Callable[[str], object]
+) -> int:
+    value: dict[str, object] = {"machine": machine.facts, "notices": machine.notices}
+    code, output, errors = 0, io.BytesIO(), io.BytesIO()
+    if request.argv is not None:
+        code = session.stream(request.argv, sys.stdin.buffer, output, errors)
+        value["command"] = request.argv
+        value["exit_code"] = code
+        value["stdout"] = output.getvalue().decode(errors="replace")
+        value["stderr"] = errors.getvalue().decode(errors="replace")
+    value["console"] = str(machine.console.path)
+    value["splats"] = _last_look(machine, session)
+    say(to_json(value).decode())
+    return code
+
+
+def _explained(machine: QemuMachine, error: ConnectionLost) -> LostMachineError | CrashError:
+    """The lost connection with what the console has to say about it."""
+    machine.console.wait_closed(_LAST_WORDS_S * machine.slowdown)
+    splats = machine.console.splats()
+    if not splats:
+        return LostMachineError(error.message, output=machine.console.tail(), hint=error.hint)
+    return CrashError(f"the kernel crashed: {splats[0].title}", output=splats[0].text)

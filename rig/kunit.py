@@ -1,0 +1,110 @@
+"""The kernel's own unit tests, which run while it boots and speak KTAP on its console."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rig import ktap, report, splat
+from rig.against import Wish, compared
+from rig.config import Config
+from rig.errors import BootError, RigError, UsageError
+from rig.lab import KernelLab, open_lab
+from rig.outcome import Command, Outcome, check_places, copy, exit_code
+from rig.progress import QUIET, Progress
+from rig.record import Record
+from rig.results import Case, Splat, Status
+from rig.store import open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Wish):
+    """`rig kunit`. kunitconfig: a path of the kernel's tree, its .kunitconfig may be left out."""
+
+    kunitconfig: str | None = None
+    machine: str | None = None
+
+
+def run(request: Request, config: Config, progress: Progress = QUIET) -> Outcome:
+    """The kernel's own unit tests, which run while it boots and speak KTAP on its console."""
+    check_places(request)
+    return compared(request, lambda name, wish: _kunit_on(name, wish, config, progress), config)
+
+
+def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress) -> Outcome:
+    lab = _kunit_lab(kernel, request, config, progress)
+    words = ["--kernel", kernel]
+    words += ["--kunitconfig", request.kunitconfig] if request.kunitconfig else []
+    command = Command("kunit", config, request.machine, tuple(words)).whole()
+    record = Record.begin(request.results or config.root / "results", command, f"{kernel}-kunit")
+    error: RigError | None = None
+    try:
+        lab.boot(0, record).close()
+    except BootError as failure:
+        error = failure
+    record.run = lab.describe(record.run)
+    recorded = record.directory / "console-0.log"
+    console = recorded.read_bytes() if recorded.exists() else b""
+    splats = splat.scan(console)
+    record.add(cases_of(console.decode(errors="replace"), splats, command), splats)
+    run = record.finish()
+    report.write(record.run, record.directory)
+    copy(request, run)
+    crashed = any(case.status is Status.CRASH for case in run.cases)
+    error = None if crashed else error  # a unit test that takes the kernel down is its verdict
+    return Outcome(run, record.directory, exit_code(run, error, None), error)
+
+
+def _kunit_lab(kernel: str, request: Request, config: Config, progress: Progress) -> KernelLab:
+    """A lab with the kernel, its `kunit` flavour kept apart so that neither rebuilds the other."""
+    plain = config.kernel(kernel)
+    flavour = replace(plain, name=f"{plain.name}-kunit", configs=(*plain.configs, "kunit"))
+    lab = open_lab(config, flavour, request.machine, progress)
+    wished = [_kunitconfig(request.kunitconfig, lab)] if request.kunitconfig else []
+    lab.prepare((), [*wished, _no_faults()])
+    return lab
+
+
+def _no_faults() -> Path:
+    """A fragment without KUnit's own tests that oops on purpose: an oops ends our machines."""
+    path = open_store().scratch("fragments", "kunit") / "no-faults.config"
+    path.write_text("# CONFIG_KUNIT_FAULT_TEST is not set\n")
+    return path
+
+
+def _kunitconfig(name: str, lab: KernelLab) -> Path:
+    """A kunitconfig on this host, or in the kernel's tree."""
+    places = [Path(name).absolute(), lab.build().tree / name]
+    for place in places:
+        found = place / ".kunitconfig" if place.is_dir() else place
+        if found.is_file():
+            return found
+    raise UsageError(f"no kunitconfig {name!r} here or in {lab.kernel.tree}")
+
+
+def cases_of(console: str, splats: Sequence[Splat], command: str) -> tuple[Case, ...]:
+    """The unit tests of a console: a KUnit suite is a program, a test a case."""
+    told = ktap.parse(console)
+    cases = []
+    for one in told.cases:
+        program, _, name = one.name.partition("/")
+        cases.append(
+            Case(
+                "kunit",
+                program or "kunit",
+                name,
+                one.status,
+                one.duration_s,
+                "" if one.status is Status.PASS else one.directive,
+                "\n".join(one.diagnostics),
+                command,
+            )
+        )
+    if splats or told.errors:
+        cut = any(one.type in ("panic", "bug", "lost-init") for one in splats)
+        status = Status.CRASH if cut else Status.FAIL if splats else Status.ERROR
+        words = "; ".join([*(one.title for one in splats), *told.errors])
+        output = "\n".join(one.text for one in splats)
+        cases.append(Case("kunit", "kernel", "", status, 0.0, words, output, command))
+    return tuple(cases)

@@ -1,0 +1,50 @@
+"""The kernel's unit tests, read from a console."""
+
+from __future__ import annotations
+
+from rig import kunit
+from rig.results import Splat, Status
+
+KUNIT = """\
+[    0.100000] KTAP version 1
+[    0.100001] 1..2
+[    0.100002]     KTAP version 1
+[    0.100003]     # Subtest: list
+[    0.100004]     1..2
+[    0.100005]     ok 1 add
+[    0.100006]     ok 2 del # SKIP no memory
+[    0.100007] # list: pass:1 fail:0 skip:1 total:2
+[    0.100008] ok 1 list
+"""
+REST = """\
+[    0.200000]     KTAP version 1
+[    0.200001]     # Subtest: rbtree
+[    0.200002]     1..1
+[    0.200003]     not ok 1 rotate
+[    0.200004] not ok 2 rbtree
+"""
+
+
+def told(console: str, *splats: Splat) -> list[tuple[str, Status]]:
+    return [(one.id, one.status) for one in kunit.cases_of(console, splats, "rig kunit")]
+
+
+def test_kunit_suites_are_programs() -> None:
+    assert told(KUNIT + REST) == [
+        ("kunit/list::add", Status.PASS),
+        ("kunit/list::del", Status.SKIP),
+        ("kunit/rbtree::rotate", Status.FAIL),
+    ]
+
+
+def test_kunit_that_stops_in_the_middle_is_an_error() -> None:
+    assert ("kunit/kernel", Status.ERROR) in told(KUNIT)
+
+
+def test_kunit_that_says_nothing_is_an_error() -> None:
+    assert told("[    0.100000] Linux version 6.12\n") == [("kunit/kernel", Status.ERROR)]
+
+
+def test_kunit_that_takes_the_kernel_down_is_a_crash() -> None:
+    panic = Splat("panic", "kernel panic: test", 0, 1)
+    assert ("kunit/kernel", Status.CRASH) in told(KUNIT, panic)
