@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from rig.results import Splat
 from rig.terminal import TerminalProgress, show_error
 
 if TYPE_CHECKING:
+    from rig import upkeep
     from rig.outcome import Outcome
 
     # argparse has no public name for it.
@@ -188,9 +190,20 @@ def _add_report(verbs: _Verbs) -> None:
 
 
 def _add_store(verbs: _Verbs) -> None:
-    parser = _verb(verbs, "store", _store, "what the store holds")
-    parser.add_argument("what", choices=("list", "path"), nargs="?", default="list")
-    _json_flag(parser)
+    parser = _verb(verbs, "store", _store, "what the store holds, whether it is sound, what may go")
+    whats = parser.add_subparsers(dest="what", metavar="WHAT")
+    words = "everything in it, what was used last at the end (the default)"
+    _verb(whats, "list", _store_list, words)
+    _verb(whats, "path", _store_path, "where it is")
+    words = "remove what was used least recently, and what killed rigs left; nothing in use"
+    collecting = _verb(whats, "gc", _store_gc, words)
+    collecting.add_argument("--budget", metavar="SIZE", help="20G; default: $RIG_STORE_BUDGET, 30G")
+    collecting.add_argument("--dry-run", action="store_true", help="say what would go")
+    checking = _verb(whats, "verify", _store_verify, "read every byte; exit 1 for a damaged entry")
+    words = "remove damaged entries: the next build makes them again"
+    checking.add_argument("--repair", action="store_true", help=words)
+    for one in (parser, *whats.choices.values()):
+        _json_flag(one)
 
 
 # --- verbs -------------------------------------------------------------------------------------
@@ -274,20 +287,86 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _store(arguments: argparse.Namespace) -> int:
-    from rig import results
+    return _store_list(arguments)
+
+
+def _store_list(arguments: argparse.Namespace) -> int:
+    from rig import upkeep
     from rig.store import open_store
 
     store = open_store()
-    if arguments.what == "path":
-        print(store.root)
-        return 0
-    entries = store.entries()
+    found = upkeep.entries(store)
     if arguments.json:
-        sys.stdout.buffer.write(results.to_json({"root": str(store.root), "entries": entries}))
-        return 0
-    for entry in entries:
-        print(f"{entry.kind:10} {entry.key:40} {entry.size_bytes / 2**20:9.1f} MiB")
-    print(f"{store.root}: {sum(e.size_bytes for e in entries) / 2**30:.2f} GiB")
+        return _print_json({"root": str(store.root), "entries": found})
+    for entry in found:
+        print(_stored(entry))
+    print(f"{store.root}: {sum(e.size_bytes for e in found) / 2**30:.2f} GiB")
+    return 0
+
+
+def _stored(entry: upkeep.Entry) -> str:
+    """One line for an entry: what it is, its size, when it was last used."""
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+    return f"{entry.kind:12} {entry.key:40} {entry.size_bytes / 2**20:9.1f} MiB  {when}"
+
+
+def _store_path(arguments: argparse.Namespace) -> int:
+    from rig.store import open_store
+
+    root = str(open_store().root)
+    if arguments.json:
+        return _print_json({"root": root})
+    print(root)
+    return 0
+
+
+def _store_gc(arguments: argparse.Namespace) -> int:
+    from rig import upkeep
+    from rig.store import open_store
+
+    budget = upkeep.parse_size(arguments.budget) if arguments.budget else upkeep.budget_bytes()
+    done = upkeep.collect(open_store(), budget, dry_run=arguments.dry_run)
+    if arguments.json:
+        return _print_json(done)
+    for name in done.leftovers:
+        print(f"left by a killed rig: {name}")
+    for title, those in (("removed", done.removed), ("in use", done.in_use)):
+        for entry in those:
+            print(f"{title:8} {_stored(entry)}")
+    would = "would be" if done.dry_run else "is"
+    sizes = [size / 2**30 for size in (done.before_bytes, done.after_bytes, done.budget_bytes)]
+    print(
+        "the store had {:.2f} GiB, {} at {:.2f}, budget {:.2f}".format(sizes[0], would, *sizes[1:])
+    )
+    return 0
+
+
+def _store_verify(arguments: argparse.Namespace) -> int:
+    from rig import upkeep
+    from rig.store import open_store
+
+    store = open_store()
+    with _progress(arguments) as progress:
+        damaged = upkeep.verify(store, repair=arguments.repair, progress=progress)
+    code = 1 if any(not one.removed for one in damaged) else 0
+    if arguments.json:
+        _print_json({"root": str(store.root), "damaged": damaged})
+        return code
+    for one in damaged:
+        fate = (
+            "removed: it is made again when needed" if one.removed else "rig store verify --repair"
+        )
+        fate = "in use, not removed" if arguments.repair and not one.removed else fate
+        more = f" and {len(one.reasons) - 1} more" if len(one.reasons) > 1 else ""
+        print(f"{one.kind} {one.key}: {one.reasons[0]}{more} ({fate})")
+    print(f"{store.root}: {f'{len(damaged)} damaged' if damaged else 'sound'}")
+    return code
+
+
+def _print_json(value: object) -> int:
+    from rig import results
+
+    sys.stdout.buffer.write(results.to_json(value))
     return 0
 
 

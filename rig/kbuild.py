@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rig import kconfig, process, series, source
+from rig import kconfig, process, series, source, upkeep
 from rig.config import Config, KernelConfig
 from rig.errors import BuildError, InfrastructureError, UsageError
 from rig.progress import QUIET, Progress
@@ -102,13 +102,14 @@ def build(
     tree = series.prepare(pristine, patches, _slot(home, kernel), store, progress)
     slot = f"{kernel.name}-{home}"
     ccache = store.scratch("ccache", "objects") if shutil.which("ccache") else None
-    place = store.root / "build" / slot
+    place = store.scratch("build", slot)
     plan = _Plan(kernel, tree, asked, _toolchain(kernel.arch), place, ccache)
     entry = store.entry("kernel", plan.key)
     cached = entry is not None
     if entry is None:
         with store.lock("build", slot), series.held(tree, store):
             entry = store.publish("kernel", plan.key, lambda made: _make(plan, made, progress))
+        upkeep.keep_to_budget(store, progress)
     return _load(plan, entry, cached)
 
 

@@ -82,7 +82,7 @@ def prepare(
     content stays keep their mtime, so that a build tree beside it stays valid. BuildError
     names patch, file and hunk of a reject.
     """
-    place = store.scratch("tree", slot)
+    place = store.scratch("tree", slot, uses=(f"source/{source.key}",))
     with store.lock("tree", slot):
         directory = place / "linux"
         _open_repository(directory, source)

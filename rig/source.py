@@ -213,8 +213,8 @@ def _tarball(path: Path, sha256: str, origin: str, store: Store, progress: Progr
 def _directory(path: Path, store: Store, progress: Progress) -> Source:
     """A snapshot of a tree as it stands now, uncommitted changes included; path is only read."""
     _must_be_kernel(path, (path / "Kconfig").is_file() and (path / "Makefile").is_file())
-    scratch = store.scratch("snapshot", digest(str(path.resolve()))[:32])
-    with store.lock("snapshot", scratch.name):
+    scratch = store.scratch("directory", digest(str(path.resolve()))[:32])
+    with store.lock("directory", scratch.name):
         progress.stage(f"reading {path}")
         repository = scratch / "linux.git"
         if not (repository / "HEAD").exists():

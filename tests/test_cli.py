@@ -178,6 +178,41 @@ def test_the_store_is_shown(project: Path) -> None:
     assert {"source", "kernel", "tree", "build"} <= {entry["kind"] for entry in shown["entries"]}
 
 
+def test_a_damaged_kernel_is_named_removed_and_built_again(project: Path) -> None:
+    rig(project, "build")
+    assert "sound" in rig(project, "store", "verify").stdout
+    (kernel,) = (project / "store" / "kernel").iterdir()
+    vmlinux = kernel / "vmlinux"
+    times = vmlinux.stat()
+    vmlinux.write_bytes(bytes(reversed(vmlinux.read_bytes())))
+    os.utime(vmlinux, ns=(times.st_atime_ns, times.st_mtime_ns))
+    told = rig(project, "store", "verify", code=1).stdout
+    assert f"kernel {kernel.name}: vmlinux has other bytes" in told
+    assert "rig store verify --repair" in told
+    shown = json.loads(rig(project, "store", "verify", "--json", code=1).stdout)
+    assert shown["damaged"][0]["reasons"] == ["vmlinux has other bytes"]
+    assert "removed: it is made again" in rig(project, "store", "verify", "--repair").stdout
+    assert "built" in rig(project, "build").stdout
+    vmlinux.write_text("")
+    again = rig(project, "build")
+    assert "built" in again.stdout
+    assert "is damaged: vmlinux has 0 bytes" in again.stderr
+
+
+def test_room_is_made_in_the_store(project: Path) -> None:
+    rig(project, "build")
+    assert "is no size" in rig(project, "store", "gc", "--budget", "much", code=2).stderr
+    planned = rig(project, "store", "gc", "--budget", "0M", "--dry-run").stdout
+    assert "removed  kernel" in planned
+    assert "would be at 0.00" in planned
+    assert "unchanged" in rig(project, "build").stdout
+    done = json.loads(rig(project, "store", "gc", "--budget", "0M", "--json").stdout)
+    kinds = {entry["kind"] for entry in done["removed"]}
+    assert {"source", "kernel", "tree", "build"} <= kinds
+    assert json.loads(rig(project, "store", "list", "--json").stdout)["entries"] == []
+    assert "built" in rig(project, "build").stdout
+
+
 def test_a_store_that_is_a_file(project: Path) -> None:
     (project / "store").write_text("")
     assert "cannot be written" in rig(project, "build", code=3).stderr
