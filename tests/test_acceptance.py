@@ -16,6 +16,8 @@ import pytest
 from rig import process
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "ci"))  # where a script of ci/ finds what it shares
+SHARED = importlib.import_module("acceptance")
 
 MAKEFILE = """\
 setup:
@@ -61,6 +63,12 @@ def project(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left running has a second to go."""
+    monkeypatch.setattr(SHARED, "GONE_S", 1)
+
+
 def write(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o755)
@@ -83,7 +91,6 @@ def load(project: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules["accept_spine"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    module.GONE_S = 1  # type: ignore[attr-defined]
     return module
 
 
@@ -208,7 +215,7 @@ def test_the_environment_is_a_new_users(
     ):
         monkeypatch.setenv(name, "mine")
     module = load(project)
-    found = module.Place(tmp_path, "cold", "0123456789abcdef").environment()
+    found = module.Place(project, tmp_path, "cold", "0123456789abcdef").environment()
     assert "mine" not in found.values()
     assert found["HOME"] != os.environ["HOME"]
     assert found["PATH"] == os.environ["PATH"]
