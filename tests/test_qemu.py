@@ -61,6 +61,7 @@ def test_command_line() -> None:
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-no-reboot", "-action", "panic=none", "-sandbox"),
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        *("-machine", "sata=off,smbus=off", "-bios", "qboot.rom"),
         *("-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512"),
         *("-device", "virtio-rng-pci", "-device", "pvpanic-pci"),
         *("-kernel", "/k/vmlinux", "-append", "console=ttyS0 panic=-1", "-drive"),
@@ -80,7 +81,7 @@ def test_what_changes_with_the_plan() -> None:
         other = plan.command_line(replace(PLAN, **fields))  # type: ignore[arg-type]
         return [w for w in base if w not in other], [w for w in other if w not in base]
 
-    assert changed(accel="kvm") == (["tcg", "max"], ["kvm", "host"])
+    assert changed(accel="kvm") == (["-bios", "qboot.rom", "tcg", "max"], ["kvm", "host"])
     assert changed(cpus=1) == (["2"], ["1"])
     assert changed(gdb="unix:/g") == ([], ["-gdb", "unix:/g", "-S"])
     gone, _ = changed(monitor="")

@@ -59,6 +59,7 @@ def command_line(plan: Plan) -> list[str]:
     return [
         plan.binary,
         *_house(),
+        *_board(plan),
         *_processor(plan),
         *_kernel(plan),
         *_disk(plan),
@@ -76,6 +77,14 @@ def _house() -> list[str]:
         *("-no-reboot", "-action", "panic=none"),
         *("-sandbox", _SANDBOX),
     ]
+
+
+def _board(plan: Plan) -> list[str]:
+    """No AHCI and SMBus for the kernel to probe. Under emulation qboot, which does no more than
+    start a kernel: 0.1 s less than SeaBIOS. With KVM it would save nothing to speak of.
+    """
+    firmware = ["-bios", "qboot.rom"] if plan.accel == "tcg" else []
+    return ["-machine", "sata=off,smbus=off", *firmware]
 
 
 def _processor(plan: Plan) -> list[str]:
@@ -123,6 +132,7 @@ def kernel_command_line(accel: str, append: str = "") -> str:
 
     panic=-1 with QEMU's -no-reboot: a panic ends the machine at once. Under emulation a busy
     host can stop a virtual CPU for many seconds, so the kernel's own watchdogs get more patience.
+    brd would make 16 disks, in 0.02 s.
     """
     words = [
         *("console=ttyS0", "root=/dev/vda", "rootfstype=ext4", "rw", "init=/usr/sbin/init"),
@@ -130,7 +140,7 @@ def kernel_command_line(accel: str, append: str = "") -> str:
     ]
     if accel == "tcg":
         words += ["tsc=reliable", "no_timer_check", "watchdog_thresh=30"]
-        words += ["rcupdate.rcu_cpu_stall_timeout=60"]
+        words += ["rcupdate.rcu_cpu_stall_timeout=60", "brd.rd_nr=1"]
     return " ".join([*words, *append.split()])
 
 
