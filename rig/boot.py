@@ -27,13 +27,16 @@ _LAST_WORDS_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """`rig boot`. argv: the command to run in the guest, None for a shell."""
+    """`rig boot`. argv: the command to run in the guest, None for a shell. cold: from power-on,
+    even where a snapshot of the ready machine is kept.
+    """
 
     machine: str | None = None
     argv: tuple[str, ...] | None = None
     append: str = ""
     dry_run: bool = False
     gdb: bool = False
+    cold: bool = False
     json: bool = False
 
 
@@ -53,11 +56,11 @@ def run(
             "--dry-run starts nothing that a debugger could wait for",
             hint="add `-gdb tcp:127.0.0.1:1234 -S` to the line that --dry-run alone prints",
         )
-    lab = open_lab(config, config.kernel(), request.machine, progress)
+    lab = open_lab(config, config.kernel(), request.machine, progress, cold=request.cold)
     lab.prepare(())
     if request.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
-            machine = lab.machine(Path(nowhere), append=request.append)
+            machine = lab.machine(Path(nowhere), append=request.append, cold=True)
             say(qemu.dry_run(machine.plan, lab.image) + "\n")
         return 0
     directory = fresh(config.root / "results", f"{config.default_kernel}-boot")
@@ -127,10 +130,12 @@ def _last_look(machine: QemuMachine, session: Session) -> Sequence[Splat]:
 def _as_json(
     request: Request, machine: QemuMachine, session: Session, say: Callable[[str], object]
 ) -> int:
-    value: dict[str, object] = {"machine": machine.facts, "notices": machine.notices}
+    facts = dict(machine.facts)
+    value: dict[str, object] = {"machine": facts, "notices": machine.notices}
     code, output, errors = 0, io.BytesIO(), io.BytesIO()
     if request.argv is not None:
         code = session.stream(request.argv, sys.stdin.buffer, output, errors)
+        facts["first_command_s"] = f"{machine.age_s:.2f}"  # since QEMU's start
         value["command"] = request.argv
         value["exit_code"] = code
         value["stdout"] = output.getvalue().decode(errors="replace")

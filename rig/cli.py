@@ -113,6 +113,11 @@ def _kernel_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _cold_flag(parser: argparse.ArgumentParser) -> None:
+    words = "boot from power-on, not from the saved ready state"
+    parser.add_argument("--cold", action="store_true", help=words)
+
+
 def _json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
@@ -143,6 +148,7 @@ def _add_boot(verbs: _Verbs) -> None:
     parser.add_argument("--append", default="", help="more words for the kernel command line")
     parser.add_argument("--dry-run", action="store_true", help="print the QEMU line, boot nothing")
     parser.add_argument("--gdb", action="store_true", help="stop at power-on for a debugger")
+    _cold_flag(parser)
     _json_flag(parser)
 
 
@@ -159,6 +165,7 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
     parser.add_argument("-k", dest="keyword", default="", help="pytest's -k")
     parser.add_argument("-x", dest="exit_first", action="store_true", help="pytest's -x")
     parser.add_argument("--lf", dest="last_failed", action="store_true", help="pytest's --lf")
+    _cold_flag(parser)
 
 
 def _add_kselftest(verbs: _Verbs) -> None:
@@ -167,6 +174,7 @@ def _add_kselftest(verbs: _Verbs) -> None:
     parser.add_argument("--kernel", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
     parser.add_argument("--against", metavar="BASE", help="report only what is new against BASE")
     parser.add_argument("-k", dest="keyword", default="", help="only programs that match")
+    _cold_flag(parser)
     _results_options(parser)
 
 
@@ -243,6 +251,7 @@ def _boot(arguments: argparse.Namespace) -> int:
             append=arguments.append,
             dry_run=arguments.dry_run,
             gdb=arguments.gdb,
+            cold=arguments.cold,
             json=arguments.json,
         )
         return boot.run(request, _config(arguments), progress)
@@ -380,6 +389,7 @@ def _boot_and_test(arguments: argparse.Namespace) -> int:
         tests=tuple(Path.cwd() / path for path in arguments.tests),
         isolation=arguments.isolation,
         keyword=arguments.keyword,
+        cold=arguments.cold,
         exit_first=arguments.exit_first,
         last_failed=arguments.last_failed,
         pytest_args=tuple(arguments.command_line or ()),
@@ -401,6 +411,8 @@ def _kernel_words(arguments: argparse.Namespace) -> tuple[str, ...]:
             words += [f"--{option}", value]
     for fragment in arguments.config:
         words += ["--config", fragment]
+    if getattr(arguments, "cold", False):
+        words.append("--cold")
     return tuple(words)
 
 
@@ -412,6 +424,7 @@ def _kselftest(arguments: argparse.Namespace) -> int:
         machine=arguments.machine,
         against=arguments.against,
         keyword=arguments.keyword,
+        cold=arguments.cold,
         results=arguments.results,
         junit=arguments.junit,
         json=arguments.json,

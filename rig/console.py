@@ -41,14 +41,15 @@ class Console:
     to suffer: it is drained all the same, and who reads here gets an InfrastructureError.
     """
 
-    def __init__(self, line: socket.socket, path: Path) -> None:
+    def __init__(self, line: socket.socket, path: Path, before: bytes = b"") -> None:
         """Take over `line`; path is created (or truncated) for the recording.
 
-        InfrastructureError when it cannot be.
+        before: what the machine had said already when it was saved; the recording begins with it.
+        InfrastructureError when it cannot be written.
         """
         self.path = path
         self._line = line
-        self._data = bytearray()
+        self._data = bytearray(before)
         self._news = threading.Condition()
         self._closed = False
         self._failure: OSError | None = None
@@ -59,6 +60,8 @@ class Console:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("wb", buffering=0)
+            if before:
+                self._file.write(before)
         except OSError as error:
             raise _not_recorded(path, error) from error
         self._reader = threading.Thread(target=self._record, name=f"console {path}", daemon=True)

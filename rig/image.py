@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from rig.progress import QUIET, Progress
 from rig.store import Store, digest
 
 # Raised when the code below makes something else of the same recipe.
-_FORMAT = "1"
+_FORMAT = "2"
 # Fixed, so that the same packages make the same file system but for the keys in it.
 _EPOCH = "1767225600"  # 2026-01-01
 _UUID = "72696700-0000-4000-8000-000000000001"
@@ -36,6 +36,13 @@ _SCRATCH = "rig-image-"
 _YOUNG_S = 10.0  # one that was made but not claimed yet
 _DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _DEBIAN_ARCH = {"x86_64": "amd64", "arm64": "arm64", "riscv64": "riscv64"}
+_COMPILER = {
+    "x86_64": "gcc",
+    "arm64": "aarch64-linux-gnu-gcc",
+    "riscv64": "riscv64-linux-gnu-gcc",
+}
+# Where the guest has the programs that are part of the recipe.
+_PROGRAMS = "usr/lib/rig"
 
 # The last hook runs as root of the new system's own user namespace (or under fakeroot), where
 # owners are what they will be in the guest: $1 is the root, standard input the disk file,
@@ -148,6 +155,9 @@ def _key(recipe_dir: Path, arch: str) -> str:
     """Hash of every file of the recipe with its mode, the command and the tools it runs."""
     command = bootstrap_command(load_recipe(recipe_dir), arch, "", Path("overlay.tar"), [])
     parts: list[str | Path] = [_FORMAT, *command, _tool("mmdebstrap"), _tool("mke2fs")]
+    if _sources(recipe_dir):
+        found = shutil.which(_COMPILER[arch])
+        parts.append(Path(found) if found else _COMPILER[arch])
     for name, path in _files(recipe_dir):
         parts += [name, str(_mode(path)), path]
     return digest(*parts)
@@ -183,7 +193,8 @@ def _make(recipe: Recipe, recipe_dir: Path, arch: str, directory: Path, progress
     for name in ("client_key", "host_key"):
         _keygen(directory / name)
     overlay = directory / "overlay.tar"
-    overlay.write_bytes(_overlay(recipe_dir / "overlay", directory))
+    programs = {path.stem: _compiled(path, arch) for path in _sources(recipe_dir)}
+    overlay.write_bytes(_overlay(recipe_dir / "overlay", directory, programs))
     disk = directory / "disk.img"
     sources, mode = host_sources(recipe.suite), namespace_mode()
     with disk.open("w+b") as file, _scratch(mode) as scratch:
@@ -404,9 +415,28 @@ def _public(path: Path) -> str:
     return " ".join(path.read_text(encoding="ascii").split()[:2])
 
 
-def _overlay(tree: Path, keys: Path) -> bytes:
-    """A tar of the recipe's overlay and the keys, everything owned by root."""
+def _sources(recipe_dir: Path) -> list[Path]:
+    """The recipe's own programs: each NAME.c beside recipe.toml is /usr/lib/rig/NAME."""
+    return sorted(recipe_dir.glob("*.c"))
+
+
+def _compiled(source: Path, arch: str) -> bytes:
+    """A small program for the guest, linked statically: the host's libraries are not there."""
+    with tempfile.TemporaryDirectory(prefix="rig-program-") as place:
+        made = Path(place, source.stem)
+        words = ["-static", "-Os", "-s", "-Wall", "-Wextra", "-o", str(made), str(source)]
+        done = process.run([_tool(_COMPILER[arch]), *words], timeout_s=120, check=False)
+        if done.returncode:
+            raise InfrastructureError(
+                f"{source} does not compile", output=done.output[-4000:], reproduce=done.command
+            )
+        return made.read_bytes()
+
+
+def _overlay(tree: Path, keys: Path, programs: Mapping[str, bytes]) -> bytes:
+    """A tar of the recipe's overlay, its programs and the keys, everything owned by root."""
     files = {name: (path.read_bytes(), _mode(path)) for name, path in _files(tree)}
+    files |= {f"{_PROGRAMS}/{name}": (data, 0o755) for name, data in programs.items()}
     client, host = keys / "client_key.pub", keys / "host_key"
     files["root/.ssh/authorized_keys"] = client.read_bytes(), 0o600
     files["etc/dropbear/host_key"] = dropbear_key(host.read_text("ascii")), 0o600

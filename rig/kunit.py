@@ -60,7 +60,8 @@ def _kunit_lab(kernel: str, request: Request, config: Config, progress: Progress
     """A lab with the kernel, its `kunit` flavour kept apart so that neither rebuilds the other."""
     plain = config.kernel(kernel)
     flavour = replace(plain, name=f"{plain.name}-kunit", configs=(*plain.configs, "kunit"))
-    lab = open_lab(config, flavour, request.machine, progress)
+    # The tests run while the kernel boots.
+    lab = open_lab(config, flavour, request.machine, progress, cold=True)
     wished = [_kunitconfig(request.kunitconfig, lab)] if request.kunitconfig else []
     lab.prepare((), [*wished, _no_faults()])
     return lab

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rig import image, kbuild, kconfig, suite
 from rig.config import Config, KernelConfig, MachineConfig
+from rig.errors import BootError, CrashError
 from rig.guest import Guest
 from rig.image import Image
 from rig.kbuild import Kernel
+from rig.machine import snapshot
 from rig.machine.qemu import QemuMachine
+from rig.machine.snapshot import Snapshot
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Run
 from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
+
+_SNAPSHOT = "snapshot"  # the kind, in the store
 
 
 class KernelLab:
@@ -31,12 +39,20 @@ class KernelLab:
         machine: MachineConfig,
         store: Store,
         progress: Progress = QUIET,
+        *,
+        cold: bool = False,
     ) -> None:
+        """cold: machines begin from power-on; else from a snapshot of the ready machine, which the
+        first boot of this kernel, image and machine saves."""
         self._config, self._kernel_config, self._machine_config = config, kernel, machine
         self._store, self._progress = store, progress
         self._kernel: Kernel | None = None
         self._image: Image | None = None
         self._machine: QemuMachine | None = None
+        self._cold = cold
+        self._snapshot: Snapshot | None = None
+        self._snapshots = threading.Lock()
+        self._notices: tuple[str, ...] = ()
 
     @property
     def kernel(self) -> Kernel:
@@ -85,25 +101,85 @@ class KernelLab:
         return [suite.compile(one, self.kernel, self._store, self._progress) for one in suites]
 
     def machine(
-        self, directory: Path, *, number: int = 0, append: str = "", gdb: bool = False
+        self,
+        directory: Path,
+        *,
+        number: int = 0,
+        append: str = "",
+        gdb: bool = False,
+        cold: bool = False,
     ) -> QemuMachine:
-        """A machine that is not booted yet; its console and logs go to directory."""
-        self._machine = QemuMachine(
+        """A machine that is not booted yet; its console and logs go to directory.
+
+        It will be restored from a snapshot, unless cold or a debugger or more words for the kernel
+        are asked for. The first one is made now: raises BootError.
+        """
+        make = self._maker(directory, number)
+        if cold or self._cold or append or gdb:
+            self._machine = make(append=append, gdb=gdb)
+        else:
+            self._machine = make(snapshot=self._ready(make))
+        return self._machine
+
+    def _maker(self, directory: Path, number: int) -> Callable[..., QemuMachine]:
+        return functools.partial(
+            QemuMachine,
             self._machine_config,
             self.kernel,
             self.image,
             results=directory,
-            append=append,
-            gdb=gdb,
             number=number,
             accel_cache=self._store.root / "kvm.json",
         )
-        return self._machine
+
+    def _ready(self, make: Callable[..., QemuMachine]) -> Snapshot | None:
+        """The snapshot of this kernel, image and machine; None where there can be none."""
+        with self._snapshots:
+            if self._snapshot is None and not self._cold:
+                self._snapshot = self._saved(make)
+            return self._snapshot
+
+    def _saved(self, make: Callable[..., QemuMachine]) -> Snapshot | None:
+        """Out of the store, or saved now; not when its console shows a splat, since every verdict
+        has to see that one anew.
+        """
+        key = snapshot.key(make().plan, self.kernel.key, self.image.key)
+        try:
+            place = self._store.publish(
+                _SNAPSHOT,
+                key,
+                lambda directory: self._save(make, directory),
+                uses=[f"kernel/{self.kernel.key}", f"image/{self.image.key}"],
+            )
+        except CrashError as error:
+            self._cold = True
+            self._notices = (f"booted from power-on: no snapshot is kept, {error.message}",)
+            return None
+        return snapshot.load(key, place, lambda: self._discard(key))
+
+    def _save(self, make: Callable[..., QemuMachine], directory: Path) -> None:
+        self._progress.stage(f"first boot of {self.kernel.name}, to be saved")
+        with contextlib.closing(make(saving=directory)) as machine:
+            machine.boot()
+            if splats := machine.console.splats():
+                raise CrashError(f"its boot shows a splat: {splats[0].title}")
+            machine.save()
+
+    def _discard(self, key: str) -> None:
+        """Forget a snapshot that could not be restored; the next one is saved anew."""
+        with self._snapshots:
+            self._snapshot = None
+            self._store.discard(_SNAPSHOT, key)
 
     def boot(self, number: int, record: Record) -> Guest:
         """Boot and log in; BootError when the kernel does not get that far."""
-        machine = self.machine(record.directory, number=number)
         self._progress.stage(f"boot {self.kernel.name} {self.kernel.release} ({number + 1})")
+        try:
+            machine = self.machine(record.directory, number=number)
+        except BootError:
+            for recorded in sorted(record.directory.glob(f"console-{number}.*log")):
+                record.console(recorded)
+            raise
         try:
             machine.boot()
             session = machine.connect()
@@ -122,16 +198,22 @@ class KernelLab:
         if self._image:
             run = replace(run, image=dict(self._image.facts))
         if self._machine:
-            notices = tuple(dict.fromkeys((*run.notices, *self._machine.notices)))
+            said = (*run.notices, *self._notices, *self._machine.notices)
+            notices = tuple(dict.fromkeys(said))
             run = replace(run, machine=dict(self._machine.facts), notices=notices)
         return run
 
 
 def open_lab(
-    config: Config, kernel: KernelConfig, machine: str | None, progress: Progress = QUIET
+    config: Config,
+    kernel: KernelConfig,
+    machine: str | None,
+    progress: Progress = QUIET,
+    *,
+    cold: bool = False,
 ) -> KernelLab:
     """The lab of a kernel and a [machine.NAME] (None: the default one), on the user's store."""
-    return KernelLab(config, kernel, config.machine(machine), open_store(), progress)
+    return KernelLab(config, kernel, config.machine(machine), open_store(), progress, cold=cold)
 
 
 def _satisfied(fragment: Path, kernel: Kernel) -> bool:

@@ -70,6 +70,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="none",
         help="what gets a machine of its own",
     )
+    group.addoption("--rig-cold", action="store_true", help="boot from power-on, not a snapshot")
     group.addoption("--rig-results", metavar="DIR", help="where results/<run id>/ are kept")
 
 
@@ -268,6 +269,7 @@ def pytest_rig_rack(config: pytest.Config) -> Rack:
         machine=config.getoption("--rig-machine"),
         isolation=config.getoption("--rig-isolation"),
         results=config.getoption("--rig-results"),
+        cold=config.getoption("--rig-cold"),
         progress=_Lines(config),
     )
 

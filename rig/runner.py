@@ -34,7 +34,8 @@ class Request(Files):
 
     suites: names or paths of rig.toml's suites, empty for all of them unless tests are given.
     tests: further suite directories from anywhere. words: how a person names the kernel on the
-    command line, for commands to paste. pytest_args: handed on as they are.
+    command line, for commands to paste. pytest_args: handed on as they are. cold: machines begin
+    from power-on, not from a snapshot.
     """
 
     machine: str | None = None
@@ -42,6 +43,7 @@ class Request(Files):
     tests: tuple[Path, ...] = ()
     isolation: Isolation = "none"
     keyword: str = ""
+    cold: bool = False
     exit_first: bool = False
     last_failed: bool = False
     pytest_args: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class KselftestRequest(Wish):
     targets: tuple[str, ...]
     machine: str | None = None
     keyword: str = ""
+    cold: bool = False
 
 
 # -- boot-and-test ------------------------------------------------------------------------------
@@ -69,7 +72,7 @@ def boot_and_test(request: Request, config: Config, progress: Progress = QUIET) 
     check_places(request)
     suites = chosen(request, config)
     command = Command("boot-and-test", config, request.machine, request.words, suites)
-    lab = open_lab(config, config.kernel(), request.machine, progress)
+    lab = open_lab(config, config.kernel(), request.machine, progress, cold=request.cold)
     return drive(request, config, lab, command, progress)
 
 
@@ -217,6 +220,7 @@ def rack(
     machine: str | None,
     isolation: Isolation,
     results: str | None,
+    cold: bool = False,
     progress: Progress = QUIET,
 ) -> Rack:
     """The rack of a plain `pytest guest-tests`."""
@@ -225,7 +229,7 @@ def rack(
     command = Command("boot-and-test", config, machine, (kernel,) if kernel else ())
     place = Path(results) if results else config.root / "results"
     record = Record.begin(place, shlex.join(["pytest", *sys.argv[1:]]), chosen.name)
-    lab = open_lab(config, chosen, machine, progress)
+    lab = open_lab(config, chosen, machine, progress, cold=cold)
     return Rack(lab, record, isolation=isolation, reproduce=command.program)
 
 
@@ -242,14 +246,16 @@ def _kselftest_on(
     kernel: str, request: KselftestRequest, config: Config, progress: Progress
 ) -> Outcome:
     config = replace(config, default_kernel=config.kernel(kernel).name)
-    lab = open_lab(config, config.kernel(), request.machine, progress)
+    lab = open_lab(config, config.kernel(), request.machine, progress, cold=request.cold)
     # The targets lie in the patched tree, and building is what makes that.
     selftests = lab.build().tree / suite.SELFTESTS
     suites = suite.distinct([_target(selftests, name) for name in request.targets])
-    command = Command("kselftest", config, request.machine, ("--kernel", kernel), suites)
+    words = ("--kernel", kernel, *(("--cold",) if request.cold else ()))
+    command = Command("kselftest", config, request.machine, words, suites)
     driven = Request(
         machine=request.machine,
         keyword=request.keyword,
+        cold=request.cold,
         results=request.results,
         junit=request.junit,
         json=request.json,

@@ -117,6 +117,11 @@ class Store:
         finally:
             remove(work)
 
+    def discard(self, kind: str, key: str) -> None:
+        """Remove an entry that turned out to be damaged; who has its files open keeps them."""
+        with self.lock(kind, key):
+            self._clear(self.root / kind / key)
+
     def scratch(self, kind: str, key: str, *, uses: Sequence[str] = ()) -> Path:
         """A directory for work that lasts (worktrees, build trees); hold its lock to use it.
 

@@ -30,6 +30,7 @@ class _Bootable(LocalMachine):
 
     attach = "gdb vmlinux"
     facts: ClassVar[dict[str, str]] = {}
+    age_s = 1.5
 
     def boot(self) -> None: ...
 
@@ -66,7 +67,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def boot(config: Config, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setattr(rig.boot, "open_lab", lambda *_: _BootLab())
+    monkeypatch.setattr(rig.boot, "open_lab", lambda *_, **__: _BootLab())
 
     def run(body: str, **wishes: Any) -> int:
         request = rig.boot.Request(argv=("sh", "-c", body), **wishes)

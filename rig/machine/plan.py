@@ -39,6 +39,10 @@ class Plan:
     console, monitor: what -chardev is given without its id ("socket,fd=5"), monitor "" for none.
     port: the host's port forwarded to the guest's sshd; 0 lets QEMU choose a free one.
     gdb: a chardev for the debugger, "" for none; the machine then waits to be continued.
+    disk: raw, or of qcow2 where its name ends so. memory: a file that is the machine's memory, ""
+    for none. kept: what the machine writes to its disk and that memory goes to the files; else it
+    is thrown away. renewal: a chardev for the line over which a restored machine is renewed, ""
+    for none. incoming: the machine waits to be told of the state it begins with.
     """
 
     binary: str
@@ -52,6 +56,10 @@ class Plan:
     monitor: str = ""
     port: int = 0
     gdb: str = ""
+    memory: str = ""
+    kept: bool = False
+    renewal: str = ""
+    incoming: bool = False
 
 
 def command_line(plan: Plan) -> list[str]:
@@ -66,6 +74,7 @@ def command_line(plan: Plan) -> list[str]:
         *_network(plan),
         *_lines(plan),
         *_debugger(plan),
+        *(("-incoming", "defer") if plan.incoming else ()),
     ]
 
 
@@ -89,11 +98,23 @@ def _board(plan: Plan) -> list[str]:
 
 def _processor(plan: Plan) -> list[str]:
     cpu = "host" if plan.accel == "kvm" else "max"
+    machine = "q35,memory-backend=memory" if plan.memory else "q35"
     return [
-        *("-machine", "q35", "-accel", plan.accel, "-cpu", cpu),
+        *("-machine", machine, "-accel", plan.accel, "-cpu", cpu),
         *("-smp", str(plan.cpus), "-m", str(plan.memory_mib)),
+        *_memory(plan),
         *("-device", "virtio-rng-pci", "-device", "pvpanic-pci"),
     ]
+
+
+def _memory(plan: Plan) -> list[str]:
+    """Shared with the file while a snapshot is made; later a private copy of what is written."""
+    if not plan.memory:
+        return []
+    share = "on" if plan.kept else "off"
+    name = plan.memory.replace(",", ",,")
+    size = f"size={plan.memory_mib}M"
+    return ["-object", f"memory-backend-file,id=memory,{size},mem-path={name},share={share}"]
 
 
 def _kernel(plan: Plan) -> list[str]:
@@ -103,7 +124,9 @@ def _kernel(plan: Plan) -> list[str]:
 def _disk(plan: Plan) -> list[str]:
     """snapshot=on writes to a temporary file that has no name: it cannot be left behind."""
     name = str(plan.disk).replace(",", ",,")
-    drive = f"file={name},format=raw,if=none,id=root,snapshot=on,cache=unsafe,discard=unmap"
+    form = "qcow2" if plan.disk.suffix == ".qcow2" else "raw"
+    throw = "off" if plan.kept else "on"
+    drive = f"file={name},format={form},if=none,id=root,snapshot={throw},cache=unsafe,discard=unmap"
     return ["-drive", drive, "-device", "virtio-blk-pci,drive=root"]
 
 
@@ -118,6 +141,8 @@ def _network(plan: Plan) -> list[str]:
 
 def _lines(plan: Plan) -> list[str]:
     words = ["-chardev", f"{plan.console},id=console", "-serial", "chardev:console"]
+    if plan.renewal:
+        words += ["-chardev", f"{plan.renewal},id=renewal", "-serial", "chardev:renewal"]
     if plan.monitor:
         words += ["-chardev", f"{plan.monitor},id=monitor", "-mon", "monitor,mode=control"]
     return words

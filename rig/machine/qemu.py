@@ -20,9 +20,11 @@ from rig.config import MachineConfig
 from rig.console import Console
 from rig.errors import BootError, InfrastructureError
 from rig.image import Image
+from rig.machine import snapshot as saved
 from rig.machine.accel import Acceleration, accelerator
 from rig.machine.plan import (
     Bootable,
+    Plan,
     attach_line,
     binary,
     command_line,
@@ -32,20 +34,32 @@ from rig.machine.plan import (
     without_kernel_threads,
 )
 from rig.machine.qmp import Monitor
+from rig.machine.snapshot import Snapshot
 from rig.session import ConnectionLost, Endpoint, Session
 
 READY = "rig: ready"
 _PANIC = r"Kernel panic - not syncing[^\n]*\n"
 _DEAF = r"rig: sshd did not start"
 
+# Says so once only the listening sshd is left, and the disk has been written.
+_AT_REST = "rig: at rest"
+_REST = (
+    "sync; setsid sh -c '"
+    'while [ "$(pgrep -c dropbear)" != 1 ]; do sleep 0.05; done; '
+    f'echo "{_AT_REST}" >/dev/kmsg\' >/dev/null 2>&1 </dev/null &'
+)
+
 # Seconds from QEMU's start to READY with KVM on a current machine: the slowdown's unit.
 REFERENCE_BOOT_S = 0.7
+# The same from READY, and for a restored machine from QEMU's start, until it let us in.
+REFERENCE_LOGIN_S, REFERENCE_RESTORE_S = 0.075, 0.17
 MAX_SLOWDOWN = 20.0
 # Deadlines of the boot itself, before a slowdown is known. A kernel with KASAN and lockdep on a
 # busy runner's emulation takes 40 s, and one that runs its unit tests many minutes; but one that
 # is alive has something to say.
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S = 30.0
+_SAVE_S, _RESTORE_S = 600.0, 60.0
 _DEBUGGER_S = 24 * 3600.0
 # The first QEMU whose TCG keeps track of code that the kernel patches.
 _TCG_MENDED = (8, 1, 0)
@@ -76,17 +90,24 @@ class QemuMachine:
         gdb: bool = False,
         number: int = 0,
         accel_cache: Path | None = None,
+        snapshot: Snapshot | None = None,
+        saving: Path | None = None,
     ) -> None:
         """Decide all, start nothing but perhaps the KVM probe.
 
         results: gets console-<number>.log and qemu-<number>.log. append: more words for the
         kernel. gdb: wait for a debugger; `attach` is then the line to give to a person.
+        snapshot: begin from this one instead of power-on. saving: a directory where the machine's
+        disk and memory go to, for save().
         """
         self._kernel, self._image = kernel, image
         self._acceleration = accelerator(
             kernel.boot, config.accel, qemu=binary(kernel.arch), cache=accel_cache
         )
         self.plan = make_plan(config, kernel, image, self._acceleration.name, append)
+        self._snapshot, self._saving = snapshot, saving
+        if saving:
+            self.plan = saved.saving(self.plan, saving)
         self._paths = results / f"console-{number}.log", results / f"qemu-{number}.log"
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,7 +116,9 @@ class QemuMachine:
         self._endpoint: Endpoint | None = None
         self._session: Session | None = None
         self._first_consoles: tuple[Path, ...] = ()
-        self._boot_s = 0.0
+        self._started = self._boot_s = self._login_s = 0.0
+        self._renewal: socket.socket | None = None
+        self._not_restored = ""
         self.attach = ""
         if gdb:
             self._wait_for_debugger()
@@ -128,7 +151,8 @@ class QemuMachine:
             f"QEMU 8.1); the first console is {kept.name}"
             for kept in self._first_consoles
         )
-        return (*emulated, *slips)
+        cold = (f"booted from power-on: {self._not_restored}",) if self._not_restored else ()
+        return (*emulated, *slips, *cold)
 
     @property
     def consoles(self) -> tuple[Path, ...]:
@@ -140,16 +164,36 @@ class QemuMachine:
     def slowdown(self) -> float:
         """This boot's seconds from QEMU's start to READY over REFERENCE_BOOT_S, from 1 to 20.
 
-        It so counts emulation, a busy host and a kernel with expensive checks alike. Before the
-        boot it is the upper bound.
+        It so counts emulation, a busy host and a kernel with expensive checks alike. A restored
+        machine is measured by its restore, times the snapshot's weight. Before that it is the
+        upper bound.
         """
         if not self._boot_s:
             return MAX_SLOWDOWN
-        return min(MAX_SLOWDOWN, max(1.0, self._boot_s / REFERENCE_BOOT_S))
+        measured = self._boot_s / REFERENCE_BOOT_S
+        if self._snapshot:
+            login_s = self._login_s or MAX_SLOWDOWN * REFERENCE_RESTORE_S
+            measured = self._snapshot.weight * login_s / REFERENCE_RESTORE_S
+        return min(MAX_SLOWDOWN, max(1.0, measured))
+
+    @property
+    def _weight(self) -> float:
+        """How much slower the boot was than the login after it lets expect, on the same host at
+        the same time: a kernel with expensive checks boots slower than it does cryptography.
+        """
+        expected = (self._login_s - self._boot_s) / REFERENCE_LOGIN_S
+        return max(1.0, self._boot_s / REFERENCE_BOOT_S / expected)
+
+    @property
+    def age_s(self) -> float:
+        """Wall seconds since QEMU was started."""
+        return time.monotonic() - self._started
 
     @property
     def facts(self) -> dict[str, str]:
-        """For the report."""
+        """For the report. start: "power-on" or the snapshot; ready_s, login_s: seconds from QEMU's
+        start until the guest was ready (restored and renewed), and until we were logged in.
+        """
         return {
             "kind": "qemu",
             "qemu": self.plan.binary,
@@ -157,7 +201,9 @@ class QemuMachine:
             "cpus": str(self.plan.cpus),
             "memory_mib": str(self.plan.memory_mib),
             "append": self.plan.append,
-            "boot_s": f"{self._boot_s:.2f}",
+            "start": f"snapshot {self._snapshot.key}" if self._snapshot else "power-on",
+            "ready_s": f"{self._boot_s:.2f}",
+            "login_s": f"{self._login_s:.2f}",
             "slowdown": f"{self.slowdown:.2f}",
             "command": shlex.join(command_line(self.plan)),
         }
@@ -165,12 +211,15 @@ class QemuMachine:
     def boot(self) -> None:
         """Start QEMU; returns when sshd let us in.
 
-        A boot that QEMU's own known fault ended is tried once more, and noticed.
+        A boot that QEMU's own known fault ended is tried once more, and noticed. A snapshot that
+        cannot be restored is discarded, noticed, and costs a boot from power-on.
         Raises BootError as soon as the kernel panics or QEMU ends, or at a deadline, with the
         console's end; InfrastructureError when QEMU itself fails. The machine is closed then.
         """
         if self._process is not None:
             raise InfrastructureError("a machine boots once; make another one")
+        if self._snapshot and self._restored(self._snapshot):
+            return
         try:
             self._boot_once()
         except BootError:
@@ -179,18 +228,76 @@ class QemuMachine:
             self._set_aside()
             self._boot_once()
 
+    def save(self) -> None:
+        """Write the ready machine's state beside its disk and memory, and end it.
+
+        Only for a machine made with `saving`. A first login has been made, so that what it needs
+        is in the guest's memory. InfrastructureError when the machine cannot be saved.
+        """
+        assert self._saving is not None
+        assert self._monitor is not None
+        assert self._renewal is not None
+        saved.ask(self._renewal, b"hello\n", "ready", _LOGIN_S * self.slowdown)
+        self._warm_up()
+        with (self._saving / saved.STATE).open("wb") as file:
+            self._monitor.migrate("migrate", file.fileno(), _SAVE_S)
+        self._monitor.command("quit")
+        self.console.wait_closed(_MONITOR_S)
+        self.close()
+        saved.finish(self._saving, self._weight, self._paths)
+
+    def _warm_up(self) -> None:
+        """A whole session, so that a restored machine finds in memory what one needs, and its end,
+        so that nothing of it is left in the guest.
+        """
+        with self.connect() as session:
+            session.run(["true"], timeout_s=_LOGIN_S * self.slowdown)
+            session.run(["sh", "-c", _REST], timeout_s=_LOGIN_S * self.slowdown)
+        self.console.expect(re.escape(_AT_REST), _LOGIN_S * self.slowdown)
+
     def _boot_once(self) -> None:
         try:
-            started = time.monotonic()
-            self._start()
+            if self._saving:
+                Path(self.plan.memory).unlink(missing_ok=True)
+                saved.make_disk(self.plan.disk, self._image.disk)
+            self._start(self.plan)
             self._await_ready()
-            self._boot_s = time.monotonic() - started
+            self._boot_s = self.age_s
             self._endpoint = self._make_endpoint()
             self._session = self._login()
+            self._login_s = self.age_s
             self._stack.callback(self._session.close)
         except BaseException:
             self.close()
             raise
+
+    def _restored(self, snapshot: Snapshot) -> bool:
+        """Begin from the snapshot; False, with a notice to show, when that cannot be done."""
+        try:
+            self._restore(snapshot)
+        except (InfrastructureError, BootError, ConnectionLost) as error:
+            self.close()
+            snapshot.discard()
+            self._snapshot, self._boot_s = None, 0.0
+            self._not_restored = f"snapshot {snapshot.key} could not be restored: {error.message}"
+            return False
+        except BaseException:
+            self.close()
+            raise
+        return True
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self._start(saved.restoring(self.plan, snapshot), snapshot)
+        if self._monitor is None or self._renewal is None:
+            raise self._ended()
+        self._endpoint = self._make_endpoint()
+        with snapshot.state.open("rb") as file:
+            self._monitor.migrate("migrate-incoming", file.fileno(), _RESTORE_S)
+        saved.ask(self._renewal, saved.renewal(), "renewed", 5.0)
+        self._boot_s = self.age_s
+        self._session = self._new_session()
+        self._login_s = self.age_s
+        self._stack.callback(self._session.close)
 
     def _emulator_slipped(self) -> bool:
         """The kernel fell over the breakpoint of its own code patching, under TCG.
@@ -259,23 +366,38 @@ class QemuMachine:
         self.plan = replace(self.plan, gdb=f"unix:{path},server=on,wait=off")
         self.attach = attach_line(self._kernel, path)
 
-    def _start(self) -> None:
-        line, far_line = socket.socketpair()
-        monitor, far_monitor = socket.socketpair()
-        with far_line, far_monitor:
+    def _start(self, plan: Plan, snapshot: Snapshot | None = None) -> None:
+        """Start QEMU with our ends of its lines in place, and greet its monitor."""
+        with contextlib.ExitStack() as far:
+
+            def joined(wanted: str) -> tuple[socket.socket | None, str]:
+                if not wanted:
+                    return None, ""
+                ours, theirs = socket.socketpair()
+                far.enter_context(theirs)
+                inherited.append(theirs.fileno())
+                return ours, f"socket,fd={theirs.fileno()}"
+
+            inherited: list[int] = []
+            line, console = joined("console")
+            monitor, control = joined("monitor")
+            self._renewal, renewal = joined(plan.renewal)
+            assert line is not None
+            assert monitor is not None
             self._paths[0].parent.mkdir(parents=True, exist_ok=True)
-            self._console = Console(line, self._paths[0])
+            before = snapshot.console.read_bytes() if snapshot else b""
+            self._console = Console(line, self._paths[0], before)
             self._stack.callback(self._console.close)
-            lines = (far_line.fileno(), far_monitor.fileno())
-            plan = replace(
-                self.plan, console=f"socket,fd={lines[0]}", monitor=f"socket,fd={lines[1]}"
-            )
             self._stack.callback(monitor.close)
-            self._process = self._spawn(command_line(plan), lines)
+            if self._renewal:
+                self._stack.callback(self._renewal.close)
+            plan = replace(plan, console=console, monitor=control, renewal=renewal)
+            self._started = time.monotonic()
+            self._process = self._spawn(command_line(plan), tuple(inherited))
             self._stack.callback(process.end, self._process)
         self._connect_monitor(monitor)
 
-    def _spawn(self, words: list[str], lines: tuple[int, int]) -> subprocess.Popen[bytes]:
+    def _spawn(self, words: list[str], lines: tuple[int, ...]) -> subprocess.Popen[bytes]:
         if not shutil.which(words[0]):
             raise InfrastructureError(
                 f"{words[0]} is not installed",

@@ -24,6 +24,7 @@ class Monitor:
         self._timeout_s = timeout_s
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("rig")
+        self._seen: list[str] = []  # events that a wait for another one passed by
         try:
             self._wait(self._client.connect(line))
         except AssertionError as error:
@@ -51,7 +52,34 @@ class Monitor:
     def events(self) -> list[str]:
         """Names of the events since the last call."""
         self._loop.run_until_complete(asyncio.sleep(0))
-        return [str(event["event"]) for event in self._client.events.clear()]
+        seen, self._seen = self._seen, []
+        return [*seen, *(str(event["event"]) for event in self._client.events.clear())]
+
+    def migrate(self, command: str, file: int, timeout_s: float) -> None:
+        """Save the machine's state ("migrate") to an open file, or load it ("migrate-incoming");
+        returns when that is done.
+
+        Memory that is shared with a file is not part of the state (x-ignore-shared).
+        InfrastructureError when QEMU fails, or after timeout_s.
+        """
+        wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
+        self.command("migrate-set-capabilities", capabilities=wanted)
+        self._client.send_fd_scm(file)
+        self.command("getfd", fdname="state")
+        self.command(command, uri="fd:state")
+        status = self._wait(self._migrated(), timeout_s)
+        if status != "completed":
+            why = self.command("query-migrate").get("error-desc", "no reason given")
+            raise InfrastructureError(f"QEMU's {command} {status}: {why}")
+
+    async def _migrated(self) -> str:
+        while True:
+            event = await self._client.events.get()
+            data = event.get("data")
+            status = data.get("status") if isinstance(data, Mapping) else ""
+            if event["event"] == "MIGRATION" and status in ("completed", "failed", "cancelled"):
+                return str(status)
+            self._seen.append(str(event["event"]))
 
     def close(self) -> None:
         """Hang up; idempotent."""
@@ -64,14 +92,15 @@ class Monitor:
         finally:
             self._loop.close()
 
-    def _wait(self, work: Any) -> Any:
+    def _wait(self, work: Any, timeout_s: float | None = None) -> Any:
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(work, self._timeout_s))
+            return self._loop.run_until_complete(asyncio.wait_for(work, limit_s))
         except ExecuteError as error:
             raise InfrastructureError(f"QEMU refused a command: {error}") from error
         except TimeoutError as error:
             raise InfrastructureError(
-                f"QEMU's monitor did not answer in {self._timeout_s:.0f} s"
+                f"QEMU's monitor did not answer in {limit_s:.0f} s"
             ) from error
         except (QMPError, OSError, EOFError) as error:
             raise InfrastructureError(f"QEMU's monitor went away: {error}") from error
