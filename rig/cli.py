@@ -129,6 +129,13 @@ def _results_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, metavar="DIR", help="instead of results/")
 
 
+def _jobs_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-n", dest="jobs", metavar="N", default="1",
+        help="N machines side by side; auto: as many as cores and memory allow",
+    )  # fmt: skip
+
+
 def _add_doctor(verbs: _Verbs) -> None:
     parser = _verb(verbs, "doctor", _doctor, "check every tool, disk space and the accelerator")
     _json_flag(parser)
@@ -162,6 +169,7 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
                         help="a kselftest-shaped directory anywhere (repeatable)")  # fmt: skip
     parser.add_argument("--isolation", choices=("none", "suite", "program"), default="none",
                         help="what gets a machine of its own")  # fmt: skip
+    _jobs_option(parser)
     parser.add_argument("-k", dest="keyword", default="", help="pytest's -k")
     parser.add_argument("-x", dest="exit_first", action="store_true", help="pytest's -x")
     parser.add_argument("--lf", dest="last_failed", action="store_true", help="pytest's --lf")
@@ -175,6 +183,7 @@ def _add_kselftest(verbs: _Verbs) -> None:
     parser.add_argument("--against", metavar="BASE", help="report only what is new against BASE")
     parser.add_argument("-k", dest="keyword", default="", help="only programs that match")
     _cold_flag(parser)
+    _jobs_option(parser)
     _results_options(parser)
 
 
@@ -380,7 +389,7 @@ def _print_json(value: object) -> int:
 
 
 def _boot_and_test(arguments: argparse.Namespace) -> int:
-    from rig import runner
+    from rig import budget, runner
 
     config = _config(arguments)
     request = runner.Request(
@@ -388,6 +397,7 @@ def _boot_and_test(arguments: argparse.Namespace) -> int:
         suites=tuple(arguments.suite),
         tests=tuple(Path.cwd() / path for path in arguments.tests),
         isolation=arguments.isolation,
+        jobs=budget.parse(arguments.jobs),
         keyword=arguments.keyword,
         cold=arguments.cold,
         exit_first=arguments.exit_first,
@@ -417,12 +427,13 @@ def _kernel_words(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _kselftest(arguments: argparse.Namespace) -> int:
-    from rig import runner
+    from rig import budget, runner
 
     request = runner.KselftestRequest(
         targets=tuple(arguments.targets),
         machine=arguments.machine,
         against=arguments.against,
+        jobs=budget.parse(arguments.jobs),
         keyword=arguments.keyword,
         cold=arguments.cold,
         results=arguments.results,

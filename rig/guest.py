@@ -74,11 +74,15 @@ class Machine(Protocol):
 
 
 class Guest:
-    """One boot, until something happens that makes it unfit for the next program."""
+    """One boot, until something happens that makes it unfit for the next program.
+
+    load: deadlines are this many times as long, for machines that share too few cores.
+    """
 
     def __init__(self, machine: Machine, session: Session) -> None:
         self.machine = machine
         self.fit = True
+        self.load = 1.0
         self._session = session
         self._suites: dict[Path, str] = {}
         self._numbers = itertools.count(1)
@@ -225,11 +229,11 @@ class Guest:
 
     def _limit(self, seconds: float) -> str:
         """For a person."""
-        slower, had = self.machine.slowdown, f"{self._deadline(seconds):.0f} s"
+        slower, had = self.machine.slowdown * self.load, f"{self._deadline(seconds):.0f} s"
         return had if slower == 1 else f"{had} ({seconds:.0f} s, slowdown {slower:.1f})"
 
     def _deadline(self, seconds: float) -> float:
-        return seconds * self.machine.slowdown
+        return seconds * self.machine.slowdown * self.load
 
 
 class _Taken:

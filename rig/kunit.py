@@ -43,7 +43,7 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
         lab.boot(0, record).close()
     except BootError as failure:
         error = failure
-    record.run = lab.describe(record.run)
+    record.update(lab.describe)
     recorded = record.directory / "console-0.log"
     console = recorded.read_bytes() if recorded.exists() else b""
     splats = splat.scan(console)

@@ -7,9 +7,11 @@ import functools
 import re
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rig import image, kbuild, kconfig, suite
 from rig.config import Config, KernelConfig, MachineConfig
@@ -53,6 +55,9 @@ class KernelLab:
         self._snapshot: Snapshot | None = None
         self._snapshots = threading.Lock()
         self._notices: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        self._live = weakref.WeakSet[QemuMachine]()
+        self._cut = False
 
     @property
     def kernel(self) -> Kernel:
@@ -122,7 +127,7 @@ class KernelLab:
         return self._machine
 
     def _maker(self, directory: Path, number: int) -> Callable[..., QemuMachine]:
-        return functools.partial(
+        made = functools.partial(
             QemuMachine,
             self._machine_config,
             self.kernel,
@@ -131,6 +136,16 @@ class KernelLab:
             number=number,
             accel_cache=self._store.root / "kvm.json",
         )
+
+        def make(**wishes: Any) -> QemuMachine:
+            machine = made(**wishes)
+            with self._lock:
+                self._live.add(machine)
+                if self._cut:
+                    machine.cut()
+            return machine
+
+        return make
 
     def _ready(self, make: Callable[..., QemuMachine]) -> Snapshot | None:
         """The snapshot of this kernel, image and machine; None where there can be none."""
@@ -153,7 +168,7 @@ class KernelLab:
             )
         except CrashError as error:
             self._cold = True
-            self._notices = (f"booted from power-on: no snapshot is kept, {error.message}",)
+            self._say((f"booted from power-on: no snapshot is kept, {error.message}",))
             return None
         return snapshot.load(key, place, lambda: self._discard(key))
 
@@ -189,7 +204,20 @@ class KernelLab:
         finally:
             for recorded in machine.consoles:
                 record.console(recorded)
+            self._say(machine.notices)
         return Guest(machine, session)
+
+    def _say(self, notices: Sequence[str]) -> None:
+        """Keep what every verdict must say; of all machines, since several may be there."""
+        with self._lock:
+            self._notices = (*self._notices, *notices)
+
+    def cut(self) -> None:
+        """Pull the plug of every machine that was made, and of those that will be."""
+        with self._lock:
+            self._cut = True
+            for machine in self._live:
+                machine.cut()
 
     def describe(self, run: Run) -> Run:
         """Facts of what is known so far."""
@@ -198,8 +226,8 @@ class KernelLab:
         if self._image:
             run = replace(run, image=dict(self._image.facts))
         if self._machine:
-            said = (*run.notices, *self._notices, *self._machine.notices)
-            notices = tuple(dict.fromkeys(said))
+            with self._lock:
+                notices = tuple(dict.fromkeys((*run.notices, *self._notices)))
             run = replace(run, machine=dict(self._machine.facts), notices=notices)
         return run
 

@@ -7,7 +7,6 @@ named on the command line, and only where a rig.toml is found above them or give
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
     from rig.errors import RigError
-    from rig.rack import Rack
+    from rig.rack import Judged, Order, Racks
     from rig.results import Case
     from rig.suite import Program, Suite
 
@@ -32,11 +31,14 @@ class Hooks:
     """The hooks the plugin offers."""
 
     @pytest.hookspec(firstresult=True)
-    def pytest_rig_rack(self, config: pytest.Config) -> Rack | None:
-        """The Rack whose guests run the programs; asked once, when the first one is to run."""
+    def pytest_rig_rack(self, config: pytest.Config) -> Racks | None:
+        """What runs the programs in guests; asked once, when the first one is to run."""
 
     def pytest_rig_verdict(self, name: str, cases: tuple[Case, ...], duration_s: float) -> None:
-        """A program (name is suite/program) ended; duration_s: wall seconds, boots included."""
+        """A program (name is suite/program) ended; duration_s: wall seconds, boots included.
+
+        With several machines also one that was run ahead and that pytest never came to.
+        """
 
     def pytest_rig_abort(self, error: RigError) -> None:
         """Nothing more can run; the session ends after this."""
@@ -46,7 +48,7 @@ class _State:
     """What the plugin knows in one session."""
 
     def __init__(self) -> None:
-        self.rack: Rack | None = None
+        self.rack: Racks | None = None
         self.left: dict[str, ProgramItem] = {}
         self.error: RigError | None = None
         self.last_words: tuple[Case, ...] = ()
@@ -71,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what gets a machine of its own",
     )
     group.addoption("--rig-cold", action="store_true", help="boot from power-on, not a snapshot")
+    group.addoption("--rig-jobs", metavar="N", default="1", help="N machines side by side, or auto")
     group.addoption("--rig-results", metavar="DIR", help="where results/<run id>/ are kept")
 
 
@@ -141,6 +144,13 @@ class ProgramItem(pytest.Item):
         self.program = program
         self.extra_keyword_matches.add(suite.name)
 
+    @property
+    def order(self) -> Order:
+        """What is asked of the racks."""
+        from rig.rack import Order
+
+        return Order(self.suite, self.program)
+
     def rename(self, suite: Suite) -> None:
         """Take the suite under the name that is its own among those of this session."""
         self.suite = suite
@@ -152,20 +162,16 @@ class ProgramItem(pytest.Item):
         state = self.config.stash[_STATE]
         rack = state.rack
         assert rack is not None
-        started = time.monotonic()
         try:
-            cases = rack.run(self.suite, self.program)
+            judged = rack.run(self.order)
         except RigError as error:
             _abort(self.config, error)
         except BaseException as error:
-            rack.refuse(self.suite, self.program, f"the rig was stopped ({error!r})")
+            rack.refuse(self.order, f"the rig was stopped ({error!r})")
             raise
         state.left.pop(self.nodeid, None)
-        name = f"{self.suite.name}/{self.program.name}"
-        self.config.hook.pytest_rig_verdict(
-            name=name, cases=cases, duration_s=time.monotonic() - started
-        )
-        self._conclude(cases)
+        _tell(self.config, self.order, judged)
+        self._conclude(judged.cases)
 
     def _conclude(self, cases: tuple[Case, ...]) -> None:
         """Report each case as a subtest, and end as the whole program did."""
@@ -193,6 +199,12 @@ class ProgramItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, 0, f"{self.suite.name}/{self.program.name}"
+
+
+def _tell(config: pytest.Config, order: Order, judged: Judged) -> None:
+    config.hook.pytest_rig_verdict(
+        name=order.name, cases=judged.cases, duration_s=judged.duration_s
+    )
 
 
 def _report(item: ProgramItem, case: Case) -> None:
@@ -250,12 +262,14 @@ def pytest_runtestloop(session: pytest.Session) -> None:
         with _uncaptured(session.config):
             rack = state.rack = session.config.hook.pytest_rig_rack(config=session.config)
             rack.prepare(list({item.suite.directory: item.suite for item in ours}.values()))
+            orders = [item.order for item in ours]
+            rack.expect(orders, max_failures=session.config.getoption("maxfail"))
     except RigError as error:
         _abort(session.config, error)
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_rig_rack(config: pytest.Config) -> Rack:
+def pytest_rig_rack(config: pytest.Config) -> Racks:
     """The real thing: the kernel, image and machine that rig.toml and the options name."""
     from rig import runner
 
@@ -263,11 +277,12 @@ def pytest_rig_rack(config: pytest.Config) -> Rack:
     first = next(iter(config.stash[_STATE].left.values()))
     place = Path(given) if given else find_rig_toml(first.suite.directory)
     assert place is not None  # or the suite would not have been collected
-    return runner.rack(
+    return runner.racks(
         place,
         kernel=config.getoption("--rig-kernel"),
         machine=config.getoption("--rig-machine"),
         isolation=config.getoption("--rig-isolation"),
+        jobs=config.getoption("--rig-jobs"),
         results=config.getoption("--rig-results"),
         cold=config.getoption("--rig-cold"),
         progress=_Lines(config),
@@ -329,9 +344,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     # A UsageError's exit code is the one that pytest gives an interrupted session.
     interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED and state.error is None
     state.last_words = rack.close(hurry=interrupted)
+    for order, judged in rack.unasked():
+        _tell(session.config, order, judged)
     if state.error:
         for item in state.left.values():
-            rack.refuse(item.suite, item.program, state.error.message)
+            rack.refuse(item.order, state.error.message)
     if not interrupted:
         rack.record.finish()
     report.write(rack.record.run, rack.record.directory)

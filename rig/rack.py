@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from rig.durations import Durations
 from rig.errors import InfrastructureError, LostMachineError
 from rig.guest import Guest
-from rig.record import Record
+from rig.record import FIRST, LAST, Record
 from rig.results import Case, Run, Splat
 from rig.session import ConnectionLost, SessionTimeout
 from rig.suite import BuiltSuite, Program, Suite
 from rig.suite import programs as listed
+from rig.supply import Supply
 from rig.verdict import Rules, judge, late, unborn
 
 Isolation = Literal["none", "suite", "program"]
@@ -27,10 +31,82 @@ class Lab(Protocol):
         """Build what the suites need, and compile them, in their order."""
 
     def boot(self, number: int, record: Record) -> Guest:
-        """A freshly booted guest, its console put on record. Raises BootError."""
+        """A freshly booted guest, its console put on record. Raises BootError.
+
+        Several threads may boot at once.
+        """
+
+    def cut(self) -> None:
+        """Pull the plug of every machine there is, also of one that boots, and boot none any
+        more. From any thread; who uses such a machine finds it gone, and closes it."""
 
     def describe(self, run: Run) -> Run:
         """The run with the facts of kernel, machine and image, and the notices, filled in."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A program's cases. duration_s: wall seconds it took, boots included; own_s: without them,
+    0 when it was not run."""
+
+    cases: tuple[Case, ...]
+    duration_s: float
+    own_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """One program that will be asked for."""
+
+    suite: Suite
+    program: Program
+
+    @property
+    def name(self) -> str:
+        """suite/program."""
+        return f"{self.suite.name}/{self.program.name}"
+
+
+class Racks(Protocol):
+    """What runs programs: one rack, or several side by side (rig.fleet).
+
+    record: where everything goes. lost: a machine that went away unexplained, if any.
+    """
+
+    @property
+    def record(self) -> Record: ...
+
+    @property
+    def lost(self) -> LostMachineError | None: ...
+
+    def prepare(self, suites: Sequence[Suite]) -> Sequence[BuiltSuite]:
+        """Build and compile everything; raises BuildError, UsageError or InfrastructureError."""
+
+    def expect(self, orders: Sequence[Order], *, max_failures: int = 0) -> None:
+        """What will be asked for, in the order of reports; once, after prepare.
+
+        max_failures: the caller will ask for no more after so many programs did not pass (0: it
+        will go on).
+        """
+
+    def run(self, order: Order) -> Judged:
+        """One program's verdict, on record before this returns.
+
+        Among the cases may be some of others: of the program before it in that guest (a late
+        splat) and of the boot. Raises BootError or InfrastructureError when there can be no guest.
+        """
+
+    def refuse(self, order: Order, why: str) -> None:
+        """Put on record that a program was not run; nothing when it was."""
+
+    def unasked(self) -> Sequence[tuple[Order, Judged]]:
+        """After close: what was run and never asked for."""
+
+    def close(self, *, hurry: bool = False) -> tuple[Case, ...]:
+        """End the guests; the cases of what their consoles said after their last programs.
+
+        hurry: a person waits, and nothing will be called green; do not listen any more.
+        """
 
 
 class Rack:
@@ -38,7 +114,9 @@ class Rack:
 
     isolation: "none" one guest for all, "suite" and "program" a new one for each of those. Beyond
     that a guest is replaced when a splat, a crash, a time-out or a silent console made it unfit.
-    reproduce: the command that runs one program again.
+    reproduce: the command that runs one program again. supply: where guests come from. durations:
+    where it is kept how long programs take. upcoming: for one rack of a fleet, which shares the
+    supply: the programs that will each want a new guest; without it that is the next one, if any.
     """
 
     def __init__(
@@ -48,93 +126,146 @@ class Rack:
         *,
         isolation: Isolation = "none",
         reproduce: Callable[[Suite, Program], str] = lambda _suite, _program: "",
+        supply: Supply | None = None,
+        upcoming: Callable[[], Sequence[Order]] | None = None,
+        durations: Durations | None = None,
     ) -> None:
         self.record = record
         self.lost: LostMachineError | None = None
         self._lab = lab
         self._isolation = isolation
         self._reproduce = reproduce
+        self._supply = supply or Supply(lab, record)
+        self._alone = upcoming is None
+        self._durations = durations or Durations()
         self._built: dict[Path, BuiltSuite] = {}
+        self._places: dict[Order, float] = {}
+        self._next: dict[Order, Order] = {}
+        self._upcoming = upcoming
+        self._told: set[Order] = set()
         self._guest: Guest | None = None
         self._purpose: tuple[str, ...] = ()
         self._previous: Rules | None = None
-        self._boots = 0
+        self._place_of_previous = LAST
 
-    def prepare(self, suites: Sequence[Suite]) -> None:
-        """Build and compile everything; raises BuildError, UsageError or InfrastructureError.
+    def prepare(self, suites: Sequence[Suite]) -> Sequence[BuiltSuite]:
+        """As Racks.prepare.
 
         A program that was not there to be chosen, and came out of the build, is an error on
         record: nobody would miss it else.
         """
-        for built in self._lab.prepare(suites):
-            self._built[built.suite.directory] = built
+        ready = self._lab.prepare(suites)
+        self.hold(ready)
+        for built in ready:
             known = listed(built.suite)
             for program in built.programs:
                 if program not in known:
-                    self.refuse(built.suite, program, "its Makefile names it only with a kernel")
-        self.record.run = self._lab.describe(self.record.run)
-        self.record.save()
+                    words = "not run: its Makefile names it only with a kernel"
+                    case = unborn(self._rules(Order(built.suite, program)), words)
+                    self.record.add((case,), place=FIRST)
+        self.record.update(self._lab.describe)
+        return ready
 
-    def run(self, suite: Suite, program: Program) -> tuple[Case, ...]:
-        """Run one program, in a new guest if need be; its cases, on record before this returns.
+    def hold(self, suites: Sequence[BuiltSuite]) -> None:
+        """Take suites that are compiled already."""
+        for built in suites:
+            self._built[built.suite.directory] = built
 
-        Among them may be cases of others: of the program before (a late splat) and of the boot.
-        Raises BootError or InfrastructureError when there can be no guest.
-        """
-        rules = self._rules(suite, program)
-        before = self._make_fit(suite, program)
-        built = self._built[suite.directory]
-        if program not in built.programs:
-            return self._put_down((*before, unborn(rules, "it did not come out of the build")))
-        before += self._place(built)
-        guest = self._guest
-        assert guest is not None
-        seen = guest.run(program, built)
-        self._previous = rules
-        cases = self._put_down(judge(rules, seen), seen.splats)
-        if seen.end.gone and not seen.splats:
-            self.lost = LostMachineError(f"{suite.name}/{program.name}: {seen.detail}")
-        if not guest.fit:
-            self._retire()
-        return (*before, *cases)
+    def expect(self, orders: Sequence[Order], *, max_failures: int = 0) -> None:
+        """As Racks.expect."""
+        self._places = {order: float(place) for place, order in enumerate(orders)}
+        self._next.update(itertools.pairwise(orders))
 
-    def refuse(self, suite: Suite, program: Program, why: str) -> None:
-        """Put on record that a program was not run."""
-        self._put_down((unborn(self._rules(suite, program), f"not run: {why}"),))
+    def run(self, order: Order) -> Judged:
+        """As Racks.run."""
+        started = time.monotonic()
+        cases, own_s = self._run(order)
+        self._told.add(order)
+        self._durations.note(order.name, own_s)
+        return Judged(cases, time.monotonic() - started, own_s)
+
+    def refuse(self, order: Order, why: str) -> None:
+        """As Racks.refuse."""
+        if order not in self._told:
+            self._told.add(order)
+            self._put_down(order, (unborn(self._rules(order), f"not run: {why}"),))
+
+    def unasked(self) -> Sequence[tuple[Order, Judged]]:
+        """As Racks.unasked; a single rack runs nothing ahead."""
+        return ()
 
     def close(self, *, hurry: bool = False) -> tuple[Case, ...]:
-        """End the last guest; the cases of what its console said after its last program.
-
-        hurry: a person waits, and nothing will be called green; do not listen any more.
-        """
-        if hurry:
-            self._retire()
-        return self._part()
+        """As Racks.close."""
+        try:
+            if hurry:
+                self._supply.cut()
+                self._retire()
+            return self._part()
+        finally:
+            if self._alone:
+                self._supply.close()
+                self._durations.save()
 
     # ------------------------------------------------------------------------------------------
 
-    def _rules(self, suite: Suite, program: Program) -> Rules:
-        return Rules(
-            suite.name,
-            program.name,
-            bare=bool(suite.target),
-            reproduce=self._reproduce(suite, program),
-        )
+    def _run(self, order: Order) -> tuple[tuple[Case, ...], float]:
+        """The cases, and the seconds of the program alone."""
+        rules = self._rules(order)
+        before = self._make_fit(order)
+        built = self._built[order.suite.directory]
+        if order.program not in built.programs:
+            missing = unborn(rules, "it did not come out of the build")
+            return (*before, *self._put_down(order, (missing,))), 0.0
+        before += self._place(order, built)
+        guest = self._guest
+        assert guest is not None
+        self._look_ahead(order)
+        started = time.monotonic()
+        seen = guest.run(order.program, built)
+        own_s = time.monotonic() - started
+        self._supply.check()  # what a machine without its plug says is no verdict
+        self._previous, self._place_of_previous = rules, self._places.get(order, LAST)
+        cases = self._put_down(order, judge(rules, seen), seen.splats)
+        if seen.end.gone and not seen.splats:
+            self.lost = LostMachineError(f"{order.name}: {seen.detail}")
+        if not guest.fit:
+            self._retire()
+        return (*before, *cases), own_s
 
-    def _make_fit(self, suite: Suite, program: Program) -> tuple[Case, ...]:
+    def _rules(self, order: Order) -> Rules:
+        suite, program = order.suite, order.program
+        again = self._reproduce(suite, program)
+        return Rules(suite.name, program.name, bare=bool(suite.target), reproduce=again)
+
+    def _purpose_of(self, order: Order) -> tuple[str, ...]:
+        """What the guest of a program is for: programs of equal purpose share one."""
+        suite, program = order.suite.name, order.program.name
+        purposes = {"none": (), "suite": (suite,), "program": (suite, program)}
+        return purposes[self._isolation]
+
+    def _make_fit(self, order: Order) -> tuple[Case, ...]:
         """See to it that a fit guest is there; the cases of what came to light meanwhile."""
-        purposes = {"none": (), "suite": (suite.name,), "program": (suite.name, program.name)}
-        purpose: tuple[str, ...] = purposes[self._isolation]
+        purpose = self._purpose_of(order)
         cases: tuple[Case, ...] = ()
         if self._guest and purpose != self._purpose:
             cases = self._part()
         elif self._guest and (splats := self._guest.listen()):
-            cases = self._put_down(self._late(splats), splats)
+            cases = self._put_down_late(splats)
             self._retire()
         self._purpose = purpose
-        return cases if self._guest else (*cases, *self._boot())
+        return cases if self._guest else (*cases, *self._boot(order))
 
-    def _place(self, built: BuiltSuite) -> tuple[Case, ...]:
+    def _look_ahead(self, order: Order) -> None:
+        """Have the next guest booted while this one works, where the next program needs one."""
+        if self._upcoming:
+            after = self._upcoming()
+        else:
+            after = [self._next[order]] if order in self._next else []
+        if after and self._purpose_of(after[0]) != self._purpose_of(order):
+            built = self._built[after[0].suite.directory]
+            self._supply.order(lambda guest: guest.place(built), len(after))
+
+    def _place(self, order: Order, built: BuiltSuite) -> tuple[Case, ...]:
         """Put the suite into the guest; into a new one where a program before spoilt the guest.
 
         A fresh guest that does not take it is no program's fault: Guest.run tells of that.
@@ -145,27 +276,21 @@ class Rack:
         try:
             guest.place(built)
         except (InfrastructureError, ConnectionLost) as error:
-            cases = (*self._part(), *self._boot())
+            cases = (*self._part(), *self._boot(order))
             words = f"a new machine was booted for suite {built.suite.name}: {error.message}"
-            self._notice(words)
+            self.record.notice(words)
             return cases
         return ()
 
-    def _notice(self, words: str) -> None:
-        run = self.record.run
-        self.record.run = replace(run, notices=(*run.notices, words))
-        self.record.save()
-
-    def _boot(self) -> tuple[Case, ...]:
-        number, self._boots = self._boots, self._boots + 1
-        guest = self._lab.boot(number, self.record)
-        self._guest, self._previous = guest, None
-        self.record.run = self._lab.describe(self.record.run)
-        splats = guest.listen()
+    def _boot(self, order: Order) -> tuple[Case, ...]:
+        taken = self._supply.take()
+        self._guest, self._previous = taken.guest, None
+        self.record.update(self._lab.describe)
+        splats = taken.guest.listen()
         if not splats:
             return ()
-        rules = Rules("machine", f"boot-{number}")
-        return self._put_down((replace(late(rules, splats), name=""),), splats)
+        rules = Rules("machine", f"boot-{taken.number}")
+        return self._put_down(order, (replace(late(rules, splats), name=""),), splats)
 
     def _part(self) -> tuple[Case, ...]:
         """End the guest after a last look at its console."""
@@ -175,7 +300,7 @@ class Rack:
         cases: tuple[Case, ...] = ()
         try:
             if guest.fit and self._previous and (splats := guest.farewell()):
-                cases = self._put_down(self._late(splats), splats)
+                cases = self._put_down_late(splats)
         except (ConnectionLost, SessionTimeout, TimeoutError, EOFError) as error:
             cases = self._gone(guest, str(error))
         finally:
@@ -184,23 +309,32 @@ class Rack:
 
     def _gone(self, guest: Guest, words: str) -> tuple[Case, ...]:
         """The machine was not there any more, or silent, when it was to be ended."""
+        if self._supply.is_cut:
+            return ()
         splats = guest.listen()
         if splats:
-            return self._put_down(self._late(splats), splats)
+            return self._put_down_late(splats)
         assert self._previous is not None
         why = f"the machine was gone or silent after it: {words}"
         self.lost = LostMachineError(why)
-        return self._put_down((replace(unborn(self._previous, why), name="after its end"),))
+        case = replace(unborn(self._previous, why), name="after its end")
+        self.record.add((case,), place=self._place_of_previous)
+        return (case,)
 
-    def _late(self, splats: Sequence[Splat]) -> tuple[Case, ...]:
+    def _put_down_late(self, splats: Sequence[Splat]) -> tuple[Case, ...]:
+        """What the console said after the program before: it stands with that program's cases."""
         assert self._previous is not None
-        return (late(self._previous, splats),)
+        case = late(self._previous, splats)
+        self.record.add((case,), splats, self._place_of_previous)
+        return (case,)
 
     def _retire(self) -> None:
         guest, self._guest = self._guest, None
         if guest:
             guest.close()
 
-    def _put_down(self, cases: Sequence[Case], splats: Sequence[Splat] = ()) -> tuple[Case, ...]:
-        self.record.add(cases, splats)
+    def _put_down(
+        self, order: Order, cases: Sequence[Case], splats: Sequence[Splat] = ()
+    ) -> tuple[Case, ...]:
+        self.record.add(cases, splats, self._places.get(order, LAST))
         return tuple(cases)

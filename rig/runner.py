@@ -14,15 +14,20 @@ import pytest
 from rig import config as configuration
 from rig import suite
 from rig.against import Wish, compared
+from rig.board import Board
+from rig.budget import AUTO, Budget, budget, parse
 from rig.config import Config
+from rig.durations import DURATIONS, Durations
 from rig.errors import RigError, UsageError
+from rig.fleet import Fleet
 from rig.lab import open_lab
 from rig.outcome import Command, Files, Outcome, check_places, copy, exit_code
 from rig.progress import QUIET, Progress
-from rig.rack import Isolation, Lab, Rack
+from rig.rack import Isolation, Lab, Rack, Racks
 from rig.record import Record
 from rig.results import Case, Status
 from rig.suite import Suite
+from rig.supply import Supply
 from rig.verdict import NotPassed, worst
 
 INTERRUPTED = 130
@@ -35,13 +40,14 @@ class Request(Files):
     suites: names or paths of rig.toml's suites, empty for all of them unless tests are given.
     tests: further suite directories from anywhere. words: how a person names the kernel on the
     command line, for commands to paste. pytest_args: handed on as they are. cold: machines begin
-    from power-on, not from a snapshot.
+    from power-on, not from a snapshot. jobs: machines side by side, or rig.budget.AUTO.
     """
 
     machine: str | None = None
     suites: tuple[str, ...] = ()
     tests: tuple[Path, ...] = ()
     isolation: Isolation = "none"
+    jobs: int = 1
     keyword: str = ""
     cold: bool = False
     exit_first: bool = False
@@ -56,6 +62,7 @@ class KselftestRequest(Wish):
 
     targets: tuple[str, ...]
     machine: str | None = None
+    jobs: int = 1
     keyword: str = ""
     cold: bool = False
 
@@ -72,8 +79,11 @@ def boot_and_test(request: Request, config: Config, progress: Progress = QUIET) 
     check_places(request)
     suites = chosen(request, config)
     command = Command("boot-and-test", config, request.machine, request.words, suites)
-    lab = open_lab(config, config.kernel(), request.machine, progress, cold=request.cold)
-    return drive(request, config, lab, command, progress)
+    # What cannot be is refused before a build.
+    budget(config.machine(request.machine), request.jobs)
+    board = Board(progress)
+    lab = open_lab(config, config.kernel(), request.machine, board, cold=request.cold)
+    return drive(request, config, lab, command, board)
 
 
 def chosen(request: Request, config: Config) -> tuple[Suite, ...]:
@@ -102,27 +112,68 @@ def _named(name: str, known: Mapping[str, Suite], config: Config) -> Suite:
 def drive(
     request: Request, config: Config, lab: Lab, command: Command, progress: Progress = QUIET
 ) -> Outcome:
-    """Run the command's suites as pytest items in this process; the report is written after."""
-    driver = _Driver(lambda: _rack(request, config, lab, command), progress)
+    """Run the command's suites as pytest items in this process; the report is written after.
+
+    progress: a Board where several machines are to be seen at work.
+    """
+    board = progress if isinstance(progress, Board) else Board(progress)
+    driver = _Driver(lambda: _asked(request, config, lab, command, board), board)
     arguments = _pytest_arguments(request, config, command.suites)
     code = pytest.main(arguments, plugins=[driver])
     if driver.mistake:
         raise driver.mistake
     if driver.refused:
         raise UsageError(driver.refused)
-    if driver.rack is None:
+    if driver.racks is None:
         if driver.interrupted:
             raise KeyboardInterrupt
         raise UsageError(_not_started(code, arguments))
-    return _conclude(request, driver.rack, driver)
+    return _conclude(request, driver.racks, driver)
 
 
-def _rack(request: Request, config: Config, lab: Lab, command: Command) -> Rack:
-    """A rack with a fresh record; made when it is sure that something will run."""
-    words = ["-k", request.keyword] if request.keyword else []
+def _asked(request: Request, config: Config, lab: Lab, command: Command, board: Board) -> Racks:
+    """Racks with a fresh record; made when it is sure that something will run."""
+    jobs = str(request.jobs) if request.jobs != AUTO else "auto"
+    words = [
+        *(["-n", jobs] if request.jobs != 1 else []),
+        *(["--isolation", request.isolation] if request.isolation != "none" else []),
+        *(["-k", request.keyword] if request.keyword else []),
+    ]
     results = request.results or config.root / "results"
     record = Record.begin(results, command.whole(*words), config.default_kernel)
-    return Rack(lab, record, isolation=request.isolation, reproduce=command.program)
+    allowed = budget(config.machine(request.machine), request.jobs)
+    return _racks(lab, record, allowed, request.isolation, command, board)
+
+
+def _racks(
+    lab: Lab, record: Record, allowed: Budget, isolation: Isolation, command: Command, board: Board
+) -> Racks:
+    """One rack, or a fleet of them."""
+    for notice in allowed.notices:
+        record.notice(notice)
+    supply = Supply(
+        lab,
+        record,
+        boots_at_once=allowed.boots_at_once,
+        spares=allowed.spares,
+        load=allowed.load,
+    )
+    durations = Durations(record.directory.parent / DURATIONS)
+    again = command.program
+    if allowed.machines == 1:
+        return Rack(
+            lab, record, isolation=isolation, reproduce=again, supply=supply, durations=durations
+        )
+    return Fleet(
+        lab,
+        record,
+        machines=allowed.machines,
+        isolation=isolation,
+        reproduce=again,
+        supply=supply,
+        durations=durations,
+        board=board,
+    )
 
 
 def _not_started(code: int, arguments: Sequence[str]) -> str:
@@ -147,23 +198,23 @@ def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite])
 
 
 class _Driver:
-    """A pytest plugin that lends pytest our rack and turns verdicts into progress lines."""
+    """A pytest plugin that lends pytest our racks and turns verdicts into progress lines."""
 
-    def __init__(self, make_rack: Callable[[], Rack], progress: Progress) -> None:
+    def __init__(self, make_racks: Callable[[], Racks], progress: Progress) -> None:
         self.error: RigError | None = None
         self.interrupted = False
         self.mistake: BaseException | None = None
         self.refused = ""
-        self.rack: Rack | None = None
-        self._make_rack, self._progress = make_rack, progress
+        self.racks: Racks | None = None
+        self._make_racks, self._progress = make_racks, progress
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         config.pluginmanager.unregister(name="terminalreporter")
 
-    def pytest_rig_rack(self) -> Rack:
-        self.rack = self._make_rack()
-        return self.rack
+    def pytest_rig_rack(self) -> Racks:
+        self.racks = self._make_racks()
+        return self.racks
 
     def pytest_rig_verdict(self, name: str, cases: tuple[Case, ...], duration_s: float) -> None:
         self._progress.note(verdict_line(name, cases, duration_s))
@@ -205,32 +256,35 @@ def verdict_line(name: str, cases: Sequence[Case], duration_s: float) -> str:
     return f"{status.upper():<8}{name} ({duration_s:.1f} s) {words}".rstrip()
 
 
-def _conclude(request: Files, rack: Rack, driver: _Driver) -> Outcome:
+def _conclude(request: Files, racks: Racks, driver: _Driver) -> Outcome:
     """Write what was asked for beside the report; the exit code."""
-    run = rack.record.run
+    run = racks.record.run
     copy(request, run)
-    code = INTERRUPTED if driver.interrupted else exit_code(run, driver.error, rack.lost)
-    return Outcome(run, rack.record.directory, code, driver.error or rack.lost)
+    code = INTERRUPTED if driver.interrupted else exit_code(run, driver.error, racks.lost)
+    return Outcome(run, racks.record.directory, code, driver.error or racks.lost)
 
 
-def rack(
+def racks(
     rig_toml: Path,
     *,
     kernel: str | None,
     machine: str | None,
     isolation: Isolation,
+    jobs: str,
     results: str | None,
     cold: bool = False,
     progress: Progress = QUIET,
-) -> Rack:
-    """The rack of a plain `pytest guest-tests`."""
+) -> Racks:
+    """The racks of a plain `pytest guest-tests`."""
     config = configuration.load(rig_toml.absolute())
     chosen = config.kernel(kernel)
+    allowed = budget(config.machine(machine), parse(jobs))
     command = Command("boot-and-test", config, machine, (kernel,) if kernel else ())
     place = Path(results) if results else config.root / "results"
     record = Record.begin(place, shlex.join(["pytest", *sys.argv[1:]]), chosen.name)
-    lab = open_lab(config, chosen, machine, progress, cold=cold)
-    return Rack(lab, record, isolation=isolation, reproduce=command.program)
+    board = Board(progress)
+    lab = open_lab(config, chosen, machine, board, cold=cold)
+    return _racks(lab, record, allowed, isolation, command, board)
 
 
 # -- kselftest -----------------------------------------------------------------------------------
@@ -246,7 +300,9 @@ def _kselftest_on(
     kernel: str, request: KselftestRequest, config: Config, progress: Progress
 ) -> Outcome:
     config = replace(config, default_kernel=config.kernel(kernel).name)
-    lab = open_lab(config, config.kernel(), request.machine, progress, cold=request.cold)
+    budget(config.machine(request.machine), request.jobs)
+    board = Board(progress)
+    lab = open_lab(config, config.kernel(), request.machine, board, cold=request.cold)
     # The targets lie in the patched tree, and building is what makes that.
     selftests = lab.build().tree / suite.SELFTESTS
     suites = suite.distinct([_target(selftests, name) for name in request.targets])
@@ -254,13 +310,14 @@ def _kselftest_on(
     command = Command("kselftest", config, request.machine, words, suites)
     driven = Request(
         machine=request.machine,
+        jobs=request.jobs,
         keyword=request.keyword,
         cold=request.cold,
         results=request.results,
         junit=request.junit,
         json=request.json,
     )
-    return drive(driven, config, lab, command, progress)
+    return drive(driven, config, lab, command, board)
 
 
 def _target(selftests: Path, name: str) -> Suite:

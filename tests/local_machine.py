@@ -10,6 +10,7 @@ wrong can be caused for real. A program reaches its "kernel" through the environ
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -28,7 +29,7 @@ from rig.console import Console
 from rig.errors import BootError, InfrastructureError
 from rig.guest import Guest
 from rig.record import Record
-from rig.results import Run
+from rig.results import Run, Splat
 from rig.session import ConnectionLost, Finished, SessionTimeout
 from rig.suite import BuiltSuite, Suite
 
@@ -52,6 +53,7 @@ class LocalMachine:
         self.slowdown = slowdown
         self.notices = ("local: nothing is booted",)
         self.closed = False
+        self.sessions: list[LocalSession] = []
 
     def has(self, word: str) -> bool:
         return (self.state / word).exists()
@@ -63,6 +65,12 @@ class LocalMachine:
 
     def diagnose(self) -> str:
         return "sysrq: Show Blocked State\ntask:sleeper state:D\n"
+
+    def cut(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # closed already
+            (self.state / "dead").touch()
+        for session in self.sessions:
+            session.kill()
 
     def close(self) -> None:
         self.closed = True
@@ -78,6 +86,7 @@ class LocalSession:
         self._machine = machine
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
+        machine.sessions.append(self)
 
     def run(
         self,
@@ -120,6 +129,9 @@ class LocalSession:
 
     def close(self) -> None:
         self._closed = True
+        self.kill()
+
+    def kill(self) -> None:
         if self._process and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -169,6 +181,7 @@ class LocalLab:
     def __init__(self, *, slowdown: float = 1.0, boots: int = 1000, says: bytes = b"") -> None:
         self.machines: list[LocalMachine] = []
         self.prepared: list[Suite] = []
+        self.is_cut = threading.Event()
         self._slowdown, self._boots, self._says = slowdown, boots, says
 
     def prepare(self, suites: Sequence[Suite]) -> Sequence[BuiltSuite]:
@@ -186,11 +199,51 @@ class LocalLab:
     def guest(self, machine: LocalMachine) -> Guest:
         return Guest(machine, LocalSession(machine))
 
+    def cut(self) -> None:
+        self.is_cut.set()
+        for machine in self.machines:
+            machine.cut()
+
     def describe(self, run: Run) -> Run:
-        return replace(run, kernel={"name": "local"}, notices=("local: nothing is booted",))
+        notices = dict.fromkeys((*run.notices, "local: nothing is booted"))
+        return replace(run, kernel={"name": "local"}, notices=tuple(notices))
 
     def _build(self, one: Suite) -> BuiltSuite:
         return BuiltSuite(one, one.directory.parent, one.directory.name, suite.programs(one))
+
+
+class Late(LocalLab):
+    """Its consoles speak, or its machines die, only after the program was judged."""
+
+    def guest(self, machine: LocalMachine) -> Guest:
+        return LateGuest(machine)
+
+
+LATE_WORDS = {
+    "late": b"[    3.000000] BUG: kernel NULL pointer dereference, address: 0\r\n",
+    "dropping": b"** 57 printk messages dropped **\r\n",
+}
+
+
+class LateGuest(Guest):
+    def __init__(self, machine: LocalMachine) -> None:
+        super().__init__(machine, LocalSession(machine))
+        self._local = machine
+
+    def listen(self, until: str = "") -> tuple[Splat, ...]:
+        splats = super().listen(until)
+        for sign, text in LATE_WORDS.items():
+            if until and self._local.has(sign):
+                self._say(text)
+        for sign, word in (("dying", "dead"), ("muting", "deaf")):
+            if until and self._local.has(sign):
+                (self._local.state / word).touch()
+        return splats
+
+    def _say(self, text: bytes) -> None:
+        size = self._local.console.size()
+        self._local.far.sendall(text)
+        self._local.console.wait_news(size + len(text) - 1, 5.0)
 
 
 class Writer:

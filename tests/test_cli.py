@@ -171,6 +171,28 @@ def test_an_unknown_verb_and_help(project: Path) -> None:
         assert f"usage: rig {verb}" in rig(project, verb, "--help").stdout
 
 
+@pytest.mark.parametrize("verb", ["boot-and-test", "kselftest"])
+def test_machines_side_by_side_are_asked_for_with_n(project: Path, verb: str) -> None:
+    assert "-n N" in rig(project, verb, "--help").stdout
+    words = [verb, "-n", "many", *(["futex"] if verb == "kselftest" else [])]
+    done = rig(project, *words, code=2)
+    assert "-n many: not a number of machines" in done.stderr
+    assert "1 to 256, or auto" in done.stderr
+
+
+def test_more_machines_than_memory_are_refused_before_a_build(project: Path) -> None:
+    place = project / "guest-tests" / "t"
+    place.mkdir(parents=True)
+    (place / "Makefile").write_text("TEST_PROGS := a.sh\ninclude ../lib.mk\n")
+    (place / "a.sh").write_text("#!/bin/sh\n")
+    with (project / "rig.toml").open("a") as toml:
+        toml.write("\n[machine.huge]\nmemory_mib = 1000000\n")
+    words = ["boot-and-test", "--tests", str(place), "--machine", "huge", "-n", "2"]
+    done = rig(project, *words, code=2)
+    assert "2 machines of 1000000 MiB need 2000700 MiB" in done.stderr
+    assert not (project / "results").exists()
+
+
 def test_the_store_is_shown(project: Path) -> None:
     assert rig(project, "store", "path").stdout.strip() == str(project / "store")
     rig(project, "build")

@@ -87,6 +87,7 @@ class _Machine:
     def __init__(self, place: Path) -> None:
         self.session = object()
         self.closed = False
+        self.notices = ()
         self.consoles = [place / "console-0.int3.log", place / "console-0.log"]
 
     def boot(self) -> None: ...

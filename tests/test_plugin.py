@@ -19,6 +19,7 @@ PANIC = 'echo "[    2.000000] Kernel panic - not syncing: test" >&$RIG_KMSG; tou
 CONFTEST = """
 from pathlib import Path
 from local_machine import LocalLab
+from rig.fleet import Fleet
 from rig.rack import Rack
 from rig.record import Record
 
@@ -27,7 +28,10 @@ def pytest_rig_rack(config):
     again = lambda one, program: f"rig boot-and-test --suite {one.name} -k {program.name}"
     lab = LocalLab(boots=BOOTS)
     record = Record.begin(results, "pytest", "local")
-    return Rack(lab, record, isolation=config.getoption("--rig-isolation"), reproduce=again)
+    isolation, jobs = config.getoption("--rig-isolation"), int(config.getoption("--rig-jobs"))
+    if jobs == 1:
+        return Rack(lab, record, isolation=isolation, reproduce=again)
+    return Fleet(lab, record, machines=jobs, isolation=isolation, reproduce=again)
 """
 
 
@@ -198,6 +202,26 @@ def test_a_mistake_in_the_asking_is_no_interruption(checkout: Checkout) -> None:
     run = load_run(checkout.pytester.path / "results/latest/run.json")
     assert run.complete
     assert [case.message for case in run.cases] == ["not run: there is no such fragment"]
+
+
+def test_machines_side_by_side(checkout: Checkout) -> None:
+    checkout.writer.suite("abi", a=TWO, b=HALF, c=TWO, d=PANIC)
+    done = checkout.pytest("guest-tests", "--rig-jobs", "3", "-v")
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    ends = [line for line in done.outlines if line.endswith("%]") and "SUB" not in line]
+    words = [(line.split("::")[1][0], line.split()[1]) for line in ends]
+    assert words == [("a", "PASSED"), ("b", "FAILED"), ("c", "PASSED"), ("d", "FAILED")]
+    assert checkout.statuses()["abi/d.sh"] is Status.CRASH
+
+
+def test_jobs_that_are_no_number_are_a_usage_error(checkout: Checkout) -> None:
+    (checkout.pytester.path / "conftest.py").unlink()
+    checkout.pytester.makefile(".toml", rig="[kernel.a]\n[machine.b]\n")
+    checkout.writer.suite("abi", a=TWO)
+    done = checkout.pytest("guest-tests", "--rig-jobs", "many")
+    assert done.ret == 2
+    done.stdout.fnmatch_lines(["*-n many: not a number of machines*"])
+    assert not (checkout.pytester.path / "results").exists()
 
 
 # -- leaving others alone ----------------------------------------------------------------------

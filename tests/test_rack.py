@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from local_machine import LocalLab, LocalMachine, LocalSession, Writer
+from local_machine import Late, LocalLab, LocalMachine, Writer
 
 from rig import suite
 from rig.errors import BootError, InfrastructureError
 from rig.guest import Guest
-from rig.rack import Isolation, Rack
+from rig.rack import Isolation, Order, Rack
 from rig.record import Record
-from rig.results import Case, Splat, Status, load_run
+from rig.results import Case, Status, load_run
 from rig.suite import BuiltSuite, Program, Suite
 
 TWO = "echo TAP version 13; echo 1..2; echo ok 1 one; echo ok 2 two"
@@ -39,7 +39,7 @@ class Ran:
         for one in suites:
             for program in suite.programs(one):
                 name = f"{one.name}/{program.name.removesuffix('.sh')}"
-                self.cases[name] = rack.run(one, program)
+                self.cases[name] = rack.run(Order(one, program)).cases
         self.last_words = rack.close()
         self.run = rack.record.finish()
 
@@ -191,7 +191,7 @@ def test_a_machine_that_died_before_the_next_suite_is_remembered(
     writer: Writer, bench: Bench, tmp_path: Path
 ) -> None:
     other = Writer(tmp_path / "others").suite("b", c=TWO)
-    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dying"), other, lab=_Late())
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dying"), other, lab=Late())
     first, *own = ran.cases["b/c"]
     assert (first.id, first.status) == ("abi/a.sh::after its end", Status.ERROR)
     assert [case.status for case in own] == [Status.PASS, Status.PASS]
@@ -199,7 +199,7 @@ def test_a_machine_that_died_before_the_next_suite_is_remembered(
 
 
 def test_lines_lost_after_the_last_program_are_not_green(writer: Writer, bench: Bench) -> None:
-    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dropping"), lab=_Late())
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dropping"), lab=Late())
     assert [case.status for case in ran.last_words] == [Status.ERROR]
     assert "57 printk messages were dropped" in ran.last_words[0].message
 
@@ -234,7 +234,7 @@ def test_a_lost_machine_is_remembered(writer: Writer, bench: Bench) -> None:
 
 def test_a_splat_between_programs_belongs_to_the_one_before(writer: Writer, bench: Bench) -> None:
     late = f"{TWO}; touch $RIG_STATE/late"
-    ran = bench(writer.suite("abi", a=late, b=TWO), lab=_Late())
+    ran = bench(writer.suite("abi", a=late, b=TWO), lab=Late())
     assert ran.told("abi/a") == [("one", Status.PASS), ("two", Status.PASS)]
     first, *own = ran.cases["abi/b"]
     assert (first.program, first.name, first.status) == ("a.sh", "after its end", Status.FAIL)
@@ -243,20 +243,20 @@ def test_a_splat_between_programs_belongs_to_the_one_before(writer: Writer, benc
 
 
 def test_a_splat_after_the_last_program_is_not_lost(writer: Writer, bench: Bench) -> None:
-    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/late"), lab=_Late())
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/late"), lab=Late())
     assert [case.name for case in ran.last_words] == ["after its end"]
     assert ran.run.exit_code == 1
 
 
 def test_a_machine_found_dead_at_the_end_is_not_green(writer: Writer, bench: Bench) -> None:
-    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dying"), lab=_Late())
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/dying"), lab=Late())
     assert [case.status for case in ran.last_words] == [Status.ERROR]
     assert ran.rack.lost is not None
     assert ran.run.exit_code == 1
 
 
 def test_a_console_found_silent_at_the_end_is_not_green(writer: Writer, bench: Bench) -> None:
-    lab = _Late(slowdown=0.1)
+    lab = Late(slowdown=0.1)
     ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/muting", timeout=60), lab=lab)
     assert [case.status for case in ran.last_words] == [Status.ERROR]
     assert "gone or silent" in ran.last_words[0].message
@@ -333,37 +333,3 @@ class _Damaged(LocalLab):
     def guest(self, machine: LocalMachine) -> Guest:
         (machine.state / self._harm).touch()
         return super().guest(machine)
-
-
-class _Late(LocalLab):
-    """Its consoles speak, or its machines die, only after the program was judged."""
-
-    def guest(self, machine: LocalMachine) -> Guest:
-        return _LateGuest(machine)
-
-
-_LATE_WORDS = {
-    "late": b"[    3.000000] BUG: kernel NULL pointer dereference, address: 0\r\n",
-    "dropping": b"** 57 printk messages dropped **\r\n",
-}
-
-
-class _LateGuest(Guest):
-    def __init__(self, machine: LocalMachine) -> None:
-        super().__init__(machine, LocalSession(machine))
-        self._local = machine
-
-    def listen(self, until: str = "") -> tuple[Splat, ...]:
-        splats = super().listen(until)
-        for sign, text in _LATE_WORDS.items():
-            if until and self._local.has(sign):
-                self._say(text)
-        for sign, word in (("dying", "dead"), ("muting", "deaf")):
-            if until and self._local.has(sign):
-                (self._local.state / word).touch()
-        return splats
-
-    def _say(self, text: bytes) -> None:
-        size = self._local.console.size()
-        self._local.far.sendall(text)
-        self._local.console.wait_news(size + len(text) - 1, 5.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ _DEVICE = Path("/dev/kvm")
 _PROBE_S = 3.0
 _DOUBT_S = 24 * 3600.0
 _BANNER = "Linux version "
+
+# Machines may be made side by side: probes at once would keep each other from the CPU.
+_one_probe = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,12 @@ def _key(qemu: str) -> str:
 
 def _probed(kernel: Path, qemu: str, cache: Path) -> str:
     """What the probe found on this host kernel, now or earlier: a reason, or ""."""
-    key, known = _key(qemu), _load(cache)
-    if key not in known or not known[key].holds(time.time()):
-        known[key] = probe(kernel, qemu)
-        _save(cache, known)
-    return known[key].reason
+    with _one_probe:
+        key, known = _key(qemu), _load(cache)
+        if key not in known or not known[key].holds(time.time()):
+            known[key] = probe(kernel, qemu)
+            _save(cache, known)
+        return known[key].reason
 
 
 def probe(kernel: Path, qemu: str) -> Finding:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -111,6 +112,7 @@ class QemuMachine:
         self._paths = results / f"console-{number}.log", results / f"qemu-{number}.log"
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
+        self._plug, self._cut = threading.Lock(), False
         self._console: Console | None = None
         self._monitor: Monitor | None = None
         self._endpoint: Endpoint | None = None
@@ -351,6 +353,16 @@ class QemuMachine:
                 break
         return without_kernel_threads(self.console.since(start))
 
+    def cut(self) -> None:
+        """Pull the plug, from any thread, at any time, also before or during boot.
+
+        Whoever uses the machine finds it gone; it has to be closed all the same.
+        """
+        with self._plug:
+            self._cut = True
+            if self._process:
+                self._process.kill()
+
     def close(self) -> None:
         """End QEMU and all that belongs to it; idempotent. The console stays readable."""
         self._stack.close()
@@ -413,7 +425,11 @@ class QemuMachine:
                 stderr=subprocess.STDOUT,
                 pass_fds=lines,
             )
-            return _starter.submit(start).result()
+            with self._plug:
+                if self._cut:
+                    raise InfrastructureError("the rig was stopped before the machine began")
+                self._process = _starter.submit(start).result()
+                return self._process
 
     def _connect_monitor(self, line: socket.socket) -> None:
         """Greet QEMU. When it has ended well already, the console says why."""
