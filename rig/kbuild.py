@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +19,11 @@ from rig.config import Config, KernelConfig
 from rig.errors import BuildError, InfrastructureError, UsageError
 from rig.progress import QUIET, Progress
 from rig.series import Tree
-from rig.store import Store, digest
+from rig.store import WORK_MARK, Store, digest, file_identity
 
 _RECIPE = "2"  # raise when the way a kernel is built changes
 _FRAGMENTS = "kernel-configs"
+_TOOLS = ("gcc", "ld", "as", "make")
 _COMPILE_TIMEOUT_S = 3 * 3600
 # Where the tree seems to lie in debug information, whatever directory it was built in.
 _VIRTUAL_TREE = "/usr/src/linux"
@@ -29,6 +32,13 @@ _COMPILER_ERROR = re.compile(
     r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<why>.*)"
 )
 _WARNING = re.compile(r"^\S+:\d+(?::\d+)?: warning: .*")
+# What configuring reads or runs, as git pathspecs.
+_CONFIG_INPUTS = (
+    ":(glob)**/Kconfig*", "scripts", "Makefile", ":(glob)arch/*/Makefile",
+    ":(glob)arch/*/configs/**", ":(glob)arch/*/tools/**", "kernel/configs",
+)  # fmt: skip
+# In a build tree: what .config was made of; that a make has begun and not ended.
+_CONFIGURED, _UNFINISHED = ".rig-configured", ".rig-unfinished"
 _SRCARCH = {"x86_64": "x86", "arm64": "arm64", "riscv64": "riscv"}
 _MAKE_ARCH = {"x86_64": "x86_64", "arm64": "arm64", "riscv64": "riscv"}
 _BOOT_IMAGE = {
@@ -44,7 +54,8 @@ class Kernel:
 
     release: what `uname -r` says. image: bzImage or Image. vmlinux: with DWARF. boot: what QEMU
     is given (x86_64: vmlinux without symbols, started through its PVH note). headers: holds
-    include/. tree: the patched worktree. cached: nothing was made this time.
+    include/. checkout: makes the patched worktree and says where it is. parts: git's hash over
+    each top-level directory of the tree. cached: nothing was made this time.
     """
 
     name: str
@@ -57,10 +68,23 @@ class Kernel:
     boot: Path
     config: Path
     headers: Path
-    tree: Path
+    checkout: Callable[[], Path]
     metadata: Path
     cached: bool
     facts: dict[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def tree(self) -> Path:
+        """The patched worktree, checked out when this is asked for the first time: a kernel from
+        the store needs none."""
+        return self.checkout()
+
+    @functools.cached_property
+    def headers_digest(self) -> str:
+        """A hash over the headers, equal for kernels with the same interface."""
+        files = sorted(path for path in self.headers.rglob("*") if path.is_file())
+        return digest(*(part for p in files for part in (str(p.relative_to(self.headers)), p)))
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,13 @@ class _Plan:
     ccache: Path | None
 
     @property
+    def settings(self) -> str:
+        """What is asked of Kconfig, as text."""
+        return json.dumps(sorted((one.symbol, one.value) for one in self.asked.values()))
+
+    @property
     def key(self) -> str:
-        settings = sorted((one.symbol, one.value) for one in self.asked.values())
-        parts = (self.tree.tree, self.kernel.arch, self.kernel.base, json.dumps(settings))
+        parts = (self.tree.tree, self.kernel.arch, self.kernel.base, self.settings)
         return digest(*parts, json.dumps(self.toolchain, sort_keys=True), _RECIPE)[:32]
 
 
@@ -98,24 +126,33 @@ def build(
     pristine = source.fetch(kernel, config.root, store, progress)
     _notice_version(kernel, pristine.release, progress)
     patches = series.read(config.root / kernel.series) if kernel.series else ()
-    home = digest(str(config.root))[:8]
-    tree = series.prepare(pristine, patches, _slot(home, kernel), store, progress)
-    slot = f"{kernel.name}-{home}"
-    ccache = store.scratch("ccache", "objects") if shutil.which("ccache") else None
-    place = store.scratch("build", slot)
-    plan = _Plan(kernel, tree, asked, _toolchain(kernel.arch), place, ccache)
+    tree = series.apply(pristine, patches, _tree_slot(config, kernel), store, progress)
+    slot = _build_slot(tree, kernel, extra_configs)
+    ccache = store.root / "ccache" / "objects" if shutil.which("ccache") else None
+    tools = _toolchain(kernel.arch, store)
+    plan = _Plan(kernel, tree, asked, tools, store.root / "build" / slot, ccache)
     entry = store.entry("kernel", plan.key)
     cached = entry is not None
     if entry is None:
-        with store.lock("build", slot), series.held(tree, store):
-            entry = store.publish("kernel", plan.key, lambda made: _make(plan, made, progress))
+        entry = store.publish(
+            "kernel", plan.key, lambda made: _compile(plan, made, store, progress)
+        )
         upkeep.keep_to_budget(store, progress)
-    return _load(plan, entry, cached)
+    return _load(plan, entry, cached, store, progress)
 
 
-def _slot(home: str, kernel: KernelConfig) -> str:
-    """One worktree for all flavours of one series on one source."""
-    return digest(home, kernel.source, kernel.package, kernel.series)[:16]
+def _tree_slot(config: Config, kernel: KernelConfig) -> str:
+    """One worktree for all flavours of one series on one source, a checkout of the rig its own."""
+    series_path = str(config.root / kernel.series) if kernel.series else ""
+    return digest(str(config.root), kernel.source, kernel.package, series_path)[:16]
+
+
+def _build_slot(tree: Tree, kernel: KernelConfig, extra: Sequence[Path]) -> str:
+    """One build tree for a flavour on a worktree: two that take turns would compile everything
+    each time. What a fragment says may change, so that a build goes on where one was."""
+    asked_more = [path.read_bytes() for path in extra]
+    parts = (tree.directory.parent.name, kernel.arch, kernel.base, *kernel.configs)
+    return f"{kernel.name}-{digest(*parts, *asked_more)[:12]}"
 
 
 def _notice_version(kernel: KernelConfig, release: str, progress: Progress) -> None:
@@ -151,9 +188,14 @@ def _fragment(root: Path, name: str) -> Path:
 
 
 def _configure(plan: _Plan, log: Path, progress: Progress) -> None:
-    """.config as asked, every symbol verified."""
+    """.config as asked, every symbol verified; the one that is there where nothing changed."""
+    target, record = plan.directory / ".config", plan.directory / _CONFIGURED
+    wanted = _configuration_key(plan)
+    if target.exists() and record.exists():
+        if record.read_text() == f"{wanted} {digest(target)}":
+            return
+        record.unlink()
     progress.stage("configuring")
-    target = plan.directory / ".config"
     _make_target(plan, [plan.kernel.base], log)
     with target.open("a") as file:
         file.write(kconfig.render(plan.asked.values()))
@@ -166,6 +208,16 @@ def _configure(plan: _Plan, log: Path, progress: Progress) -> None:
             hint="mend the fragment: set what the symbol depends on, or drop it",
             output="\n".join(map(str, missing)),
         )
+    record.write_text(f"{wanted} {digest(target)}")
+
+
+def _configuration_key(plan: _Plan) -> str:
+    """A hash over all that .config is made of, every Kconfig file of the tree among it."""
+    repository = plan.tree.directory / ".git"
+    # The index is that of the commit: the worktree was checked out just now.
+    inputs = source.git("ls-files", "-s", "--", *_CONFIG_INPUTS, repository=repository).output
+    toolchain = json.dumps(plan.toolchain, sort_keys=True)
+    return digest(plan.settings, plan.kernel.arch, plan.kernel.base, toolchain, inputs)
 
 
 def _explainer(plan: _Plan, got: Mapping[str, str]) -> Callable[[str, str], str]:
@@ -186,15 +238,21 @@ def _explainer(plan: _Plan, got: Mapping[str, str]) -> Callable[[str, str], str]
 # --- make --------------------------------------------------------------------------------------
 
 
-def _toolchain(arch: str) -> dict[str, str]:
-    """First line of --version of everything whose version can change the kernel."""
-    found = {}
-    for tool in ("gcc", "ld", "as", "make"):
-        done = process.run(
-            [_cross(arch) + tool if tool != "make" else tool, "--version"], timeout_s=20
-        )
-        found[tool] = done.output.splitlines()[0]
-    return found
+def _toolchain(arch: str, store: Store) -> dict[str, str]:
+    """First line of --version of everything whose version can change the kernel; asked again when
+    another file answers."""
+    names = {tool: tool if tool == "make" else _cross(arch) + tool for tool in _TOOLS}
+    files = (shutil.which(name) or name for name in names.values())
+    key = digest(*(file_identity(Path(file)) for file in files))[:32]
+    known = store.recall("toolchain", key)
+    if known is None:
+        known = {tool: _first_line(name) for tool, name in names.items()}
+        store.remember("toolchain", key, known)
+    return dict(known)
+
+
+def _first_line(tool: str) -> str:
+    return process.run([tool, "--version"], timeout_s=20).output.splitlines()[0]
 
 
 def _cross(arch: str) -> str:
@@ -314,21 +372,58 @@ class _Meter:
             self.warnings.append(text)
 
 
+def _compile(plan: _Plan, entry: Path, store: Store, progress: Progress) -> None:
+    """Make the kernel in its build tree, from its worktree; both are ours alone meanwhile."""
+    slot, uses = plan.directory.name, (f"tree/{plan.tree.directory.parent.name}",)
+    store.scratch("build", slot, uses=uses)
+    if plan.ccache:
+        store.scratch("ccache", plan.ccache.name)
+    with (
+        store.lock("build", slot),
+        series.held(plan.tree, store, progress),
+        _whole(plan.directory, progress),
+    ):
+        _make(plan, entry, progress)
+
+
+@contextlib.contextmanager
+def _whole(directory: Path, progress: Progress) -> Iterator[None]:
+    """A build tree that no killed make has left: half an object file may be in such a one, newer
+    than its source, and make would take it for whole. Then all is compiled again, out of ccache."""
+    mark = directory / _UNFINISHED
+    if mark.exists():
+        progress.note("notice: the last build here was killed; its build tree is made anew")
+        for path in directory.iterdir():
+            if path.name not in (_UNFINISHED, WORK_MARK):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    mark.touch()
+    try:
+        yield
+    except BuildError:
+        mark.unlink()  # make ended by itself, and has removed what it could not finish
+        raise
+    mark.unlink()
+
+
 def _make(plan: _Plan, entry: Path, progress: Progress) -> None:
     """Build into the entry directory: the store publishes it when this returns."""
     started = time.monotonic()
-    plan.directory.mkdir(parents=True, exist_ok=True)
     log = entry / "build.log"
     _configure(plan, log, progress)
     configured = time.monotonic()
     meter = _Meter(progress)
     targets = [Path(_BOOT_IMAGE[plan.kernel.arch]).name, "vmlinux"]
-    progress.stage("compiling", _expected_steps(plan))
-    _make_target(plan, targets, log, meter.line)
+    steps = plan.directory / ".rig-steps"
+    # How many steps it takes to go on from an earlier build, nobody knows.
+    from_nothing = not (plan.directory / "vmlinux").exists()
+    progress.stage("compiling", _expected_steps(plan, steps) if from_nothing else None)
+    # One call for all: make takes seconds to find out what is to be done.
+    headers = ["headers_install", f"INSTALL_HDR_PATH={entry / 'usr'}"]
+    _make_target(plan, [*targets, *headers], log, meter.line)
     compiled = time.monotonic()
-    _make_target(plan, ["headers_install", f"INSTALL_HDR_PATH={entry / 'usr'}"], log)
     _collect(plan, entry)
-    (plan.directory / ".rig-steps").write_text(str(meter.done))
+    if from_nothing:
+        steps.write_text(str(meter.done))
     seconds = {
         "configure_s": round(configured - started, 1),
         "compile_s": round(compiled - configured, 1),
@@ -337,10 +432,10 @@ def _make(plan: _Plan, entry: Path, progress: Progress) -> None:
     _describe(plan, entry, targets, meter, seconds)
 
 
-def _expected_steps(plan: _Plan) -> int:
+def _expected_steps(plan: _Plan, steps: Path) -> int:
     """Steps of the last full build here, else an estimate from the number of symbols set."""
     try:
-        return max(1, int((plan.directory / ".rig-steps").read_text()))
+        return max(1, int(steps.read_text()))
     except (OSError, ValueError):
         symbols = kconfig.values((plan.directory / ".config").read_text())
         # Measured: 1,977 steps for the default configuration, which sets 726 symbols to y.
@@ -354,7 +449,8 @@ def _collect(plan: _Plan, entry: Path) -> None:
         if not path.is_file():
             raise BuildError(f"make said it succeeded, but {path} is not there")
     shutil.copy2(image, entry / image.name)
-    shutil.copy2(vmlinux, entry / "vmlinux")
+    # The linker never writes into a file that is there, it makes a new one: a second name will do.
+    (entry / "vmlinux").hardlink_to(vmlinux)
     shutil.copy2(plan.directory / ".config", entry / "config")
     shutil.copy2(plan.directory / "System.map", entry / "System.map")
     strip = _cross(plan.kernel.arch) + "strip"
@@ -415,7 +511,7 @@ def _recipe_by_hand(plan: _Plan, targets: list[str]) -> list[str]:
     ]
 
 
-def _load(plan: _Plan, entry: Path, cached: bool) -> Kernel:
+def _load(plan: _Plan, entry: Path, cached: bool, store: Store, progress: Progress) -> Kernel:
     try:
         metadata = json.loads((entry / "metadata.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -423,6 +519,11 @@ def _load(plan: _Plan, entry: Path, cached: bool) -> Kernel:
             f"{entry}: damaged store entry: {error}", hint=f"remove it: rm -r {entry}"
         ) from error
     kernel, tree = plan.kernel, plan.tree
+
+    def checkout() -> Path:
+        series.check_out(tree, store, progress)
+        return tree.directory
+
     facts = {
         "name": kernel.name,
         "release": metadata["release"],
@@ -446,8 +547,9 @@ def _load(plan: _Plan, entry: Path, cached: bool) -> Kernel:
         boot=entry / ("vmlinux.boot" if kernel.arch == "x86_64" else "Image"),
         config=entry / "config",
         headers=entry / "usr",
-        tree=tree.directory,
+        checkout=checkout,
         metadata=entry / "metadata.json",
         cached=cached,
         facts=facts,
+        parts=tree.parts,
     )

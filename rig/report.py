@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from rig.errors import InfrastructureError
 from rig.results import Case, Run, Splat, Status, to_json
+
+if TYPE_CHECKING:
+    import jinja2
 
 # The worst first: what a program's own status is when its cases differ.
 _WORST = (
@@ -350,6 +351,8 @@ def template(name: str, **values: object) -> str:
 
 @cache
 def _environment() -> jinja2.Environment:
+    import jinja2  # late: most commands write no page
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rig", "templates"),
         autoescape=jinja2.select_autoescape(("html", "xml"), default_for_string=True),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from rig.errors import BuildError, UsageError
+from rig.process import Completed
 from rig.progress import QUIET, Progress
 from rig.source import Source, git
 from rig.store import Store, digest
 
-_RECIPE = "1"  # raise when the way patches become commits changes
+_RECIPE = "2"  # raise when the way patches become commits changes
 _DIFF = re.compile(rb"diff --git (?:\"?a/)(.+?)\"? \"?b/(.+?)\"?$")
 _NAMED = re.compile(rb"(?:---|\+\+\+|(?:rename|copy) (?:from|to)) (.+)$")
 _HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
@@ -43,10 +45,11 @@ class Applied:
 
 @dataclass(frozen=True)
 class Tree:
-    """A patched kernel tree, checked out.
+    """A patched kernel tree.
 
-    directory: the private worktree; its repository is directory/.git. tree: git's hash over
-    every file, equal for equal content wherever it was made.
+    directory: the private worktree, there once check_out or held has seen to it; its repository
+    is directory/.git. tree: git's hash over every file, equal for equal content wherever it was
+    made. parts: the same of each file and directory at the top.
     """
 
     directory: Path
@@ -54,6 +57,8 @@ class Tree:
     tree: str
     patches: tuple[Applied, ...]
     source: Source
+    series: tuple[Patch, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def patch_of(self, commit: str) -> str:
         """The patch that made this commit, or "" for the pristine source."""
@@ -73,29 +78,59 @@ def read(path: Path) -> tuple[Patch, ...]:
     return patches
 
 
+def apply(
+    source: Source, patches: tuple[Patch, ...], slot: str, store: Store, progress: Progress = QUIET
+) -> Tree:
+    """Apply the patches to the source, without a worktree; what was applied before is known.
+
+    slot names the worktree that check_out will use. BuildError names patch, file and hunk of a
+    reject.
+    """
+    known = store.recall("series", _key(source, patches))
+    if known is None:
+        known = _apply_all(source, patches, store, progress)
+        store.remember("series", _key(source, patches), known)
+    return Tree(
+        directory=store.root / "tree" / slot / "linux",
+        commit=known["commit"],
+        tree=known["tree"],
+        patches=tuple(Applied(**one) for one in known["patches"]),
+        source=source,
+        series=patches,
+        parts=known["parts"],
+    )
+
+
 def prepare(
     source: Source, patches: tuple[Patch, ...], slot: str, store: Store, progress: Progress = QUIET
 ) -> Tree:
-    """Apply the patches to the source and check the result out in the slot's worktree.
-
-    slot names a worktree that is used again by later series of the same origin: files whose
-    content stays keep their mtime, so that a build tree beside it stays valid. BuildError
-    names patch, file and hunk of a reject.
-    """
-    place = store.scratch("tree", slot, uses=(f"source/{source.key}",))
-    with store.lock("tree", slot):
-        directory = place / "linux"
-        _open_repository(directory, source)
-        tree = _apply_all(directory, source, patches, progress)
-        _check_out(directory, tree.commit, progress)
+    """Apply the patches to the source and check the result out in the slot's worktree."""
+    tree = apply(source, patches, slot, store, progress)
+    check_out(tree, store, progress)
     return tree
 
 
+def check_out(tree: Tree, store: Store, progress: Progress = QUIET) -> None:
+    """Bring the worktree to the tree's commit.
+
+    It is used again by later series of the same origin: files whose content stays keep their
+    mtime, so that a build tree beside it stays valid.
+    """
+    with held(tree, store, progress):
+        pass
+
+
 @contextlib.contextmanager
-def held(tree: Tree, store: Store) -> Iterator[None]:
-    """No other rig changes the tree meanwhile; checked out anew if one did before."""
-    with store.lock("tree", tree.directory.parent.name):
-        _check_out(tree.directory, tree.commit, QUIET)
+def held(tree: Tree, store: Store, progress: Progress = QUIET) -> Iterator[None]:
+    """The tree checked out, and no other rig changes it meanwhile."""
+    slot = tree.directory.parent.name
+    repository = _repository(tree.source, store)
+    store.scratch("tree", slot, uses=(f"applied/{tree.source.key}",))
+    with store.lock("tree", slot):
+        if not _has(repository, tree.commit):
+            # It was remembered; where it was kept has gone since.
+            _apply_all(tree.source, tree.series, store, progress)
+        _check_out(tree.directory, repository, tree.commit, progress)
         yield
 
 
@@ -202,67 +237,110 @@ def _refuse_symlinks(patch: Patch) -> None:
 # --- applying ----------------------------------------------------------------------------------
 
 
-def _open_repository(directory: Path, source: Source) -> None:
-    """A repository that borrows the source's objects; the source itself is never written."""
+def _key(source: Source, patches: tuple[Patch, ...]) -> str:
+    names = (f"{patch.strip} {patch.name}" for patch in patches)
+    return digest(source.commit, _RECIPE, *names, *(patch.data for patch in patches))[:32]
+
+
+def _repository(source: Source, store: Store) -> Path:
+    """The repository of every series on a source: it borrows the source's objects, and worktrees
+    borrow its own. The source itself is never written."""
+    uses = (f"source/{source.key}",)
+    repository = store.scratch("applied", source.key, uses=uses) / "linux.git"
+    with store.lock("applied", source.key):
+        if not (repository / "HEAD").exists():
+            git("init", "-q", "--bare", repository, repository=repository)
+        _borrow(repository, source.repository)
+    return repository
+
+
+def _open_worktree(directory: Path, lender: Path) -> None:
     repository = directory / ".git"
     if not (repository / "HEAD").exists():
         directory.mkdir(parents=True, exist_ok=True)
         git("init", "-q", "--initial-branch=series", directory, repository=repository)
-    wanted = f"{source.repository / 'objects'}\n"
+    _borrow(repository, lender)
+
+
+def _borrow(repository: Path, lender: Path) -> None:
+    """Let a repository use another's objects."""
+    wanted = f"{lender / 'objects'}\n"
     alternates = repository / "objects" / "info" / "alternates"
-    if not alternates.exists() or wanted not in alternates.read_text():
-        with alternates.open("a") as file:
-            file.write(wanted)
+    if not alternates.exists() or alternates.read_text() != wanted:
+        alternates.write_text(wanted)
+
+
+def _has(repository: Path, commit: str) -> bool:
+    words = ("cat-file", "-e", f"{commit}^{{tree}}")
+    return git(*words, repository=repository, check=False).returncode == 0
 
 
 def _apply_all(
-    directory: Path, source: Source, patches: tuple[Patch, ...], progress: Progress
-) -> Tree:
-    repository = directory / ".git"
-    key = digest(
-        source.commit, _RECIPE, *(f"{p.strip}" for p in patches), *(p.data for p in patches)
-    )
-    record = repository / f"rig-series-{key[:32]}.json"
-    if record.exists():
-        known = json.loads(record.read_text())
-        applied = tuple(Applied(**one) for one in known["patches"])
-        return Tree(directory, known["commit"], known["tree"], applied, source)
+    source: Source, patches: tuple[Patch, ...], store: Store, progress: Progress
+) -> dict[str, Any]:
+    """Commit each patch; what is to be remembered of the series."""
+    repository = _repository(source, store)
     progress.stage("applying the series", len(patches))
     with tempfile.TemporaryDirectory(prefix="rig-series-") as work:
-        tree = _commit_each(directory, source, patches, Path(work), progress)
-    if patches and tree.tree == source.tree:
+        known = _commit_each(repository, source, patches, store, Path(work), progress)
+    if patches and known["tree"] == source.tree:
         raise BuildError(
             "the series changes nothing: the tree after it equals the pristine source",
             hint="is it already part of this source?",
         )
-    value = {"commit": tree.commit, "tree": tree.tree, "patches": [asdict(p) for p in tree.patches]}
-    scratch = record.with_suffix(".new")
-    scratch.write_text(json.dumps(value, indent=1))
-    scratch.rename(record)
-    return tree
+    listed = git("ls-tree", known["tree"], repository=repository).output.splitlines()
+    parts = {name: words.split()[2] for words, name in (line.split("\t", 1) for line in listed)}
+    return {**known, "parts": parts}
 
 
 def _commit_each(
-    directory: Path, source: Source, patches: tuple[Patch, ...], work: Path, progress: Progress
-) -> Tree:
-    repository = directory / ".git"
+    repository: Path,
+    source: Source,
+    patches: tuple[Patch, ...],
+    store: Store,
+    work: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Commit the patches that no series before this one began with; each prefix is remembered."""
+    known = _longest_known(repository, source, patches, store)
     env = {"GIT_INDEX_FILE": str(work / "index")}
-    git("read-tree", source.commit, repository=repository, env=env)
-    commit, tree, applied = source.commit, source.tree, []
-    for number, patch in enumerate(patches, 1):
+    done = len(known["patches"])
+    if done < len(patches):
+        git("read-tree", known["commit"], repository=repository, env=env)
+    for number, patch in enumerate(patches[done:], done + 1):
         progress.step(patch.name, number)
-        body = work / "patch"
-        message, author = _split(patch, body, work)
-        _apply_one(repository, patch, body, env)
-        after = git("write-tree", repository=repository, env=env).output.strip()
-        if after == tree:
-            raise BuildError(f"{patch.name} changes nothing", hint="is it already in the source?")
-        tree = after
-        words = ("commit-tree", "-p", commit, "-F", message, tree)
-        commit = git(*words, repository=repository, env={**env, **author}).output.strip()
-        subject = message.read_text(errors="replace").split("\n", 1)[0]
-        applied.append(Applied(patch.name, subject, commit))
-    return Tree(directory, commit, tree, tuple(applied), source)
+        one = _commit(repository, patch, known, env, work)
+        known = {**one, "patches": [*known["patches"], *one["patches"]]}
+        store.remember("prefix", _key(source, patches[:number]), known)
+    return known
+
+
+def _longest_known(
+    repository: Path, source: Source, patches: tuple[Patch, ...], store: Store
+) -> dict[str, Any]:
+    """What is remembered of the longest beginning of the series whose commits are still there."""
+    for length in range(len(patches), 0, -1):
+        known = store.recall("prefix", _key(source, patches[:length]))
+        if known and _has(repository, known["commit"]):
+            return dict(known)
+    return {"commit": source.commit, "tree": source.tree, "patches": []}
+
+
+def _commit(
+    repository: Path, patch: Patch, before: dict[str, Any], env: dict[str, str], work: Path
+) -> dict[str, Any]:
+    """Apply one patch to the index and commit it."""
+    body = work / "patch"
+    message, author = _split(patch, body, work)
+    _apply_one(repository, patch, body, env)
+    tree = git("write-tree", repository=repository, env=env).output.strip()
+    if tree == before["tree"]:
+        raise BuildError(f"{patch.name} changes nothing", hint="is it already in the source?")
+    words = ("commit-tree", "-p", before["commit"], "-F", message, tree)
+    commit = git(*words, repository=repository, env={**env, **author}).output.strip()
+    subject = message.read_text(errors="replace").split("\n", 1)[0]
+    applied = Applied(patch.name, subject, commit)
+    return {"commit": commit, "tree": tree, "patches": [asdict(applied)]}
 
 
 def _split(patch: Patch, body: Path, work: Path) -> tuple[Path, dict[str, str]]:
@@ -316,15 +394,22 @@ def _reject(data: bytes, file: str, line: int) -> str:
     return f"{file} at line {line}"
 
 
-def _check_out(directory: Path, commit: str, progress: Progress) -> None:
-    repository = directory / ".git"
-    env = {"GIT_WORK_TREE": str(directory)}
-    head = git("rev-parse", "-q", "--verify", "HEAD", repository=repository, check=False)
-    if head.returncode:
+def _check_out(directory: Path, lender: Path, commit: str, progress: Progress) -> None:
+    """Bring a worktree to a commit; anew from nothing where git cannot make sense of it."""
+    if not (directory / ".git" / "HEAD").exists():
         progress.stage("checking out the tree")
-    # The slot's lock is held, so an index.lock is what a killed rig left behind.
-    (repository / "index.lock").unlink(missing_ok=True)
-    words = ("checkout", "-q", "-f", "--detach", commit)
-    git(*words, repository=repository, env=env, cwd=directory, timeout_s=900)
+    for last in (False, True):
+        _open_worktree(directory, lender)
+        # The slot's lock is held, so an index.lock is what a killed rig left behind.
+        (directory / ".git" / "index.lock").unlink(missing_ok=True)
+        words = ("checkout", "-q", "-f", "--detach", commit)
+        if _in_tree(directory, *words, check=last).returncode == 0:
+            break
+        shutil.rmtree(directory)
     # What a person or a make in the wrong place left here is not part of the tree.
-    git("clean", "-q", "-f", "-d", "-x", repository=repository, env=env, cwd=directory)
+    _in_tree(directory, "clean", "-q", "-f", "-d", "-x")
+
+
+def _in_tree(directory: Path, *words: str, check: bool = True) -> Completed:
+    repository, env = directory / ".git", {"GIT_WORK_TREE": str(directory)}
+    return git(*words, repository=repository, env=env, cwd=directory, timeout_s=900, check=check)

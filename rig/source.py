@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,15 @@ from rig import process
 from rig.config import KernelConfig
 from rig.errors import InfrastructureError, UsageError
 from rig.progress import QUIET, Progress
-from rig.store import Store, digest, file_sha256
+from rig.store import Store, digest, file_identity, file_sha256
 
 _BRANCH = "refs/heads/pristine"
 _IMPORT_TIMEOUT_S = 1800
-_RECIPE = "1"  # raise when the way a tree is imported changes
+_APT_SETTINGS, _APT_LISTS = Path("/etc/apt"), Path("/var/lib/apt/lists")
+_DPKG_STATUS = Path("/var/lib/dpkg/status")
+# A setting that moves apt's lists or settings to where _apt_state does not look.
+_APT_ELSEWHERE = re.compile(r"RootDir|\bDir(?:::(?:State|Etc)|\s*[\"{])")
+_RECIPE = "2"  # raise when the way a tree is imported changes
 # One name and one date: the same files give the same commit on every host.
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "rig",
@@ -124,7 +127,7 @@ def _tarball_instead(kernel: KernelConfig) -> str:
 
 
 def _debian(package: str, store: Store, progress: Progress) -> Source:
-    version, sha256 = _candidate(package)
+    version, sha256 = _newest(package, store)
     key = digest("deb", package, version, sha256, _RECIPE)[:32]
 
     def make(directory: Path) -> None:
@@ -141,6 +144,29 @@ def _debian(package: str, store: Store, progress: Progress) -> Source:
         _record(directory, f"{package} {version} (Debian)", sha256, version)
 
     return _load(key, store.publish("source", key, make))
+
+
+def _newest(package: str, store: Store) -> tuple[str, str]:
+    """Version and sha256 of the newest package; apt is asked again when anything of it changed."""
+    state = _apt_state()
+    key = digest(package, state)[:32]
+    if state and (known := store.recall("apt", key)):
+        version, sha256 = known
+        return version, sha256
+    found = _candidate(package)
+    if state:
+        store.remember("apt", key, found)
+    return found
+
+
+def _apt_state() -> str:
+    """Names, sizes and times of what apt's answer depends on; "" when it may lie elsewhere."""
+    etc = sorted(path for path in _APT_SETTINGS.rglob("*") if path.is_file())
+    settings = "".join(p.read_text(errors="replace") for p in etc if "apt.conf" in str(p))
+    if "APT_CONFIG" in os.environ or _APT_ELSEWHERE.search(settings):
+        return ""
+    lists = sorted(path for path in _APT_LISTS.glob("*") if path.is_file())
+    return "\n".join(map(file_identity, (*etc, *lists, _DPKG_STATUS)))
 
 
 def _candidate(package: str) -> tuple[str, str]:
@@ -183,6 +209,9 @@ def _url(url: str, sha256: str, store: Store, progress: Progress) -> Source:
 
 
 def _download(url: str, target: Path, progress: Progress) -> None:
+    import urllib.error  # late: slow to import, and most runs fetch nothing
+    import urllib.request
+
     try:
         with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:
             while chunk := answer.read(1 << 20):
@@ -288,11 +317,19 @@ def _import_tarball(archive: Path, directory: Path) -> None:
     repository = directory / "linux.git"
     git("init", "-q", "--bare", repository, repository=repository)
     git(
+        # Every file counts as big: git streams those into one pack, where 85,000 files of their
+        # own would take twice the disk and make each look at the entry slow.
+        "-c", "core.bigFileThreshold=1", "-c", "pack.compression=1",
         "add", "-A", "-f", ".",
         repository=repository, env=_work_tree(tree), cwd=tree, timeout_s=_IMPORT_TIMEOUT_S,
     )  # fmt: skip
     git("update-ref", _BRANCH, _commit_index(repository), repository=repository)
     (repository / "index").unlink()
+    # The trees, some 5,000, are left: into the pack with them.
+    git(
+        "-c", "pack.window=0", "repack", "-q", "-a", "-d",
+        repository=repository, timeout_s=_IMPORT_TIMEOUT_S,
+    )  # fmt: skip
     shutil.rmtree(unpacked)
 
 
@@ -323,17 +360,25 @@ def _commit_index(repository: Path) -> str:
 
 
 def _record(directory: Path, origin: str, sha256: str, release: str) -> None:
-    (directory / "origin").write_text(f"{origin}\n{sha256}\n{release}\n", encoding="utf-8")
-
-
-def _load(key: str, directory: Path) -> Source:
+    """Write down what was imported, so that no later run has to ask git."""
     repository = directory / "linux.git"
     shown = git("rev-parse", _BRANCH, f"{_BRANCH}^{{tree}}", repository=repository)
     commit, tree = shown.output.split()
-    makefile = git("show", f"{commit}:Makefile", repository=repository).output
-    version = _version(makefile)
-    origin, sha256, release = (directory / "origin").read_text(encoding="utf-8").splitlines()
-    return Source(key, repository, commit, tree, version, release or version, origin, sha256)
+    version = _version(git("show", f"{commit}:Makefile", repository=repository).output)
+    value = {
+        "commit": commit,
+        "tree": tree,
+        "version": version,
+        "release": release or version,
+        "origin": origin,
+        "sha256": sha256,
+    }
+    (directory / "source.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _load(key: str, directory: Path) -> Source:
+    value = json.loads((directory / "source.json").read_bytes())
+    return Source(key=key, repository=directory / "linux.git", **value)
 
 
 def _version(makefile: str) -> str:

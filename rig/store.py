@@ -22,7 +22,7 @@ from rig import manifest
 from rig.errors import InfrastructureError
 from rig.manifest import sha256 as file_sha256
 
-__all__ = ["Store", "digest", "file_sha256", "open_store"]
+__all__ = ["Store", "digest", "file_identity", "file_sha256", "open_store"]
 
 WORK_MARK = ".scratch"  # in a work directory: what it uses, and its size when that was measured
 MAKING, GONE = ".making-", ".gone-"  # names of what is not an entry yet, and not one any more
@@ -45,6 +45,17 @@ def _hash_part(part: bytes | str | Path) -> bytes:
         return bytes.fromhex(file_sha256(part))
     data = part.encode() if isinstance(part, str) else part
     return hashlib.sha256(data).digest()
+
+
+def file_identity(path: Path) -> str:
+    """Path, size and time of a file, links followed: another file or another content has another;
+    "absent" when it is not there."""
+    try:
+        real = path.resolve(strict=True)
+        status = real.stat()
+    except OSError:
+        return f"{path} absent"
+    return f"{path} {real} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 class _Hold:

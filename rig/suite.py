@@ -29,7 +29,10 @@ DEFAULT_TIMEOUT_S = 45.0
 UNLIMITED_TIMEOUT_S = 1800.0
 
 SELFTESTS = Path("tools/testing/selftests")
-_RECIPE = "3"  # part of every key: raise it when what `compile` does to a suite changes
+_RECIPE = "4"  # part of every key: raise it when what `compile` does to a suite changes
+# What a suite that is not the tree's own finds of the kernel's tree, so that a change anywhere else
+# in it compiles no suite again. Headers a program may include are the installed ones.
+_SEEN = ("arch", "include", "scripts", "tools")
 
 _INCLUDES_LIB = re.compile(r"^\s*-?include\s+.*?((?:\.\./)*)lib\.mk\b", re.MULTILINE)
 _NAMES_PROGRAMS = re.compile(r"\bTEST_(?:GEN_|CUSTOM_)?PROGS\b")
@@ -327,9 +330,9 @@ def _as_programs(suite: Suite, names: Sequence[str]) -> tuple[Program, ...]:
 
 
 def _key(suite: Suite, kernel: Kernel, prefix: str) -> str:
-    """Names the result: recipe, every file of the suite, the kernel, the compiler."""
-    version = process.run([f"{prefix}gcc", "--version"], timeout_s=30).output.splitlines()[0]
-    parts: list[str | Path] = [_RECIPE, kernel.key, version, suite.place]
+    """Names the result: recipe, every file of the suite, what it sees of the kernel, compiler."""
+    version = kernel.facts.get("compiler") or _compiler(prefix)
+    parts: list[str | Path] = [_RECIPE, kernel.arch, *_seen(suite, kernel), version, suite.place]
     for relative in _files(suite.directory):
         path = suite.directory / relative
         parts.append(f"{relative} {path.lstat().st_mode:o}")
@@ -337,6 +340,22 @@ def _key(suite: Suite, kernel: Kernel, prefix: str) -> str:
         if path.is_symlink() and path.is_file():
             parts.append(path)
     return digest(*parts)
+
+
+def _compiler(prefix: str) -> str:
+    return process.run([f"{prefix}gcc", "--version"], timeout_s=30).output.splitlines()[0]
+
+
+def _sees_all(suite: Suite, kernel: Kernel) -> bool:
+    """Whether the whole tree is staged around a suite."""
+    return bool(suite.target) or not set(_SEEN) <= kernel.parts.keys()
+
+
+def _seen(suite: Suite, kernel: Kernel) -> list[str]:
+    """A hash of each thing of the kernel that is staged."""
+    if _sees_all(suite, kernel):
+        return [kernel.key]
+    return [kernel.headers_digest, *(kernel.parts[name] for name in _SEEN)]
 
 
 def _files(directory: Path) -> Iterator[Path]:
@@ -383,6 +402,9 @@ def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) ->
 def _stage_for_compiling(suite: Suite, kernel: Kernel, top: Path) -> None:
     """The kernel's tree by links, with a real copy of the suite and the kernel's headers in it."""
     _mirror(kernel.tree, top, SELFTESTS / suite.place)
+    if not _sees_all(suite, kernel):
+        for entry in [entry for entry in top.iterdir() if entry.name not in _SEEN]:
+            entry.unlink()
     usr = top / "usr"
     if usr.is_symlink():
         usr.unlink()

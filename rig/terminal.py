@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from rig.errors import RigError
+from rig.report import clean_lines
 
 _PLAIN_INTERVAL_S = 15.0
 
@@ -117,6 +118,4 @@ def show_error(error: RigError) -> None:
 
 def _harmless(words: str) -> str:
     """Words with every control character but the newline taken out."""
-    from rig.report import clean_lines  # late: it brings jinja2, which most commands never need
-
     return "\n".join(clean_lines(words))

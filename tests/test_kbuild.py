@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_kernel import PATCH, make_project, make_series, make_tree
+from fake_kernel import MAIN_C, PATCH, make_project, make_series, make_tree
 
-from rig import config, kbuild
+from rig import config, kbuild, upkeep
 from rig.errors import BuildError, UsageError
-from rig.store import Store
+from rig.store import Store, file_sha256
 
 TOML = """
 [kernel.k]
@@ -207,3 +212,177 @@ def test_other_settings_are_another_kernel(project: Path) -> None:
     second = build(project)
     assert first.key != second.key
     assert "CONFIG_BAR" not in second.config.read_text()
+
+
+# --- again, and a little different -------------------------------------------------------------
+
+# Ends with 3 when the command `rig build` starts a process or imports what it has no use for.
+_FRUGAL = """
+import sys
+def watch(event, words):
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"):
+        print("started", words[0], file=sys.stderr)
+        sys.exit(3)
+sys.addaudithook(watch)
+from rig import cli
+code = cli.main(["build"])
+for name in ("paramiko", "pytest", "jinja2", "pexpect", "qemu.qmp", "urllib.request"):
+    if name in sys.modules:
+        sys.exit(name)
+sys.exit(code)
+"""
+
+
+def test_a_repeated_build_starts_no_process_and_imports_little(project: Path) -> None:
+    with tarfile.open(project / "linux.tar", "w") as tar:
+        tar.add(project / "linux", "linux-6.12")
+    toml = (project / "rig.toml").read_text()
+    sha256 = file_sha256(project / "linux.tar")
+    toml = toml.replace('"linux"', f'"linux.tar"\nsha256 = "{sha256}"')
+    (project / "rig.toml").write_text(toml)
+    first = frugal(project)
+    assert first.returncode == 3  # it has to apt-get, tar, git and make
+    assert "started" in first.stderr
+    build(project)
+    again = frugal(project)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "unchanged" in again.stdout
+
+
+def frugal(project: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _FRUGAL],
+        cwd=project,
+        env={**os.environ, "RIG_STORE": str(project / "store")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_another_compiler_is_asked_for_its_version(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = project / "tools"
+    tools.mkdir()
+    gcc = tools / "gcc"
+    gcc.write_text('#!/bin/sh\ntest "$1" = --version && { echo gcc one; exit; }\nexec cc "$@"\n')
+    gcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    assert build(project).facts["compiler"] == "gcc one"
+    gcc.write_text(gcc.read_text().replace("gcc one", "gcc two"))
+    second = build(project)
+    assert (second.facts["compiler"], second.cached) == ("gcc two", False)
+
+
+def targets_made(project: Path) -> list[str]:
+    """What make was asked for, oldest first."""
+    logs = sorted(
+        (project / "store" / "kernel").glob("*/build.log"), key=lambda p: p.stat().st_mtime
+    )
+    return [line.removeprefix("made ") for log in logs for line in log.read_text().splitlines()
+            if line.startswith("made ")]  # fmt: skip
+
+
+def test_what_did_not_change_is_not_configured_again(project: Path) -> None:
+    makefile = project / "linux" / "Makefile"
+    makefile.write_text(makefile.read_text().replace("%config:\n", "%config:\n\t@echo made $@\n"))
+    build(project)
+    assert targets_made(project) == ["tinyconfig", "olddefconfig"]
+    patch = project / "series" / "one.patch"
+    patch.write_text(PATCH.replace("counter = 2", "counter = 3"))
+    assert not build(project).cached
+    assert targets_made(project) == ["tinyconfig", "olddefconfig"]
+    kconfig = project / "linux" / "Kconfig"
+    kconfig.write_text(kconfig.read_text() + "config MORE\n\tbool\n")
+    assert not build(project).cached
+    assert len(targets_made(project)) == 4
+    (project / "kernel-configs/base.config").write_text("CONFIG_NET=y\n")
+    assert not build(project).cached
+    assert len(targets_made(project)) == 6
+
+
+def test_a_config_that_was_changed_by_hand_is_made_again(project: Path) -> None:
+    build(project)
+    (config_file,) = (project / "store" / "build").glob("*/.config")
+    config_file.write_text("CONFIG_NET=y\n")
+    (project / "series" / "one.patch").write_text(PATCH.replace("counter = 2", "counter = 3"))
+    assert build(project).config.read_text() == "CONFIG_FOO=y\n"
+
+
+def test_a_build_goes_on_in_its_worktree_and_leaves_the_kernel_before_it_whole(
+    project: Path,
+) -> None:
+    first = build(project)
+    text = first.vmlinux.read_bytes()
+    kept = (first.tree / "Kconfig").stat()
+    (project / "series" / "one.patch").write_text(PATCH.replace("counter = 2", "counter = 3"))
+    second = build(project)
+    assert second.tree == first.tree
+    assert (second.tree / "Kconfig").stat().st_mtime_ns == kept.st_mtime_ns
+    assert first.vmlinux.read_bytes() == text != second.vmlinux.read_bytes()
+    assert upkeep.verify(Store(project / "store")) == []
+    assert len(list((project / "store" / "build").iterdir())) == 1
+    scratch = build(project, "from-scratch")
+    assert scratch.vmlinux.read_bytes() == second.vmlinux.read_bytes()
+
+
+def test_a_build_tree_of_a_killed_make_is_not_trusted(project: Path) -> None:
+    """It may hold half an object file that is newer than its source."""
+    build(project)
+    (tree,) = (project / "store" / "build").iterdir()
+    (tree / "left").write_text("half")
+    (tree / ".rig-unfinished").touch()
+    (project / "series" / "one.patch").write_text(PATCH.replace("counter = 2", "counter = 3"))
+    loaded, notes = config.load(project / "rig.toml"), Notes()
+    kbuild.build(loaded, loaded.kernel(), Store(project / "store"), progress=notes)
+    assert any("was killed" in note for note in notes.notes)
+    assert not (tree / "left").exists()
+    assert not (tree / ".rig-unfinished").exists()
+
+
+def test_a_compile_error_leaves_the_build_tree_as_it_is(project: Path) -> None:
+    build(project)
+    (tree,) = (project / "store" / "build").iterdir()
+    (tree / "left").write_text("whole")
+    (project / "series" / "one.patch").write_text(PATCH.replace("counter = 2", "counter = two"))
+    with pytest.raises(BuildError):
+        build(project)
+    (project / "series" / "one.patch").write_text(PATCH.replace("counter = 2", "counter = 3"))
+    build(project)
+    assert (tree / "left").exists()
+
+
+def test_two_series_in_turn_do_not_share_a_worktree(project: Path) -> None:
+    make_series(project / "other", one=PATCH.replace("counter = 2", "counter = 8"))
+    loaded, store = config.load(project / "rig.toml"), Store(project / "store")
+    one, other = loaded.kernel(), replace(loaded.kernel(), series="other")
+    trees = [kbuild.build(loaded, kernel, store).tree for kernel in (one, other)]
+    assert trees[0] != trees[1]
+    times = [(tree / "init/main.c").stat().st_mtime_ns for tree in trees]
+    for number, (kernel, series) in enumerate([(one, "series"), (other, "other")] * 2):
+        patch = project / series / "one.patch"
+        patch.write_text(patch.read_text().replace("Two is better", f"Better: {number}"))
+        kbuild.build(loaded, kernel, store).tree  # noqa: B018
+    assert [(tree / "init/main.c").stat().st_mtime_ns for tree in trees] == times
+
+
+def test_a_kernel_from_the_store_needs_no_worktree_until_it_is_asked_for(project: Path) -> None:
+    directory = build(project).directory
+    for kind in ("tree", "applied", "source", "build"):
+        shutil.rmtree(project / "store" / kind)
+    kernel = build(project)
+    assert kernel.cached
+    assert kernel.directory == directory
+    assert not (project / "store" / "tree").exists()
+    assert "counter = 2" in (kernel.tree / "init/main.c").read_text()
+
+
+def test_a_worktree_whose_source_went_is_made_anew(project: Path) -> None:
+    build(project)
+    for kind in ("applied", "source"):
+        shutil.rmtree(project / "store" / kind)
+    (project / "linux" / "init" / "main.c").write_text(MAIN_C + "int more;\n")
+    kernel = build(project)
+    assert not kernel.cached
+    assert "int more;" in (kernel.tree / "init/main.c").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,53 @@ def test_series_files(tmp_path: Path) -> None:
         series.read(path)
     with pytest.raises(UsageError, match="no such series"):
         series.read(tmp_path / "none")
+
+
+class Steps:
+    """A Progress that remembers which patches were worked on."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def stage(self, title: str, total: int | None = None) -> None: ...
+
+    def step(self, text: str, done: int | None = None) -> None:
+        self.steps.append(text)
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def apply(pristine: Source, store: Store, *texts: str) -> tuple[series.Tree, list[str]]:
+    """The tree of these patches, and which of them had to be applied."""
+    steps = Steps()
+    patches = tuple(series.Patch(f"{n}.patch", text.encode()) for n, text in enumerate(texts))
+    return series.apply(pristine, patches, "slot", store, steps), steps.steps
+
+
+def test_only_what_comes_after_a_change_is_applied_again(pristine: Source, store: Store) -> None:
+    second = PATCH.replace("counter = 2", "counter = 3").replace("counter = 1", "counter = 2")
+    third = second.replace("counter = 3", "counter = 4").replace("-\tcounter = 2", "-\tcounter = 3")
+    first, applied = apply(pristine, store, PATCH, second, third)
+    assert applied == ["0.patch", "1.patch", "2.patch"]
+    assert apply(pristine, store, PATCH, second, third) == (first, [])
+    changed = third.replace("counter = 4", "counter = 5")
+    after, applied = apply(pristine, store, PATCH, second, changed)
+    assert applied == ["2.patch"]
+    assert after.patches[:2] == first.patches[:2]
+    anew = Store(store.root.parent / "anew")
+    assert apply(pristine, anew, PATCH, second, changed)[0].commit == after.commit
+    assert apply(pristine, store, PATCH)[1] == []
+
+
+def test_what_is_remembered_and_gone_is_applied_again(pristine: Source, store: Store) -> None:
+    tree, _ = apply(pristine, store, PATCH)
+    shutil.rmtree(store.root / "applied")
+    again, applied = apply(pristine, store, PATCH)
+    assert (again, applied) == (tree, [])
+    series.check_out(again, store)
+    assert "counter = 2" in (again.directory / "init/main.c").read_text()
+    shutil.rmtree(store.root / "applied")
+    second = PATCH.replace("counter = 2", "counter = 3").replace("counter = 1", "counter = 2")
+    assert apply(pristine, store, PATCH, second)[1] == ["0.patch", "1.patch"]

@@ -180,3 +180,50 @@ def test_a_host_without_apt(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="no apt-get"):
         source.fetch(KernelConfig("k"), tmp_path, store)
+
+
+def test_apt_is_asked_again_when_anything_of_it_changed(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists, settings, status = tmp_path / "lists", tmp_path / "etc", tmp_path / "status"
+    lists.mkdir()
+    (settings / "apt.conf.d").mkdir(parents=True)
+    status.write_text("")
+    for name, place in (
+        ("_APT_LISTS", lists),
+        ("_APT_SETTINGS", settings),
+        ("_DPKG_STATUS", status),
+    ):
+        monkeypatch.setattr(source, name, place)
+    monkeypatch.delenv("APT_CONFIG", raising=False)
+    asked: list[str] = []
+
+    def candidate(package: str) -> tuple[str, str]:
+        asked.append(package)
+        return f"6.12.{len(asked)}", "0" * 64
+
+    monkeypatch.setattr(source, "_candidate", candidate)
+    seen = [source._newest("linux", store), source._newest("linux", store)]
+    for changed in (
+        lists / "Packages",
+        settings / "sources.list",
+        settings / "preferences",
+        status,
+    ):
+        changed.write_text("changed")
+        seen += [source._newest("linux", store), source._newest("linux", store)]
+    assert [version for version, _ in seen] == [f"6.12.{n}" for n in range(1, 6) for _ in (0, 1)]
+    assert source._newest("other", store)[0] == "6.12.6"
+    # Where apt's lists lie elsewhere, nothing here can vouch for them.
+    (settings / "apt.conf.d" / "50").write_text('Dir::State "/elsewhere";\n')
+    assert source._newest("linux", store) != source._newest("linux", store)
+
+
+def test_a_tree_is_kept_in_few_files(tree: Path, store: Store, tmp_path: Path) -> None:
+    """Every file of an entry is looked at when it is opened."""
+    archive = pack(tree)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    got = fetch(str(archive), tmp_path, store, sha256=sha256)
+    objects = [path for path in (got.repository / "objects").rglob("*") if path.is_file()]
+    assert {path.suffix for path in objects} <= {".pack", ".idx", ".rev", ".bitmap", ""}
+    assert all(path.parent.name in ("pack", "info") for path in objects)

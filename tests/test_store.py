@@ -173,8 +173,10 @@ def relink(path: Path, target: str) -> None:
 
 def test_a_file_touched_and_not_changed_is_whole(tmp_path: Path) -> None:
     place = Store(tmp_path).publish("kind", "key", full)
+    before = (place / "program").stat().st_mtime_ns
     os.utime(place / "program", (1, 1))
     assert Store(tmp_path).entry("kind", "key") == place
+    assert (place / "program").stat().st_mtime_ns == before  # it is not read each time
 
 
 def damaged(root: Path, *, repair: bool = False) -> list[tuple[str, tuple[str, ...], bool]]:

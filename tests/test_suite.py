@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def kernel(tmp_path: Path) -> Kernel:
     nothing = tmp_path / "nothing"
     return Kernel(
         "test", "k1", nothing, os.uname().machine, "6.12.0", nothing, nothing, nothing, nothing,
-        headers, tree, nothing, False,
+        headers, lambda: tree, nothing, False,
     )  # fmt: skip
 
 
@@ -347,3 +348,46 @@ def test_nothing_is_left_of_a_compile(tmp_path: Path, compile_: Compile) -> None
 
 def test_the_examples_are_suites() -> None:
     assert {path.name for path in SUITES.iterdir() if suite.is_suite(path)} == {"hello", "trouble"}
+
+
+PARTS = dict.fromkeys(("arch", "include", "scripts", "tools", "kernel"), "1")
+
+
+def with_parts(kernel: Kernel, /, **changes: str) -> Kernel:
+    """The kernel, its parts known, some of them changed; another kernel has another key."""
+    return replace(kernel, parts={**PARTS, **changes}, key=repr(changes))
+
+
+def test_a_suite_is_compiled_again_for_what_it_sees_of_a_kernel(
+    tmp_path: Path, kernel: Kernel
+) -> None:
+    store, found = Store(tmp_path / "store"), suite.discover(make_suite(tmp_path / "abi"))
+
+    def compiled(seen: Kernel) -> Path:
+        return suite.compile(found, seen, store, QUIET).directory
+
+    first = compiled(with_parts(kernel))
+    assert compiled(with_parts(kernel, kernel="2", mm="2")) == first
+    others = [compiled(with_parts(kernel, **{name: "2"})) for name in PARTS if name != "kernel"]
+    assert len({first, *others}) == 5
+    (kernel.headers / "include/linux/async_submit.h").write_text(HEADER + "#define MORE 1\n")
+    assert compiled(with_parts(kernel)) != first
+
+
+def test_what_is_not_in_a_suites_key_is_not_there_for_it(tmp_path: Path, kernel: Kernel) -> None:
+    (kernel.tree / "kernel").mkdir()
+    (kernel.tree / "kernel" / "secret.h").write_text("")
+    program = '#include "../../../../kernel/secret.h"\n' + PROGRAM
+    found = suite.discover(make_suite(tmp_path / "abi", **{"prog.c": program}))
+    store = Store(tmp_path / "store")
+    with pytest.raises(BuildError, match=r"kernel/secret\.h: No such file"):
+        suite.compile(found, with_parts(kernel), store, QUIET)
+    suite.compile(found, kernel, store, QUIET)  # nothing is known of its parts: it sees all
+
+
+def test_a_change_in_one_suite_compiles_only_that(tmp_path: Path, compile_: Compile) -> None:
+    places = [make_suite(tmp_path / name) for name in ("a", "b")]
+    before = [compile_(place).directory for place in places]
+    (places[0] / "prog.c").write_text(PROGRAM + "\n")
+    after = [compile_(place).directory for place in places]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, True]
