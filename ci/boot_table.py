@@ -1,0 +1,264 @@
+"""Where the time goes from QEMU's start to the end of the first SSH command.
+
+Boots the default kernel from power-on several times, each line of its console and each step of the
+login stamped as it comes, and prints the medians as the table of docs/boot-time.md. A boot is what
+`rig boot --cold` makes of it, but for the console, which is read here. --initcalls and --init
+look closer, which takes time itself: their figures are good for comparing steps only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import re
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).absolute().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from rig import config as configuration  # noqa: E402
+from rig import process, terminal  # noqa: E402
+from rig.errors import BootError, RigError  # noqa: E402
+from rig.lab import KernelLab  # noqa: E402
+from rig.machine.plan import Plan, command_line  # noqa: E402
+from rig.machine.qemu import READY  # noqa: E402
+from rig.session import Endpoint, Session  # noqa: E402
+from rig.store import open_store  # noqa: E402
+
+BOOT_S = 120.0
+TRUE = ["true"]
+# What has been done when a line with these words comes. In the order of a boot.
+CONSOLE = (
+    ("QEMU, firmware, the kernel up to its console", "Linux version"),
+    ("clocks, memory, scheduler", "Mountpoint-cache"),
+    ("calibration of the local APIC's timer", "smpboot: CPU0:"),
+    ("the other CPUs", "smp: Brought up"),
+    ("ACPI and the PCI bus", "clocksource: Switched to clocksource"),
+    ("network protocols, drivers", "sched_clock: Marking stable"),
+    ("root file system", "devtmpfs: mounted"),
+    ("initial memory overwritten and freed", "as init process"),
+    ("init: mounts, network, sshd", READY),
+)
+# The same in the words of the SSH client's log, after the login began.
+LOGIN = (
+    ("sshd forks, says its version", "Connected (version"),
+    ("key exchange", "Switch to new keys"),
+    ("login", "Authentication (publickey) successful"),
+)
+COMMAND = "first command: `true`"
+INITCALL = re.compile(r"initcall (\S+?)\+\S+ returned \S+ after (\d+) usecs")
+
+
+@dataclass
+class Boot:
+    """One boot: (seconds since QEMU's start, text) of the console and of the login's log."""
+
+    console: list[tuple[float, str]] = field(default_factory=list)
+    login: list[tuple[float, str]] = field(default_factory=list)
+    end_s: float = 0.0
+
+    def moments(self) -> dict[str, float]:
+        """Step -> when it was done; a step whose words never came is missing."""
+        found = {name: _first(self.console, words) for name, words in CONSOLE}
+        found |= {name: _first(self.login, words) for name, words in LOGIN}
+        return {name: at for name, at in found.items() if at is not None} | {COMMAND: self.end_s}
+
+
+def _first(lines: list[tuple[float, str]], words: str) -> float | None:
+    return next((at for at, text in lines if words in text), None)
+
+
+class Log(logging.Handler):
+    """Keeps what the SSH client logs, with the time."""
+
+    def __init__(self, started: float, lines: list[tuple[float, str]]) -> None:
+        super().__init__(logging.DEBUG)
+        self._started, self._lines = started, lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging, from any thread."""
+        self._lines.append((time.monotonic() - self._started, record.getMessage()))
+
+
+def read(stream: IO[bytes], started: float, boot: Boot, ready: threading.Event) -> None:
+    """Stamp each line of the console as it comes; to be run in a thread."""
+    partial = b""
+    while chunk := os.read(stream.fileno(), 65536):
+        now = time.monotonic() - started
+        *lines, partial = (partial + chunk).split(b"\n")
+        boot.console += [(now, line.decode(errors="replace").rstrip()) for line in lines]
+        if any(READY.encode() in line for line in lines):
+            ready.set()
+    ready.set()
+
+
+def boot(plan: Plan, lab: KernelLab) -> Boot:
+    """Power on, log in, run one command, power off. BootError when it does not come that far."""
+    made, ready = Boot(), threading.Event()
+    logger = logging.getLogger("paramiko")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    with tempfile.TemporaryFile() as errors:
+        started = time.monotonic()
+        qemu = process.spawn(command_line(plan), stdout=-1, stderr=errors)
+        log = Log(started, made.login)
+        try:
+            assert qemu.stdout is not None
+            reader = threading.Thread(target=read, args=(qemu.stdout, started, made, ready))
+            reader.start()
+            if not ready.wait(BOOT_S) or qemu.poll() is not None:
+                errors.seek(0)
+                said = errors.read().decode(errors="replace")
+                tail = "\n".join(text for _, text in made.console[-30:])
+                raise BootError("the kernel did not reach login", output=f"{said}{tail}")
+            logger.addHandler(log)
+            with Session(endpoint(plan, lab), connect_timeout_s=BOOT_S) as session:
+                session.run(TRUE, timeout_s=BOOT_S)
+                made.end_s = time.monotonic() - started
+        finally:
+            logger.removeHandler(log)
+            process.end(qemu)
+        reader.join()
+    return made
+
+
+def endpoint(plan: Plan, lab: KernelLab) -> Endpoint:
+    """Where to log in."""
+    image = lab.image
+    return Endpoint("127.0.0.1", plan.port, "root", image.client_key, image.host_key)
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def steps(boots: list[Boot]) -> dict[str, float]:
+    """Step -> median milliseconds it took; the steps add up to the median of the whole only
+    about, as medians do."""
+    taken: dict[str, list[float]] = {}
+    for one in boots:
+        before = 0.0
+        for name, at in one.moments().items():
+            taken.setdefault(name, []).append((at - before) * 1000)
+            before = at
+    return {name: round(statistics.median(values)) for name, values in taken.items()}
+
+
+def whole(boots: list[Boot]) -> dict[str, int]:
+    """Median and minimum milliseconds of the whole."""
+    ends = [one.end_s * 1000 for one in boots]
+    return {"median": round(statistics.median(ends)), "minimum": round(min(ends))}
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """Columns of figures, by name, as a Markdown table."""
+    names = list(dict.fromkeys(name for column in found.values() for name in column))
+    lines = [f"| step | {' | '.join(found)} |", f"| --- |{' ---: |' * len(found)}"]
+    for name in names:
+        cells = (f"{column[name]:.0f}" if name in column else "" for column in found.values())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def initcalls(boots: list[Boot], at_least_ms: float) -> dict[str, float]:
+    """Initcall -> median milliseconds, the longest first."""
+    taken: dict[str, list[float]] = {}
+    for one in boots:
+        for match in (INITCALL.search(text) for _, text in one.console):
+            if match:
+                taken.setdefault(match[1], []).append(int(match[2]) / 1000)
+    medians = {name: statistics.median(values) for name, values in taken.items()}
+    long = {name: ms for name, ms in medians.items() if ms >= at_least_ms}
+    return dict(sorted(long.items(), key=lambda item: -item[1]))
+
+
+def init_steps(boots: list[Boot]) -> dict[str, float]:
+    """Line of the init script, as the shell traces it -> median milliseconds until the next."""
+    taken: dict[str, list[float]] = {}
+    for one in boots:
+        end = _first(one.console, READY) or 0.0
+        traced = [(at, text) for at, text in one.console if text.startswith("+ ") and at <= end]
+        for (at, text), (then, _) in itertools.pairwise([*traced, (end, READY)]):
+            taken.setdefault(f"`{text[2:]}`", []).append((then - at) * 1000)
+    return {name: round(statistics.median(values)) for name, values in taken.items()}
+
+
+def prepare(options: argparse.Namespace) -> tuple[Plan, KernelLab]:
+    """What is to be booted: as `rig boot --cold` would, and the words for looking closer."""
+    config = configuration.load(ROOT / configuration.FILE_NAME)
+    with terminal.TerminalProgress() as progress:
+        kernel, machine = config.kernel(options.kernel), config.machine(options.machine)
+        lab = KernelLab(config, kernel, machine, open_store(), progress)
+        lab.prepare(())
+    append = options.append
+    if options.initcalls:
+        append += " initcall_debug ignore_loglevel"
+    if options.init:
+        append += " init=/bin/sh -- -x /usr/sbin/init"
+    with tempfile.TemporaryDirectory() as nowhere:
+        plan = lab.machine(Path(nowhere), append=append).plan
+    return replace(plan, console="stdio,signal=off"), lab
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    made.add_argument("kernel", nargs="?", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
+    made.add_argument("-n", dest="boots", type=int, default=5, help="boots (default 5)")
+    made.add_argument("--machine", metavar="M", help="[machine.M] of rig.toml")
+    made.add_argument("--append", default="", help="more words for the kernel command line")
+    made.add_argument("--json", type=Path, metavar="F", help="write the figures to F too")
+    made.add_argument("--before", type=Path, metavar="F", help="an earlier --json, as a column")
+    closer = made.add_mutually_exclusive_group()
+    closer.add_argument("--initcalls", action="store_true", help="the kernel's initcalls >= 4 ms")
+    closer.add_argument("--init", action="store_true", help="the init script, line by line")
+    return made
+
+
+def report(boots: list[Boot], options: argparse.Namespace) -> str:
+    """What is printed."""
+    if options.initcalls:
+        return table({"ms": initcalls(boots, 4.0)})
+    if options.init:
+        return table({"ms": init_steps(boots)})
+    now = {**steps(boots), **{f"the whole ({name})": ms for name, ms in whole(boots).items()}}
+    if options.json:
+        options.json.write_text(json.dumps(now, indent=1) + "\n")
+    before = {"before": json.loads(options.before.read_bytes())} if options.before else {}
+    return table({**before, "after" if before else "ms": now})
+
+
+def main(argv: list[str]) -> int:
+    """Measure and print; 0, or the exit code of what failed."""
+    options = parser().parse_args(argv)
+    if options.boots < 1:
+        parser().error("-n must be at least 1")
+    try:
+        plan, lab = prepare(options)
+        boots = []
+        for number in range(options.boots):
+            boots.append(boot(replace(plan, port=free_port()), lab))
+            sys.stderr.write(f"boot {number + 1}: {boots[-1].end_s:.2f} s\n")
+    except RigError as error:
+        terminal.show_error(error)
+        return error.exit_code
+    sys.stdout.write(report(boots, options) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
