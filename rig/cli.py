@@ -24,21 +24,22 @@ from rig.terminal import TerminalProgress, show_error
 
 if TYPE_CHECKING:
     from rig import upkeep
+    from rig.exact import Request as ExactRequest
     from rig.outcome import Outcome
 
     # argparse has no public name for it.
     _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _INTERRUPTED = 130
-# `rig boot -- CMD` returns CMD's own code; the rig's failures lie above it.
-_BOOT_OFFSET = 120
+# `rig boot -- CMD` and `rig exact -- PROGRAM` return its own code; the rig's failures lie above.
+_PASS_ON, _OFFSET = {"boot", "exact"}, 120
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code (docs/architecture.md has the table)."""
     words = list(sys.argv[1:] if argv is None else argv)
     words, command = _split_command(words)
-    offset = _BOOT_OFFSET if "boot" in words else 0
+    offset = _OFFSET if _PASS_ON & set(words) else 0
     try:
         arguments = _parser().parse_args(words)
     except SystemExit as end:
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
-        _add_scan, _add_report, _add_store,
+        _add_exact, _add_scan, _add_report, _add_store,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -156,6 +157,26 @@ def _add_boot(verbs: _Verbs) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the QEMU line, boot nothing")
     parser.add_argument("--gdb", action="store_true", help="stop at power-on for a debugger")
     _cold_flag(parser)
+    _json_flag(parser)
+
+
+def _add_exact(verbs: _Verbs) -> None:
+    words = "run the static PROGRAM after -- on a machine whose every run is the same run"
+    parser = _verb(verbs, "exact", _exact, words)
+    _kernel_options(parser)
+    parser.add_argument("--cpus", type=int, default=1, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="S",
+                        help="another timeline; 0 (the default) is calm")  # fmt: skip
+    parser.add_argument("--timeout", type=int, default=10, metavar="S",
+                        help="seconds of the machine's clock, 10^9 instructions each")  # fmt: skip
+    parser.add_argument("--file", action="append", default=[], metavar="PATH[=NAME]",
+                        help="a file to put beside the program (repeatable)")  # fmt: skip
+    parser.add_argument("--ext4", action="store_true", help="an empty ext4 on a RAM disk at /ext4")
+    parser.add_argument("--append", default="", help="more words for the kernel command line")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N",
+                        help="run it N times; exit 1 unless every byte is the same")  # fmt: skip
+    parser.add_argument("--explain", nargs=2, metavar=("A", "B"),
+                        help="which functions run how many instructions more in B")  # fmt: skip
     _json_flag(parser)
 
 
@@ -264,6 +285,66 @@ def _boot(arguments: argparse.Namespace) -> int:
             json=arguments.json,
         )
         return boot.run(request, _config(arguments), progress)
+
+
+def _exact(arguments: argparse.Namespace) -> int:
+    """The program's own code; 1 where --repeat or --explain found what must not be."""
+    from rig import exact
+
+    if not arguments.command_line:
+        raise UsageError("there is no PROGRAM", hint="rig exact [KERNEL] -- PROGRAM [ARGS]")
+    request = exact.Request(
+        argv=tuple(arguments.command_line),
+        cpus=arguments.cpus,
+        seed=arguments.seed,
+        timeout_s=arguments.timeout,
+        files=tuple(arguments.file),
+        ext4=arguments.ext4,
+        append=arguments.append,
+    )
+    try:
+        return _explained(request, arguments) if arguments.explain else _ran(request, arguments)
+    except exact.DifferenceError as error:
+        show_error(error)
+        return error.exit_code
+
+
+def _ran(request: ExactRequest, arguments: argparse.Namespace) -> int:
+    from rig import exact, results
+    from rig.store import open_store
+
+    if arguments.repeat < 1:
+        raise UsageError(f"--repeat {arguments.repeat}", hint="at least 1")
+    config, store = _config(arguments), open_store()
+    with _progress(arguments) as progress:
+        prepared = exact.prepare(request, config, config.kernel(), store, progress)
+        ran = exact.repeat(prepared, arguments.repeat, progress)
+    for notice in ran.notices:
+        sys.stderr.write(f"notice: {notice}\n")
+    if arguments.json:
+        value = exact.described(prepared, ran, prepared.directory)
+        sys.stdout.buffer.write(results.to_json({**value, "identical_runs": arguments.repeat}))
+    else:
+        sys.stderr.flush()
+        sys.stdout.buffer.write(ran.streams["stdout"])
+        sys.stderr.buffer.write(ran.streams["stderr"])
+    if arguments.repeat > 1:
+        sys.stderr.write(f"{arguments.repeat} runs, all the same\n")
+    return ran.exit_code
+
+
+def _explained(request: ExactRequest, arguments: argparse.Namespace) -> int:
+    from rig import explain, results
+    from rig.store import open_store
+
+    with _progress(arguments) as progress:
+        kernels = (arguments.explain[0], arguments.explain[1])
+        found = explain.explain(request, kernels, _config(arguments), open_store(), progress)
+    if arguments.json:
+        sys.stdout.buffer.write(results.to_json(found))
+    else:
+        sys.stdout.write(explain.render(found))
+    return 0 if found.sound else 1
 
 
 def _scan(arguments: argparse.Namespace) -> int:

@@ -123,6 +123,7 @@ class Need:
     why: str
     command: str = ""
     header: str = ""
+    library: str = ""
     module: tuple[str, ...] = ()
     version: str = ""
     minimum: str = ""
@@ -244,6 +245,8 @@ def _line(check: Check, width: int) -> str:
 def _check_need(need: Need, versions: bool) -> Check:
     if need.header:
         return _check_header(need)
+    if need.library:
+        return _check_library(need)
     if need.module:
         return _check_importable(need)
     path = find_command(need.command)
@@ -273,6 +276,14 @@ def _check_header(need: Need) -> Check:
         if (directory / need.header).is_file():
             return make(ok=True, found=str(directory / need.header))
     return make(ok=False, note=need.why)
+
+
+def _check_library(need: Need) -> Check:
+    """The compiler gives a library's bare name back when it finds none."""
+    make = functools.partial(Check, need.name, wanted=need.library, packages=need.packages)
+    words = _words(["gcc", f"-print-file-name={need.library}"]).strip()
+    found = words if Path(words).is_absolute() and Path(words).is_file() else ""
+    return make(ok=bool(found), found=found, note="" if found else need.why)
 
 
 @functools.cache

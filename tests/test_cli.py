@@ -275,3 +275,20 @@ def test_an_interrupted_build_leaves_no_process(project: Path) -> None:
     assert not list((project / "store" / "kernel").iterdir())
     makefile.write_text(text)
     assert "built" in rig(project, "build").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("exact",), "there is no PROGRAM"),
+        (("exact", "--"), "there is no PROGRAM"),
+        (("exact", "--", "absent"), "cannot read the program absent"),
+        (("exact", "--", "/bin/sh"), "dynamically linked"),
+        (("exact", "--repeat", "0", "--", "/bin/sh"), "--repeat 0"),
+        (("exact", "--explain", "k", "j", "--", "x.c"), "has no kernel 'j'"),
+        (("exact", "--cpus", "two", "--", "x.c"), "invalid int value"),
+    ],
+)
+def test_what_the_exact_machine_refuses(project: Path, words: tuple[str, ...], said: str) -> None:
+    (project / "x.c").write_text("int main(void) { return 0; }\n")
+    assert said in rig(project, *words, code=122).stderr

@@ -138,8 +138,8 @@ def test_the_family_is_read_from_os_release(text: str, family: str) -> None:
 
 def test_the_table_has_names_for_every_family() -> None:
     for need in doctor.needs():
-        kinds = [bool(need.command), bool(need.header), bool(need.module)]
-        assert sum(kinds) == 1, need.name
+        kinds = need.command, need.header, need.library, need.module
+        assert sum(map(bool, kinds)) == 1, need.name
         assert need.why, need.name
         wanted = ("debian",) if need.only else doctor.FAMILIES
         assert all(need.packages[family] for family in wanted), need.name
@@ -154,6 +154,15 @@ def test_headers_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "openssl/ssl.h").touch()
     checks = {check.name: check for check in doctor.host_checks(versions=False)}
     assert checks["openssl headers"].ok
+
+
+def test_libraries_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = {check.name: check for check in doctor.host_checks(versions=False)}
+    assert checks["static C library"].found.endswith("/libc.a")
+    monkeypatch.setattr(doctor, "_words", lambda argv: "libc.a\n")  # as gcc says where it is not
+    checks = {check.name: check for check in doctor.host_checks(versions=False)}
+    assert not checks["static C library"].ok
+    assert "libc6-dev" in checks["static C library"].packages["debian"]
 
 
 def test_package_lists_are_looked_for(tmp_path: Path) -> None:

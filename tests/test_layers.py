@@ -21,6 +21,9 @@ LAYERS = {
     "kconfig": 1,
     "ktap": 1,
     "splat": 1,
+    "cpio": 1,
+    "elf": 1,
+    "profile": 1,
     "config": 2,
     "store": 2,
     "verdict": 2,
@@ -38,6 +41,7 @@ LAYERS = {
     "machine": 3,
     "suite": 3,
     "budget": 3,
+    "initramfs": 3,
     "guest": 4,
     "lab": 4,
     "supply": 4,
@@ -48,6 +52,8 @@ LAYERS = {
     "boot": 4,
     "kunit": 4,
     "runner": 4,
+    "exact": 4,
+    "explain": 4,
     "doctor": 4,
     "pytest_plugin": 5,
     "terminal": 5,
@@ -81,6 +87,7 @@ WITHIN = {
     ("kunit", "lab"),
     ("kunit", "outcome"),
     ("kunit", "against"),
+    ("explain", "exact"),
     ("runner", "lab"),
     ("runner", "supply"),
     ("runner", "rack"),
@@ -104,7 +111,7 @@ HARMLESS = {"subprocess"}
 STARTS = re.compile(
     r"subprocess\.|os\.(system|popen|fork|forkpty|exec|spawn|posix_spawn)|pty\.spawn"
 )
-PURE = {"kconfig", "ktap", "splat"}
+PURE = {"kconfig", "ktap", "splat", "cpio", "elf", "profile"}
 IMPURE = {"os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "threading"}
 
 

@@ -12,7 +12,7 @@ from rig.config import MachineConfig
 from rig.errors import InfrastructureError
 from rig.image import Image
 
-_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _BINARY = {"x86_64": "qemu-system-x86_64"}
 
 
@@ -84,7 +84,7 @@ def _house() -> list[str]:
         *("-nodefaults", "-no-user-config", "-display", "none"),
         # A panic is an event and not the end: the kernel still has to finish its report.
         *("-no-reboot", "-action", "panic=none"),
-        *("-sandbox", _SANDBOX),
+        *("-sandbox", SANDBOX),
     ]
 
 

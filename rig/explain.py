@@ -1,0 +1,173 @@
+"""`rig exact --explain A B`: which kernel functions run how many instructions more in B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rig import exact, initramfs, profile
+from rig.config import Config
+from rig.errors import InfrastructureError
+from rig.exact import DifferenceError, Prepared, Ran, Request
+from rig.profile import ASLEEP, Symbols, Trace, TraceError, Window
+from rig.progress import QUIET, Progress
+from rig.store import Store
+
+WHOLE = "whole program"
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One window of one run.
+
+    measured: what the program itself read off the machine's clock. functions: instructions by
+    function, with what was slept as one more; fault: why their sum is not what was measured, or "".
+    """
+
+    name: str
+    measured: int
+    functions: Mapping[str, int]
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One window of both runs. functions: (name, how many instructions more in the second)."""
+
+    name: str
+    before: int
+    after: int
+    functions: tuple[tuple[str, int], ...]
+    faults: tuple[str, ...] = ()
+
+    @property
+    def explained(self) -> int:
+        """What the functions' differences add up to; it must be after - before."""
+        return sum(more for _, more in self.functions)
+
+    @property
+    def sound(self) -> bool:
+        """Every instruction is accounted for."""
+        return not self.faults and self.explained == self.after - self.before
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The windows of a program on two kernels, in order, the whole program last."""
+
+    kernels: tuple[str, str]
+    changes: tuple[Change, ...]
+    machines: tuple[Mapping[str, str], Mapping[str, str]]
+
+    @property
+    def sound(self) -> bool:
+        """Every difference is explained to the last instruction."""
+        return all(change.sound for change in self.changes)
+
+
+def explain(
+    request: Request,
+    kernels: tuple[str, str],
+    config: Config,
+    store: Store,
+    progress: Progress = QUIET,
+) -> Explanation:
+    """Run one program on both kernels, with and without the plugin, and take the difference.
+
+    A .c file is compiled once, against the second kernel's headers. Raises DifferenceError where
+    watching changed a run, or where the program did other things on one kernel than on the other.
+    """
+    before, after = (config.kernel(name) for name in kernels)
+    second = exact.prepare(request, config, after, store, progress)
+    source = Path(request.argv[0])
+    if source.suffix == ".c":
+        compiled = str(second.directory / source.stem)
+        request = replace(request, argv=(compiled, *request.argv[1:]))
+    first = exact.prepare(request, config, before, store, progress)
+    plugin = initramfs.plugin(config.root, store)
+    sides = [_watched(one, plugin, progress) for one in (first, second)]
+    return Explanation(kernels, _changes(*sides), (first.facts, second.facts))
+
+
+def _watched(prepared: Prepared, plugin: Path, progress: Progress) -> list[Piece]:
+    """The windows of one kernel, of a run that was the same as without being watched."""
+    progress.stage(f"exact runs on {prepared.kernel.name}", 2)
+    plain = exact.run(prepared, name="plain")
+    progress.step("now counted", 1)
+    trace = Trace()
+    try:
+        seen = exact.run(prepared, name="counted", plugin=plugin, on_line=trace.feed)
+        windows = trace.finish()
+    except TraceError as error:
+        raise InfrastructureError(f"cannot count on {prepared.kernel.name}: {error}") from error
+    progress.step("done", 2)
+    exact.check_same(plain, seen, "the counted run", prepared.directory)
+    symbols = Symbols((prepared.kernel.directory / "System.map").read_text(encoding="utf-8"))
+    return pieces(windows, seen, symbols)
+
+
+def pieces(windows: list[Window], ran: Ran, symbols: Symbols) -> list[Piece]:
+    """Each window with the figure the program printed for it. Pure."""
+    printed = {one.window: one for one in ran.figures if one.unit == exact.UNIT}
+    found, number = [], 0
+    for window in windows:
+        if window.whole:
+            found.append(_piece(WHOLE, ran.clock, window, symbols))
+            continue
+        number += 1
+        figure = printed.get(number)
+        name = figure.name if figure else f"window {number}"
+        measured = int(figure.value) if figure else window.total
+        found.append(_piece(name, measured, window, symbols))
+    return found
+
+
+def _piece(name: str, measured: int, window: Window, symbols: Symbols) -> Piece:
+    """With what nobody executed as time asleep, which there is only where a CPU halted."""
+    functions = profile.by_function(window, symbols)
+    rest = measured - window.total
+    fault = ""
+    if rest > 0 and window.halts:
+        functions[ASLEEP] = rest
+    elif rest:
+        fault = f"{name}: {measured} measured, {window.total} counted"
+    return Piece(name, measured, functions, fault)
+
+
+def _changes(first: list[Piece], second: list[Piece]) -> tuple[Change, ...]:
+    names = [one.name for one in first], [one.name for one in second]
+    if names[0] != names[1]:
+        raise DifferenceError(
+            "the program did not measure the same things on both kernels",
+            output="\n".join(f"{one} | {two}" for one, two in zip(*names, strict=False)),
+        )
+    return tuple(_change(one, two) for one, two in zip(first, second, strict=True))
+
+
+def _change(one: Piece, two: Piece) -> Change:
+    functions = profile.difference(one.functions, two.functions)
+    faults = tuple(fault for fault in (one.fault, two.fault) if fault)
+    return Change(one.name, one.measured, two.measured, tuple(functions), faults)
+
+
+def render(found: Explanation) -> str:
+    """For a terminal: a line a window, a paragraph where something changed."""
+    head = f"{found.kernels[0]} -> {found.kernels[1]}, instructions\n\n"
+    return head + "".join(_paragraph(change) for change in found.changes)
+
+
+def _paragraph(change: Change) -> str:
+    more = change.after - change.before
+    title = f"{change.name}: {change.before} -> {change.after} ({more:+d})"
+    shown = [f"{count:+10d}  {name}" for name, count in change.functions[:_SHOWN]]
+    rest = change.functions[_SHOWN:]
+    if rest:
+        total = sum(count for _, count in rest)
+        shown.append(f"{total:+10d}  ({len(rest)} more functions)")
+    if not (shown or more or change.faults):
+        return f"{title}\n"
+    equal = "=" if change.sound else "IS NOT"
+    check = f"{change.explained:+10d}  sum {equal} the difference measured"
+    return "\n".join([title, *shown, check, *change.faults]) + "\n\n"
