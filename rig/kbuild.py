@@ -131,14 +131,16 @@ def build(
     ccache = store.root / "ccache" / "objects" if shutil.which("ccache") else None
     tools = _toolchain(kernel.arch, store)
     plan = _Plan(kernel, tree, asked, tools, store.root / "build" / slot, ccache)
-    entry = store.entry("kernel", plan.key)
-    cached = entry is not None
-    if entry is None:
-        entry = store.publish(
-            "kernel", plan.key, lambda made: _compile(plan, made, store, progress)
-        )
+    made: list[Path] = []
+
+    def make(directory: Path) -> None:
+        _compile(plan, directory, store, progress)
+        made.append(directory)
+
+    entry = store.publish("kernel", plan.key, make)
+    if made:
         upkeep.keep_to_budget(store, progress)
-    return _load(plan, entry, cached, store, progress)
+    return _load(plan, entry, not made, store, progress)
 
 
 def _tree_slot(config: Config, kernel: KernelConfig) -> str:
@@ -311,6 +313,9 @@ def _make_target(
 
 
 def _make_failed(plan: _Plan, targets: Sequence[str], output: str) -> BuildError:
+    # Headers go into an entry that is not there any more.
+    into = f"INSTALL_HDR_PATH={plan.directory / 'installed'}"
+    targets = [into if word.startswith("INSTALL_HDR_PATH=") else word for word in targets]
     lines = output.splitlines()
     for number, line in enumerate(lines):
         if match := _COMPILER_ERROR.match(line):

@@ -114,6 +114,26 @@ class _Guard:
 _guard = _Guard()
 
 
+_lent: list[int] = []
+_lent_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def lent(descriptor: int) -> Iterator[None]:
+    """Give every command started in this block an open file of ours, for the lock that is on it.
+
+    A flock goes with the last process that has the file: what a killed rig started still keeps
+    others out until it is dead too.
+    """
+    with _lent_lock:
+        _lent.append(descriptor)
+    try:
+        yield
+    finally:
+        with _lent_lock:
+            _lent.remove(descriptor)
+
+
 def spawn(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -133,16 +153,18 @@ def spawn(
     words = sandbox.wrap([os.fspath(word) for word in argv])
     _guard.tell("")
     try:
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=None if env is None else dict(env),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-        )
+        # Nobody takes a lent file back while a command is given it.
+        with _lent_lock:
+            process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(*pass_fds, *_lent),
+                start_new_session=True,
+            )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise InfrastructureError(
             f"cannot run {words[0]}: {error.strerror}: {error.filename}",

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import platformdirs
 
-from rig import manifest
+from rig import manifest, process
 from rig.errors import InfrastructureError
 from rig.manifest import sha256 as file_sha256
 
@@ -168,7 +168,8 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, kind: str, key: str) -> Iterator[None]:
-        """Held by one rig at a time; the kernel drops it when its holder dies."""
+        """Held by one rig at a time; the kernel drops it when its holder dies, and all that the
+        holder started meanwhile."""
         path = self.lock_path(kind, key)
         self._make_directories(path.parent, self.root / kind)
         while True:
@@ -177,7 +178,8 @@ class Store:
                 # Whoever collects removes the file while it has the lock: then this one locks out
                 # nobody any more.
                 if _is_at(file.fileno(), path):
-                    yield
+                    with _locked(file.fileno()):
+                        yield
                     return
 
     @contextlib.contextmanager
@@ -269,6 +271,16 @@ def _acquire(file: IO[str], what: str) -> None:
         f"another rig has made {what} for {_LOCK_TIMEOUT_S / 3600:.0f} hours",
         hint=f"see who it is: fuser -v {file.name}",
     )
+
+
+@contextlib.contextmanager
+def _locked(descriptor: int) -> Iterator[None]:
+    """A lock of ours, lent to the commands of the block; free after it, whoever has it still."""
+    try:
+        with process.lent(descriptor):
+            yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def try_lock(descriptor: int) -> bool:

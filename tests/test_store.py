@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,8 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from processes import is_gone
 
-from rig import upkeep
+from rig import process, upkeep
 from rig.errors import InfrastructureError, UsageError
 from rig.store import Store, digest
 
@@ -368,3 +372,36 @@ def test_what_is_remembered_is_whole_or_forgotten(tmp_path: Path) -> None:
     assert store.recall("kind", "key") is None
     path.write_text("")
     assert store.recall("kind", "key") is None
+
+
+def test_a_lock_outlives_its_rig_as_long_as_a_command_of_it(tmp_path: Path) -> None:
+    """The rig dies by SIGKILL in the middle of a make, which lives a moment longer."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from rig import process
+from rig.store import Store
+with Store(Path({str(tmp_path)!r})).lock("kind", "key"):
+    command = process.spawn(["sleep", "60"], stdout=-3, stderr=-3)
+    process._guard._process.kill()  # so that the test decides when the command dies
+    print(command.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    rig = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert rig.returncode == -signal.SIGKILL
+    command = int(rig.stdout)
+    with Store(tmp_path).locked_now("kind", "key") as free:
+        assert not free
+    os.kill(command, signal.SIGKILL)
+    assert is_gone(command)
+    with Store(tmp_path).lock("kind", "key"):
+        pass
+
+
+def test_a_lock_is_free_after_its_block_whatever_still_runs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lock("kind", "key"):
+        command = process.spawn(["sleep", "60"])
+    with store.locked_now("kind", "key") as free:
+        assert free
+    process.end(command)
