@@ -98,6 +98,10 @@ PATCH = """\
 +\treturn a + 1;
 +}
 """
+STRESS = """\
+print("stressing")
+print('{"faults": [], "killed": 3, "ended": 5}')
+"""
 COMPARE = """\
 #!/bin/sh
 echo '{"virtme_ng": {"version": "1", "median_s": 12}, "rig_cold": {"median_s": 2},
@@ -109,7 +113,7 @@ echo '{"virtme_ng": {"version": "1", "median_s": 12}, "rig_cold": {"median_s": 2
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed checkout whose every command succeeds at once, and a store with a source."""
     place = tmp_path / "project"
-    for name in ("ci", "fake", "images/exact", "patches/async-submit/6.12"):
+    for name in ("ci", "fake", "tests", "images/exact", "patches/async-submit/6.12"):
         (place / name).mkdir(parents=True)
     for name in ("accept_loop.py", "exact_calls.c"):
         shutil.copy(ROOT / "ci" / name, place / "ci")
@@ -124,7 +128,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(place / "fake/rig", FAKE_RIG)
     write(place / "fake/python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     write(place / "ci/compare-virtme-ng", COMPARE)
-    write(place / "ci/stress_store.py", "print('sound')\n")
+    write(place / "tests/store_stress.py", STRESS)
     monkeypatch.setenv("RIG_STORE", str(tmp_path / "store"))
     (tmp_path / "store/source/debian").mkdir(parents=True)
     git(place, "init", "--quiet")
@@ -157,6 +161,7 @@ def load(project: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.setattr(SHARED, "GONE_S", 1)
     fewer = {"BOOTS": 2, "BUILDS": 3, "RUNS": 1, "RESTORES": 3, "STRESS_S": 0.0, "EXACT_CPUS": (1,)}
+    fewer["SIDE_BY_SIDE"] = 1.3  # beside what starting the stand-in takes on a busy host
     for name, value in fewer.items():
         monkeypatch.setattr(module, name, value)
     return module
@@ -185,7 +190,7 @@ def test_all_bars_held(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert values["faster_than_virtme_ng_restored"] == 24
     assert values["isolated_passes"] == 40
     assert values["one_line_build_identical"] == 1
-    assert 1.6 < values["side_by_side"] < 2.1
+    assert 1.3 < values["side_by_side"] < 2.1
     assert str(project.parent) not in json.dumps(result)
 
 
@@ -244,8 +249,12 @@ def test_a_missed_bar_is_seen(
          "faster_than_virtme_ng_restored"),
         ("ci/compare-virtme-ng", COMPARE.replace("6.0", "4.4"), "virtme",
          "faster_than_virtme_ng_cold"),
-        ("ci/stress_store.py", "raise SystemExit(1)\n", "stress", "stressed_store_exit_code"),
-        ("ci/stress_store.py", "", "stress", "stressed_store_exit_code"),
+        ("tests/store_stress.py", f"{STRESS}raise SystemExit(1)\n", "stress",
+         "stressed_store_faults"),
+        ("tests/store_stress.py", STRESS.replace("[]", '["torn"]'), "stress",
+         "stressed_store_faults"),
+        ("tests/store_stress.py", STRESS.replace("3", "0"), "stress", "stressed_rigs_killed"),
+        ("tests/store_stress.py", "", "stress", "stress_measured"),
         ("Makefile", "setup:\n\t@exit 1\n", "boots", "boots_measured"),
         ("patches/async-submit/6.12/0001-x.patch", "", "incremental", "incremental_measured"),
     ],
