@@ -15,7 +15,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import paramiko
@@ -34,35 +34,63 @@ from rig.session import ConnectionLost, Endpoint, Session, SessionTimeout, wrapp
 
 # ---------------------------------------------------------------- the wrapper, in a local shell
 
-
-def local(argv: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
-    command = wrapped(argv, f"test-{os.getpid()}", **options)  # type: ignore[arg-type]
-    return subprocess.run(["sh", "-c", command], capture_output=True, timeout=20, check=False)
+Local = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
-def test_arguments_arrive_as_they_are() -> None:
-    words = ["a b", "'", '"', "$HOME", "*", "", "-n", "ä\n"]
+@pytest.fixture(scope="module", params=["shell", "runner"])
+def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Local:
+    """Runs a wrapped command here, by the shell's words and by the runner of our images."""
+    runner = tmp_path_factory.mktemp("runner") / "run"
+    if request.param == "runner":
+        source = Path(__file__).parents[1] / "images/debian/run.c"
+        subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", "-o", runner, source], check=True)
+
+    def run(argv: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
+        tag = f"test-{os.getpid()}"
+        command = wrapped(argv, tag, runner=str(runner), **options)  # type: ignore[arg-type]
+        done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=20, check=False)
+        Path(f"/run/rig-{tag}").unlink(missing_ok=True)
+        return done
+
+    return run
+
+
+def test_arguments_arrive_as_they_are(local: Local) -> None:
+    words = ["a b", "'", '"', "$HOME", "*", "", "-n", "--", "ä\n"]
     done = local([sys.executable, "-c", "import sys; print(sys.argv[1:])", *words])
     assert done.stdout.decode().strip() == repr(words)
 
 
-def test_exit_codes() -> None:
+def test_exit_codes(local: Local) -> None:
     assert local(["sh", "-c", "exit 7"]).returncode == 7
     assert local(["true"]).returncode == 0
-    assert local(["/no/such/program"]).returncode == 127
+    missing = local(["/no/such/program"])
+    assert missing.returncode == 127
+    assert b"/no/such/program: " in missing.stderr
+    assert local(["/etc/passwd"]).returncode == 126
 
 
 @pytest.mark.parametrize("name", ["SEGV", "KILL", "TERM", "ABRT"])
-def test_death_by_a_signal(name: str) -> None:
+def test_death_by_a_signal(local: Local, name: str) -> None:
     done = local(["sh", "-c", f"kill -s {name} $$"])
     assert done.returncode == 128 + signal.Signals[f"SIG{name}"]
     assert done.stdout == b""
+    assert done.stderr == b""
 
 
-def test_directory_and_environment() -> None:
-    done = local(["sh", "-c", "pwd; echo $A"], cwd="/usr", env={"A": "1 '2'"})
+def test_directory_and_environment(local: Local) -> None:
+    done = local(["sh", "-c", "pwd; echo $A"], cwd="/usr", env={"A": "1 '2'", "B": "x=y"})
     assert done.stdout == b"/usr\n1 '2'\n"
     assert local(["true"], cwd="/no/such").returncode == 126
+
+
+def test_a_group_and_a_session_of_its_own(local: Local) -> None:
+    kept_in = f"/run/rig-test-{os.getpid()}"
+    shown = f"ps -o pgid=,sid= -p $$; cat {kept_in} /proc/self/oom_score_adj; echo $HOME"
+    group, session, kept, protection, home = local(["sh", "-c", shown]).stdout.decode().split()
+    assert group == session == kept
+    assert int(group) != os.getpgrp()
+    assert (protection, home) == ("0", "/root")
 
 
 # ------------------------------------------------------------------- a server that misbehaves

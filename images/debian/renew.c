@@ -6,13 +6,16 @@
  * Runs from init and waits on a serial line of its own (argv[1]); a machine
  * without that line has no use for it. On the line, ended by newlines:
  *
- *   hello                                  -> "ready"
- *   renew SEED SECONDS.NANOSECONDS HOSTNAME MACHINE-ID
- *                                          -> "renewed", then the program ends
+ *   hello                           -> "ready", and the machine can be saved
+ *   renew SEED SECONDS.NANOSECONDS  -> "renewed", then the program ends
  *
- * SEED and MACHINE-ID are hexadecimal. Whatever fails is answered with
- * "failed: WHAT: ERROR" and ends the program too: the host must not use such a
- * machine.
+ * SEED is hexadecimal; the machine id is drawn from what it seeds. Whatever
+ * fails is answered with "failed: WHAT: ERROR" and ends the program too: the
+ * host must not use such a machine.
+ *
+ * Every restore pays for what happens after "ready", on a processor that has
+ * everything to translate anew: so files are opened before, they are in
+ * memory, and the message is short.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,25 +25,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
-#define SEED_BYTES 64
-#define WORDS 4
+#define SEED_BYTES 32
+#define ID_BYTES 16
 
-static int line;
+static int line, urandom = -1, machine_id = -1, hosts = -1;
 
 static void say(const char *words)
 {
 	dprintf(line, "%s\n", words);
-	tcdrain(line);
 }
 
 static void fail(const char *what)
 {
 	dprintf(line, "failed: %s: %s\n", what, strerror(errno));
-	tcdrain(line);
 	exit(1);
 }
 
@@ -53,18 +55,48 @@ static void open_line(const char *path)
 	if (line < 0 || tcgetattr(line, &raw))
 		exit(0);	/* no such line: this machine is never restored */
 	cfmakeraw(&raw);
+	cfsetspeed(&raw, B115200);
 	raw.c_cflag |= CLOCAL;
 	if (tcsetattr(line, TCSANOW, &raw))
 		fail("tcsetattr");
 }
 
-static void write_file(const char *path, int flags, const char *text)
+/* The file moves to /run, which is in memory; its place gets a link to it. */
+static int open_in_memory(const char *place, const char *file)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644);
-	size_t size = strlen(text);
+	char text[4096];
+	int from = open(place, O_RDONLY | O_CLOEXEC);
+	int to = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	ssize_t size = from < 0 ? 0 : read(from, text, sizeof(text));
 
-	if (fd < 0 || write(fd, text, size) != (ssize_t)size || close(fd))
-		fail(path);
+	if (to < 0 || size < 0 || write(to, text, size) != size)
+		fail(file);
+	if (from >= 0)
+		close(from);
+	if ((unlink(place) && errno != ENOENT) || symlink(file, place))
+		fail(place);
+	return to;
+}
+
+static void prepare(void)
+{
+	urandom = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+	if (urandom < 0)
+		fail("/dev/urandom");
+	machine_id = open_in_memory("/etc/machine-id", "/run/machine-id");
+	hosts = open_in_memory("/etc/hosts", "/run/hosts");
+	say("ready");
+}
+
+static int digit(char c)
+{
+	const char *digits = "0123456789abcdef", *found = c ? strchr(digits, c) : NULL;
+
+	if (!found) {
+		errno = EINVAL;
+		fail("seed");
+	}
+	return found - digits;
 }
 
 /* Mixed in, credited, and taken up at once by the generators of all CPUs. */
@@ -75,73 +107,80 @@ static void renew_randomness(const char *hex)
 		unsigned char bytes[SEED_BYTES];
 	} seed = { .info = { .entropy_count = SEED_BYTES * 8, .buf_size = SEED_BYTES } };
 	unsigned char *to = (unsigned char *)seed.info.buf;
-	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 
-	errno = EINVAL;
-	if (strlen(hex) != 2 * SEED_BYTES)
+	for (int i = 0; i < SEED_BYTES; i++, hex += 2)
+		to[i] = digit(hex[0]) << 4 | digit(hex[1]);
+	if (*hex) {
+		errno = EINVAL;
 		fail("seed");
-	for (int i = 0; i < SEED_BYTES; i++)
-		if (sscanf(hex + 2 * i, "%2hhx", to + i) != 1)
-			fail("seed");
-	if (fd < 0 || ioctl(fd, RNDADDENTROPY, &seed) || ioctl(fd, RNDRESEEDCRNG))
+	}
+	if (ioctl(urandom, RNDADDENTROPY, &seed) || ioctl(urandom, RNDRESEEDCRNG))
 		fail("randomness");
-	close(fd);
 }
 
 static void renew_clock(const char *text)
 {
-	struct timespec now;
+	struct timespec now = { 0 };
+	char *rest;
 
+	now.tv_sec = strtol(text, &rest, 10);
+	now.tv_nsec = *rest == '.' ? strtol(rest + 1, &rest, 10) : -1;
 	errno = EINVAL;
-	if (sscanf(text, "%ld.%9ld", &now.tv_sec, &now.tv_nsec) != 2 ||
-	    clock_settime(CLOCK_REALTIME, &now))
+	if (*rest || clock_settime(CLOCK_REALTIME, &now))
 		fail("clock");
 }
 
-static void renew_names(const char *hostname, const char *machine_id)
+static void renew_names(void)
 {
-	char text[256];
+	unsigned char id[ID_BYTES];
+	char text[2 * ID_BYTES + 2], name[16], entry[32];
+	int length;
 
-	if (sethostname(hostname, strlen(hostname)))
+	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+		fail("getrandom");
+	for (int i = 0; i < ID_BYTES; i++)
+		sprintf(text + 2 * i, "%02x", id[i]);
+	length = snprintf(name, sizeof(name), "rig-%.8s", text);
+	if (sethostname(name, length))
 		fail("hostname");
-	snprintf(text, sizeof(text), "%s\n", hostname);
-	write_file("/etc/hostname", O_TRUNC, text);
-	snprintf(text, sizeof(text), "127.0.0.1 %s\n", hostname);
-	write_file("/etc/hosts", O_APPEND, text);
-	snprintf(text, sizeof(text), "%s\n", machine_id);
-	write_file("/etc/machine-id", O_TRUNC, text);
+	strcat(text, "\n");
+	if (ftruncate(machine_id, 0) || pwrite(machine_id, text, 33, 0) != 33)
+		fail("machine-id");
+	length = snprintf(entry, sizeof(entry), "127.0.0.1 %s\n", name);
+	if (write(hosts, entry, length) != length)
+		fail("hosts");
 }
 
-/* False at the line's end. */
+/* False at the line's end. What came after the newline would be lost: nothing does. */
 static int next_line(char *text, size_t size)
 {
 	size_t length = 0;
+	ssize_t more;
 
 	while (length < size - 1) {
-		if (read(line, text + length, 1) != 1)
+		more = read(line, text + length, size - 1 - length);
+		if (more < 1)
 			return 0;
-		if (text[length] == '\n')
+		length += more;
+		if (text[length - 1] == '\n')
 			break;
-		length++;
 	}
-	text[length] = '\0';
+	text[length - 1] = '\0';
 	return 1;
 }
 
-static void renew(char *rest)
+static void renew(char *seed)
 {
-	char *word[WORDS];
+	char *clock = strchr(seed, ' ');
 
-	for (int i = 0; i < WORDS; i++) {
-		word[i] = strsep(&rest, " ");
-		if (!word[i] || !*word[i]) {
-			errno = EBADMSG;
-			fail("message");
-		}
+	if (!clock) {
+		errno = EBADMSG;
+		fail("message");
 	}
-	renew_randomness(word[0]);
-	renew_clock(word[1]);
-	renew_names(word[2], word[3]);
+	*clock++ = '\0';
+	renew_randomness(seed);
+	renew_clock(clock);
+	renew_names();
 	say("renewed");
 }
 
@@ -154,7 +193,7 @@ int main(int argc, char **argv)
 	open_line(argv[1]);
 	while (next_line(text, sizeof(text))) {
 		if (!strcmp(text, "hello")) {
-			say("ready");
+			prepare();
 		} else if (!strncmp(text, "renew ", 6)) {
 			renew(text + 6);
 			return 0;

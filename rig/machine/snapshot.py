@@ -19,7 +19,7 @@ from rig.machine.plan import Plan, command_line
 from rig.store import digest
 
 _RECIPE = "1"  # raise when a state saved before cannot be begun from any more
-_SEED_BYTES = 64
+_SEED_BYTES = 32
 _CPUINFO = Path("/proc/cpuinfo")
 
 DISK, MEMORY, STATE = "disk.qcow2", "memory", "state"
@@ -126,16 +126,9 @@ def load(key: str, directory: Path, discard: Callable[[], object]) -> Snapshot:
 
 
 def renewal() -> bytes:
-    """A message that gives a machine randomness, time of day, host name and machine id anew."""
+    """A message that gives a machine randomness and time of day; it names itself anew from that."""
     seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-    machine_id = secrets.token_hex(16)
-    words = [
-        secrets.token_hex(_SEED_BYTES),
-        f"{seconds}.{nanoseconds:09d}",
-        f"rig-{machine_id[:8]}",
-        machine_id,
-    ]
-    return f"renew {' '.join(words)}\n".encode()
+    return f"renew {secrets.token_hex(_SEED_BYTES)} {seconds}.{nanoseconds:09d}\n".encode()
 
 
 def ask(line: socket.socket, message: bytes, expected: str, timeout_s: float) -> None:
