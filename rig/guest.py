@@ -17,14 +17,15 @@ from rig import splat
 from rig.errors import InfrastructureError
 from rig.results import Splat
 from rig.session import ConnectionLost, Finished, SessionTimeout
+from rig.shelf import MOUNT, PLACE, Shelf
 from rig.suite import BuiltSuite, Program
 from rig.verdict import End, Observation
 
 # Wall seconds on a machine of slowdown 1.
 _MARK_TIMEOUT_S = 10.0
 _LAST_WORDS_S = 10.0
+_MOUNT_TIMEOUT_S = 60.0
 
-_SUITES = "/opt/rig"
 _RESULT = re.compile(rb"^(?:not )?ok \d", re.MULTILINE)
 # What a console says in place of lines that its buffer had no room for (kernel/printk/printk.c,
 # console_prepend_dropped): anything may have been among them.
@@ -79,11 +80,13 @@ class Guest:
     load: deadlines are this many times as long, for machines that share too few cores.
     """
 
-    def __init__(self, machine: Machine, session: Session) -> None:
+    def __init__(self, machine: Machine, session: Session, shelf: Shelf | None = None) -> None:
+        """shelf: what the machine's second disk is full of, where suites need not be copied."""
         self.machine = machine
         self.fit = True
         self.load = 1.0
         self._session = session
+        self._shelf = shelf
         self._suites: dict[Path, str] = {}
         self._numbers = itertools.count(1)
         self._nonce = secrets.token_hex(4)
@@ -151,15 +154,13 @@ class Guest:
         Raises ConnectionLost, or InfrastructureError when the guest does not take it.
         """
         if built.directory not in self._suites:
-            name = re.sub(r"[^\w.-]", "_", built.suite.name)
-            place = f"{_SUITES}/{len(self._suites)}-{name}"
+            name = self._shelf.name(built.directory) if self._shelf else ""
             try:
-                self._session.put(built.directory, place)
+                self._suites[built.directory] = self._taken(name) if name else self._put(built)
             except SessionTimeout as error:
                 raise InfrastructureError(
                     f"suite {built.suite.name} could not be put into the guest: {error}"
                 ) from error
-            self._suites[built.directory] = place
         return self._suites[built.directory]
 
     def close(self) -> None:
@@ -171,6 +172,25 @@ class Guest:
             self.machine.close()
 
     # ------------------------------------------------------------------------------------------
+
+    def _taken(self, name: str) -> str:
+        """A suite of the shelf, which is mounted when the first one is asked for."""
+        if not self._suites:
+            argv = ["sh", "-c", MOUNT]
+            done = self._session.run(argv, timeout_s=self._deadline(_MOUNT_TIMEOUT_S))
+            if done.exit_code:
+                raise InfrastructureError(
+                    "the guest cannot mount its second disk, which has the suites",
+                    output=(done.stdout + done.stderr)[-2000:].decode(errors="replace"),
+                )
+        return f"{PLACE}/{name}"
+
+    def _put(self, built: BuiltSuite) -> str:
+        """Copy a suite over the session."""
+        name = re.sub(r"[^\w.-]", "_", built.suite.name)
+        place = f"{PLACE}/{len(self._suites)}-{name}"
+        self._session.put(built.directory, place)
+        return place
 
     def _execute(self, program: Program, built: BuiltSuite, mark: str, taken: _Taken) -> Finished:
         """A case without a result in time ends the session: the guest is dropped with it."""

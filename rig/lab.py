@@ -25,6 +25,7 @@ from rig.machine.snapshot import Snapshot
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Run
+from rig.shelf import Shelf
 from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
 
@@ -56,6 +57,7 @@ class KernelLab:
         self._snapshots = threading.Lock()
         self._notices: tuple[str, ...] = ()
         self._lock = threading.Lock()
+        self._shelf: Shelf | None = None
         self._live = weakref.WeakSet[QemuMachine]()
         self._cut = False
 
@@ -103,7 +105,9 @@ class KernelLab:
         recipe = self._config.root / "images" / self._machine_config.image
         arch = self._machine_config.arch
         self._image = image.build(recipe, self._store, arch=arch, progress=self._progress)
-        return [suite.compile(one, self.kernel, self._store, self._progress) for one in suites]
+        built = [suite.compile(one, self.kernel, self._store, self._progress) for one in suites]
+        self._shelf = Shelf(built) if built else None
+        return built
 
     def machine(
         self,
@@ -120,10 +124,11 @@ class KernelLab:
         are asked for. The first one is made now: raises BootError.
         """
         make = self._maker(directory, number)
+        shelf = self._shelf.descriptor if self._shelf else None
         if cold or self._cold or append or gdb:
-            self._machine = make(append=append, gdb=gdb)
+            self._machine = make(append=append, gdb=gdb, shelf=shelf)
         else:
-            self._machine = make(snapshot=self._ready(make))
+            self._machine = make(snapshot=self._ready(make), shelf=shelf)
         return self._machine
 
     def _maker(self, directory: Path, number: int) -> Callable[..., QemuMachine]:
@@ -205,7 +210,7 @@ class KernelLab:
             for recorded in machine.consoles:
                 record.console(recorded)
             self._say(machine.notices)
-        return Guest(machine, session)
+        return Guest(machine, session, self._shelf)
 
     def _say(self, notices: Sequence[str]) -> None:
         """Keep what every verdict must say; of all machines, since several may be there."""

@@ -108,7 +108,7 @@ def test_the_session_of_the_boot_is_used(
     lab.build()
     record = Record.begin(tmp_path / "results", "rig", "k")
     guest: object = lab.boot(0, record)
-    assert guest == (machine, machine.session)
+    assert guest == (machine, machine.session, None)
     assert [Path(name).name for name in record.run.consoles] == [
         "console-0.int3.log",
         "console-0.log",

@@ -66,7 +66,9 @@ def test_command_line() -> None:
         *("-device", "virtio-rng-pci", "-device", "pvpanic-pci"),
         *("-kernel", "/k/vmlinux", "-append", "console=ttyS0 panic=-1", "-drive"),
         "file=/i/disk.img,format=raw,if=none,id=root,snapshot=on,cache=unsafe,discard=unmap",
-        *("-device", "virtio-blk-pci,drive=root", "-netdev"),
+        *("-device", "virtio-blk-pci,drive=root", "-drive"),
+        "driver=null-co,size=4096M,read-zeroes=on,if=none,id=shelf,cache=unsafe",
+        *("-device", "virtio-blk-pci,drive=shelf", "-netdev"),
         "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *("-chardev", "socket,fd=7,id=console", "-serial", "chardev:console"),
@@ -83,6 +85,9 @@ def test_what_changes_with_the_plan() -> None:
 
     assert changed(accel="kvm") == (["-bios", "qboot.rom", "tcg", "max"], ["kvm", "host"])
     assert changed(cpus=1) == (["2"], ["1"])
+    empty = "driver=null-co,size=4096M,read-zeroes=on,if=none,id=shelf,cache=unsafe"
+    full = "file=/dev/fd/9,format=raw,file.locking=off,snapshot=on,if=none,id=shelf,cache=unsafe"
+    assert changed(shelf="/dev/fd/9") == ([empty], [full])
     assert changed(gdb="unix:/g") == ([], ["-gdb", "unix:/g", "-S"])
     gone, _ = changed(monitor="")
     assert gone == ["socket,fd=8,id=monitor", "-mon", "monitor,mode=control"]

@@ -13,6 +13,7 @@ from rig.errors import InfrastructureError
 from rig.image import Image
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+SHELF_MIB = 4096
 _BINARY = {"x86_64": "qemu-system-x86_64"}
 
 
@@ -37,6 +38,8 @@ class Plan:
     """All that decides a QEMU command line.
 
     console, monitor: what -chardev is given without its id ("socket,fd=5"), monitor "" for none.
+    shelf: a raw file of SHELF_MIB, the machine's second disk; what is written to it is thrown away.
+    "" for one full of zeros.
     port: the host's port forwarded to the guest's sshd; 0 lets QEMU choose a free one.
     gdb: a chardev for the debugger, "" for none; the machine then waits to be continued.
     disk: raw, or of qcow2 where its name ends so. memory: a file that is the machine's memory, ""
@@ -54,6 +57,7 @@ class Plan:
     disk: Path
     console: str
     monitor: str = ""
+    shelf: str = ""
     port: int = 0
     gdb: str = ""
     memory: str = ""
@@ -71,6 +75,7 @@ def command_line(plan: Plan) -> list[str]:
         *_processor(plan),
         *_kernel(plan),
         *_disk(plan),
+        *_shelf(plan),
         *_network(plan),
         *_lines(plan),
         *_debugger(plan),
@@ -128,6 +133,15 @@ def _disk(plan: Plan) -> list[str]:
     throw = "off" if plan.kept else "on"
     drive = f"file={name},format={form},if=none,id=root,snapshot={throw},cache=unsafe,discard=unmap"
     return ["-drive", drive, "-device", "virtio-blk-pci,drive=root"]
+
+
+def _shelf(plan: Plan) -> list[str]:
+    """Always there and always of one size: a machine that was saved without it gets it later."""
+    name = plan.shelf.replace(",", ",,")
+    empty = f"driver=null-co,size={SHELF_MIB}M,read-zeroes=on"
+    what = f"file={name},format=raw,file.locking=off,snapshot=on" if name else empty
+    drive = f"{what},if=none,id=shelf,cache=unsafe"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=shelf"]
 
 
 def _network(plan: Plan) -> list[str]:

@@ -93,20 +93,21 @@ class QemuMachine:
         accel_cache: Path | None = None,
         snapshot: Snapshot | None = None,
         saving: Path | None = None,
+        shelf: int | None = None,
     ) -> None:
         """Decide all, start nothing but perhaps the KVM probe.
 
         results: gets console-<number>.log and qemu-<number>.log. append: more words for the
         kernel. gdb: wait for a debugger; `attach` is then the line to give to a person.
         snapshot: begin from this one instead of power-on. saving: a directory where the machine's
-        disk and memory go to, for save().
+        disk and memory go to, for save(). shelf: an open file, the second disk (rig.shelf).
         """
         self._kernel, self._image = kernel, image
         self._acceleration = accelerator(
             kernel.boot, config.accel, qemu=binary(kernel.arch), cache=accel_cache
         )
         self.plan = make_plan(config, kernel, image, self._acceleration.name, append)
-        self._snapshot, self._saving = snapshot, saving
+        self._snapshot, self._saving, self._shelf = snapshot, saving, shelf
         if saving:
             self.plan = saved.saving(self.plan, saving)
         self._paths = results / f"console-{number}.log", results / f"qemu-{number}.log"
@@ -279,6 +280,8 @@ class QemuMachine:
             self._restore(snapshot)
         except (InfrastructureError, BootError, ConnectionLost) as error:
             self.close()
+            if self._cut:
+                raise
             snapshot.discard()
             self._snapshot, self._boot_s = None, 0.0
             self._not_restored = f"snapshot {snapshot.key} could not be restored: {error.message}"
@@ -404,6 +407,9 @@ class QemuMachine:
             if self._renewal:
                 self._stack.callback(self._renewal.close)
             plan = replace(plan, console=console, monitor=control, renewal=renewal)
+            if self._shelf is not None:
+                inherited.append(self._shelf)
+                plan = replace(plan, shelf=f"/dev/fd/{self._shelf}")
             self._started = time.monotonic()
             self._process = self._spawn(command_line(plan), tuple(inherited))
             self._stack.callback(process.end, self._process)

@@ -61,7 +61,7 @@ def key(plan: Plan, kernel: str, image: str) -> str:
         model = re.search(r"^model name.*$|^flags.*$", _CPUINFO.read_text(), re.MULTILINE)
         host += [os.uname().release, model.group() if model else ""]
     # Of what the command line says, all but where files lie and lines end.
-    bare = replace(plan, kernel=Path("kernel"), disk=Path("disk"), port=0)
+    bare = replace(plan, kernel=Path("kernel"), disk=Path("disk"), shelf="", port=0)
     words = command_line(replace(bare, console="null", monitor="", gdb=""))
     return digest(_RECIPE, kernel, image, *words, *host)[:32]
 
