@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -305,6 +306,7 @@ def _exact(arguments: argparse.Namespace) -> int:
     try:
         return _explained(request, arguments) if arguments.explain else _ran(request, arguments)
     except exact.DifferenceError as error:
+        error.reproduce = shlex.join(["rig", *sys.argv[1:]])
         show_error(error)
         return error.exit_code
 

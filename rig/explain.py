@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 from rig import exact, initramfs, profile
@@ -34,7 +35,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Change:
-    """One window of both runs. functions: (name, how many instructions more in the second)."""
+    """One window of both runs. functions: (name, how many instructions more in the second).
+
+    faults: why a side's functions are not what was measured there, with the kernel's name.
+    """
 
     name: str
     before: int
@@ -88,7 +92,7 @@ def explain(
     first = exact.prepare(request, config, before, store, progress)
     plugin = initramfs.plugin(config.root, store)
     sides = [_watched(one, plugin, progress) for one in (first, second)]
-    return Explanation(kernels, _changes(*sides), (first.facts, second.facts))
+    return Explanation(kernels, changes(kernels, *sides), (first.facts, second.facts))
 
 
 def _watched(prepared: Prepared, plugin: Path, progress: Progress) -> list[Piece]:
@@ -132,42 +136,49 @@ def _piece(name: str, measured: int, window: Window, symbols: Symbols) -> Piece:
     if rest > 0 and window.halts:
         functions[ASLEEP] = rest
     elif rest:
-        fault = f"{name}: {measured} measured, {window.total} counted"
+        fault = f"{measured} measured, {window.total} counted"
     return Piece(name, measured, functions, fault)
 
 
-def _changes(first: list[Piece], second: list[Piece]) -> tuple[Change, ...]:
+def changes(
+    kernels: tuple[str, str], first: list[Piece], second: list[Piece]
+) -> tuple[Change, ...]:
+    """The pieces of both kernels side by side; DifferenceError where they are not the same ones."""
     names = [one.name for one in first], [one.name for one in second]
     if names[0] != names[1]:
         raise DifferenceError(
             "the program did not measure the same things on both kernels",
-            output="\n".join(f"{one} | {two}" for one, two in zip(*names, strict=False)),
+            output="\n".join(f"{one} | {two}" for one, two in zip_longest(*names, fillvalue="-")),
         )
-    return tuple(_change(one, two) for one, two in zip(first, second, strict=True))
+    return tuple(_change(kernels, one, two) for one, two in zip(first, second, strict=True))
 
 
-def _change(one: Piece, two: Piece) -> Change:
+def _change(kernels: tuple[str, str], one: Piece, two: Piece) -> Change:
     functions = profile.difference(one.functions, two.functions)
-    faults = tuple(fault for fault in (one.fault, two.fault) if fault)
+    sides = zip(kernels, (one, two), strict=True)
+    faults = tuple(f"on {kernel}: {side.fault}" for kernel, side in sides if side.fault)
     return Change(one.name, one.measured, two.measured, tuple(functions), faults)
 
 
 def render(found: Explanation) -> str:
-    """For a terminal: a line a window, a paragraph where something changed."""
+    """For a terminal: a line a window, a paragraph where something changed, equal ones once."""
     head = f"{found.kernels[0]} -> {found.kernels[1]}, instructions\n\n"
-    return head + "".join(_paragraph(change) for change in found.changes)
+    grouped = ((change, len(list(same))) for change, same in groupby(found.changes))
+    return head + "".join(_paragraph(change, times) for change, times in grouped)
 
 
-def _paragraph(change: Change) -> str:
+def _paragraph(change: Change, times: int) -> str:
     more = change.after - change.before
-    title = f"{change.name}: {change.before} -> {change.after} ({more:+d})"
+    again = f", {times} times" if times > 1 else ""
+    title = f"{change.name}: {change.before} -> {change.after} ({more:+d}){again}"
+    if not (change.functions or change.faults):
+        return f"{title}\n"
     shown = [f"{count:+10d}  {name}" for name, count in change.functions[:_SHOWN]]
     rest = change.functions[_SHOWN:]
     if rest:
         total = sum(count for _, count in rest)
         shown.append(f"{total:+10d}  ({len(rest)} more functions)")
-    if not (shown or more or change.faults):
-        return f"{title}\n"
-    equal = "=" if change.sound else "IS NOT"
-    check = f"{change.explained:+10d}  sum {equal} the difference measured"
-    return "\n".join([title, *shown, check, *change.faults]) + "\n\n"
+    equal = "is" if change.explained == more else "IS NOT"
+    check = f"{change.explained:+10d}  sum, {equal} the difference measured"
+    wrong = [f"  NOT SOUND {fault}" for fault in change.faults]
+    return "\n".join([title, *shown, check, *wrong]) + "\n\n"

@@ -278,7 +278,7 @@ def test_what_is_measured_is_what_is_counted() -> None:
     assert (inner.name, inner.measured, inner.functions) == ("open", 7, {"f": 5, USER: 2})
     assert (whole.name, whole.measured, whole.fault) == (WHOLE, 11, "")
     wrong, _ = explain.pieces(windows, ran(8, 11), SYMBOLS)
-    assert wrong.fault == "open: 8 measured, 7 counted"
+    assert wrong.fault == "8 measured, 7 counted"
 
 
 def test_only_a_machine_that_halted_can_have_slept() -> None:
@@ -289,22 +289,33 @@ def test_only_a_machine_that_halted_can_have_slept() -> None:
     assert never.fault
 
 
+def test_the_two_sides_are_put_together() -> None:
+    one = [explain.Piece("open", 7, {"f": 5, "g": 2})]
+    two = [explain.Piece("open", 9, {"f": 5, "g": 3}, "9 measured, 8 counted")]
+    (change,) = explain.changes(("a", "b"), one, two)
+    assert change == Change("open", 7, 9, (("g", 1),), ("on b: 9 measured, 8 counted",))
+    assert not change.sound
+    with pytest.raises(DifferenceError, match="the same things") as caught:
+        explain.changes(("a", "b"), one, [*one, *two])
+    assert caught.value.output == "open | open\n- | open"
+
+
 def test_the_text_of_an_explanation() -> None:
     change = Change("open", 100, 107, (("g", 9), ("f", -2)))
-    wrong = Change("read", 5, 9, (("f", 1),), ("read: 9 measured, 8 counted",))
+    wrong = Change("read", 5, 9, (("f", 1),), ("on b: 9 measured, 8 counted",))
     same = Change("close", 3, 3, ())
-    found = Explanation(("a", "b"), (change, same, wrong), ({}, {}))
+    found = Explanation(("a", "b"), (change, change, same, wrong), ({}, {}))
     assert explain.render(found) == (
         "a -> b, instructions\n\n"
-        "open: 100 -> 107 (+7)\n"
+        "open: 100 -> 107 (+7), 2 times\n"
         "        +9  g\n"
         "        -2  f\n"
-        "        +7  sum = the difference measured\n\n"
+        "        +7  sum, is the difference measured\n\n"
         "close: 3 -> 3 (+0)\n"
         "read: 5 -> 9 (+4)\n"
         "        +1  f\n"
-        "        +1  sum IS NOT the difference measured\n"
-        "read: 9 measured, 8 counted\n\n"
+        "        +1  sum, IS NOT the difference measured\n"
+        "  NOT SOUND on b: 9 measured, 8 counted\n\n"
     )
     assert not found.sound
     assert Explanation(("a", "b"), (change, same), ({}, {})).sound
