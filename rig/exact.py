@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shlex
 import shutil
+import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rig import initramfs, kbuild, kconfig, process, splat
-from rig.config import Config, KernelConfig
+from rig.budget import AUTO, budget
+from rig.config import Config, KernelConfig, MachineConfig
 from rig.errors import (
     BootError,
     CrashError,
@@ -41,7 +45,7 @@ _SKIP_MAX = 4_000_000
 _SIGNAL_OFFSET = 128  # as a shell says that a program was killed
 # Wall seconds for the boot, and for one second of the machine's clock: an idle host needs some 3
 # and 10 of them, a busy one with an expensive kernel many times that.
-_BOOT_S, _PER_GUEST_S = 180.0, 120.0
+_BOOT_S, _PER_GUEST_S = 120.0, 60.0
 _TIME_UNITS = frozenset({"ns", "us", "ms", "s", "sec", "seconds", "nanoseconds"})
 _DID_NOT_END = "did not end within"
 
@@ -222,51 +226,88 @@ def _facts(plan: ExactPlan, guest: Guest, root: bytes) -> dict[str, str]:
 # -- one run ------------------------------------------------------------------------------------
 
 
-def run(
-    prepared: Prepared,
-    *,
-    name: str = "",
-    plugin: Path | None = None,
-    on_line: Callable[[str], None] | None = None,
-) -> Ran:
-    """Run it once, to the machine's end.
+@dataclass(frozen=True)
+class Running:
+    """A machine that has been started; finish() ends it in every case."""
 
-    name: a directory of its own among the results. plugin: watched with it, and on_line gets QEMU's
-    log. Raises CrashError for any splat, BootError when init did not speak, LostMachineError when
-    the machine hung or went away, ProgramFailedError at the program's deadline.
+    prepared: Prepared
+    plan: ExactPlan
+    process: subprocess.Popen[bytes]
+    started: float
+
+
+def run(prepared: Prepared) -> Ran:
+    """Run it once, to the machine's end; raises what finish() does."""
+    return finish(start(prepared, ""))
+
+
+def start(prepared: Prepared, name: str) -> Running:
+    """Power on. name: a directory of its own among the results, or ""."""
+    plan = _plan(prepared, name)
+    with (plan.output / "qemu.log").open("wb") as log:
+        words = machine.command_line(plan)
+        qemu = process.spawn(words, stdout=log, stderr=subprocess.STDOUT)
+    return Running(prepared, plan, qemu, time.monotonic())
+
+
+def finish(running: Running) -> Ran:
+    """Wait for the machine's end, and judge what it said.
+
+    Raises CrashError for any splat, BootError when init did not speak, LostMachineError when the
+    machine hung or went away, ProgramFailedError at the program's deadline.
     """
-    place = prepared.directory / name
-    place.mkdir(exist_ok=True)
-    plan = replace(prepared.plan, output=place, plugin=plugin)
-    started = time.monotonic()
-    hung = _start(plan, prepared.deadline_s, on_line)
-    streams = {one: _recorded(place / one) for one in STREAMS}
-    _judge_machine(plan, streams, hung)
-    exit_code, clock = _judge_program(plan, verdict(streams["verdict"]))
-    found = figures(streams["stdout"])
-    host_s = round(time.monotonic() - started, 2)
-    ran = Ran(exit_code, streams, clock, host_s, found, _unit_notices(found))
-    (place / FILE_NAME).write_bytes(to_json(described(prepared, ran, place)))
-    return ran
-
-
-def _start(plan: ExactPlan, deadline_s: float, on_line: Callable[[str], None] | None) -> bool:
-    """Whether the machine had to be stopped at the deadline."""
-    log = None if on_line else plan.output / "qemu.log"
-    words = machine.command_line(plan)
+    left_s = running.started + running.prepared.deadline_s - time.monotonic()
+    hung = False
     try:
-        done = process.run(words, timeout_s=deadline_s, log=log, on_line=on_line, check=False)
+        running.process.wait(max(0.0, left_s))
+    except subprocess.TimeoutExpired:
+        hung = True
+    finally:
+        code = process.end(running.process)
+    if code and not hung:
+        raise _qemu_failed(running.plan, code, _tail(running.plan.output / "qemu.log"))
+    return _judge(running.prepared, running.plan, hung, time.monotonic() - running.started)
+
+
+def watch(prepared: Prepared, name: str, plugin: Path, on_line: Callable[[str], None]) -> Ran:
+    """Run it once with a plugin; on_line gets QEMU's log as it comes. Raises as finish()."""
+    plan = replace(_plan(prepared, name), plugin=plugin)
+    started, hung = time.monotonic(), False
+    words, limit_s = machine.command_line(plan), prepared.deadline_s
+    try:
+        done = process.run(words, timeout_s=limit_s, on_line=on_line, check=False)
+        if done.returncode:
+            raise _qemu_failed(plan, done.returncode, done.output[-4000:])
     except InfrastructureError as error:
         if _DID_NOT_END not in error.message:
             raise
-        return True
-    if done.returncode:
-        raise InfrastructureError(
-            f"{machine.BINARY} failed with exit code {done.returncode}",
-            output=done.output[-4000:],
-            reproduce=done.command,
-        )
-    return False
+        hung = True
+    return _judge(prepared, plan, hung, time.monotonic() - started)
+
+
+def _plan(prepared: Prepared, name: str) -> ExactPlan:
+    place = prepared.directory / name
+    place.mkdir(exist_ok=True)
+    return replace(prepared.plan, output=place)
+
+
+def _qemu_failed(plan: ExactPlan, code: int, output: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"{machine.BINARY} failed with exit code {code}",
+        output=output,
+        reproduce=shlex.join(machine.command_line(plan)),
+    )
+
+
+def _judge(prepared: Prepared, plan: ExactPlan, hung: bool, host_s: float) -> Ran:
+    """The run, saved; raises where it is none."""
+    streams = {one: _recorded(plan.output / one) for one in STREAMS}
+    _judge_machine(plan, streams, hung)
+    exit_code, clock = _judge_program(plan, verdict(streams["verdict"]))
+    found = figures(streams["stdout"])
+    ran = Ran(exit_code, streams, clock, round(host_s, 2), found, _unit_notices(found))
+    (plan.output / FILE_NAME).write_bytes(to_json(described(prepared, ran, plan.output)))
+    return ran
 
 
 def _recorded(path: Path) -> bytes:
@@ -378,18 +419,31 @@ def described(prepared: Prepared, ran: Ran, place: Path) -> dict[str, object]:
 
 
 def repeat(prepared: Prepared, times: int, progress: Progress = QUIET) -> Ran:
-    """Run it so often and compare every byte; the first run.
+    """Run it so often, as many side by side as the host has cores for; the first run.
 
-    Raises DifferenceError naming the first place where a run differs from the first one.
+    Every byte of each run is compared with the first one: DifferenceError names the first place
+    where one differs.
     """
     progress.stage("exact runs", times)
-    first = run(prepared, name="1")
-    progress.step(f"{first.host_s} s", 1)
-    for number in range(2, times + 1):
-        again = run(prepared, name=str(number))
-        check_same(first, again, f"run {number}", prepared.directory)
-        progress.step(f"{again.host_s} s", number)
+    first: Ran | None = None
+    with contextlib.ExitStack() as stack:
+        running: deque[Running] = deque()
+        for number in range(1, times + 1):
+            while len(running) < _side_by_side() and number + len(running) <= times:
+                running.append(start(prepared, str(number + len(running))))
+                stack.callback(process.end, running[-1].process)
+            ran = finish(running.popleft())
+            first = first or ran
+            check_same(first, ran, f"run {number}", prepared.directory)
+            progress.step(f"run {number}", number)
+    assert first
     return first
+
+
+def _side_by_side() -> int:
+    """Each machine is one busy thread, whatever its CPUs."""
+    shape = MachineConfig("exact", cpus=1, memory_mib=machine.MEMORY_MIB)
+    return budget(shape, AUTO).machines
 
 
 def check_same(first: Ran, other: Ran, name: str, directory: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
 from pathlib import Path
 
-from rig import exact, initramfs, profile
+from rig import exact, initramfs, process, profile
 from rig.config import Config
 from rig.errors import InfrastructureError
 from rig.exact import DifferenceError, Prepared, Ran, Request
@@ -97,17 +97,17 @@ def explain(
 
 def _watched(prepared: Prepared, plugin: Path, progress: Progress) -> list[Piece]:
     """The windows of one kernel, of a run that was the same as without being watched."""
-    progress.stage(f"exact runs on {prepared.kernel.name}", 2)
-    plain = exact.run(prepared, name="plain")
-    progress.step("now counted", 1)
+    progress.stage(f"exact runs on {prepared.kernel.name}")
     trace = Trace()
+    plain = exact.start(prepared, "plain")
     try:
-        seen = exact.run(prepared, name="counted", plugin=plugin, on_line=trace.feed)
+        seen = exact.watch(prepared, "counted", plugin, trace.feed)
         windows = trace.finish()
+        exact.check_same(exact.finish(plain), seen, "the counted run", prepared.directory)
     except TraceError as error:
         raise InfrastructureError(f"cannot count on {prepared.kernel.name}: {error}") from error
-    progress.step("done", 2)
-    exact.check_same(plain, seen, "the counted run", prepared.directory)
+    finally:
+        process.end(plain.process)
     symbols = Symbols((prepared.kernel.directory / "System.map").read_text(encoding="utf-8"))
     return pieces(windows, seen, symbols)
 

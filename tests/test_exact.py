@@ -486,6 +486,19 @@ def test_a_kernel_that_does_not_reach_init(prepare: Runner, ends: Path) -> None:
 
 
 @pytest.mark.kernel
+def test_a_machine_that_hangs(prepare: Runner, ends: Path, user_store: Store) -> None:
+    plugin = initramfs.plugin(ROOT, user_store)
+    prepared = replace(prepare(ends, "exit", "0"), deadline_s=0.2)
+    with pytest.raises(BootError, match="hung before its init"):
+        exact.run(prepared)
+    with pytest.raises(BootError, match="hung before its init"):
+        exact.watch(prepared, "watched", plugin, lambda line: None)
+    with pytest.raises(InfrastructureError, match="failed with exit code 1") as caught:
+        exact.watch(prepared, "absent", Path("/absent"), lambda line: None)
+    assert "/absent" in caught.value.output
+
+
+@pytest.mark.kernel
 def test_nothing_changed_is_explained_by_nothing(
     rig_config: Config, user_store: Store, tmp_path: Path
 ) -> None:
