@@ -79,6 +79,12 @@ def test():
 def exact():
     if mode == "no exact":
         sys.exit("rig: invalid choice: 'exact'")
+    many = "--repeat" in words
+    if mode != "no result":
+        value = 123 + (mode == "differs later" and not many)
+        print(f'{{{{"name": "x", "value": {{value}}, "unit": "instructions", "window": 1}}}}')
+    if many and mode != "ran once":
+        sys.stderr.write("10 runs, all the same\\n")
     sys.exit(mode == "differs")
 
 {{"build": build, "boot": boot, "boot-and-test": test, "exact": exact}}[words[0]]()
@@ -227,6 +233,9 @@ def test_what_passed_is_kept_for_this_commit_only(
         ("one fails", "isolation", "isolated_passes"),
         ("one by one", "fleet", "side_by_side"),
         ("differs", "exact", "exact_pipe_1_cpu"),
+        ("differs later", "exact", "exact_fork_1_cpu"),
+        ("ran once", "exact", "exact_fork_1_cpu"),
+        ("no result", "exact", "exact_fork_1_cpu"),
         ("no exact", "exact", "exact_file_1_cpu"),
     ],
 )
