@@ -2,13 +2,15 @@
 
 Boots the default kernel from power-on several times, each line of its console and each step of the
 login stamped as it comes, and prints the medians as the table of docs/boot-time.md. A boot is what
-`rig boot --cold` makes of it, but for the console, which is read here. --initcalls and --init
-look closer, which takes time itself: their figures are good for comparing steps only.
+`rig boot --cold` makes of it, but for the console, which is read here. --restored does the same for
+machines restored from a snapshot. --initcalls and --init look closer, which takes time itself:
+their figures are good for comparing steps only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import logging
@@ -20,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -56,21 +59,27 @@ LOGIN = (
     ("key exchange", "Switch to new keys"),
     ("login", "Authentication (publickey) successful"),
 )
+RESTORED = "QEMU, the saved state, renewal"
 COMMAND = "first command: `true`"
 INITCALL = re.compile(r"initcall (\S+?)\+\S+ returned \S+ after (\d+) usecs")
 
 
 @dataclass
 class Boot:
-    """One boot: (seconds since QEMU's start, text) of the console and of the login's log."""
+    """One boot: (seconds since QEMU's start, text) of the console and of the login's log.
+
+    restored_s: when the snapshot was restored and renewed; 0 for a boot from power-on.
+    """
 
     console: list[tuple[float, str]] = field(default_factory=list)
     login: list[tuple[float, str]] = field(default_factory=list)
     end_s: float = 0.0
+    restored_s: float = 0.0
 
     def moments(self) -> dict[str, float]:
         """Step -> when it was done; a step whose words never came is missing."""
         found = {name: _first(self.console, words) for name, words in CONSOLE}
+        found = {RESTORED: self.restored_s} if self.restored_s else found
         found |= {name: _first(self.login, words) for name, words in LOGIN}
         return {name: at for name, at in found.items() if at is not None} | {COMMAND: self.end_s}
 
@@ -103,16 +112,25 @@ def read(stream: IO[bytes], started: float, boot: Boot, ready: threading.Event) 
     ready.set()
 
 
+@contextlib.contextmanager
+def logged(started: float, lines: list[tuple[float, str]]) -> Iterator[None]:
+    """What the SSH client logs meanwhile goes to lines."""
+    logger, log = logging.getLogger("paramiko"), Log(started, lines)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(log)
+    try:
+        yield
+    finally:
+        logger.removeHandler(log)
+
+
 def boot(plan: Plan, lab: KernelLab) -> Boot:
     """Power on, log in, run one command, power off. BootError when it does not come that far."""
     made, ready = Boot(), threading.Event()
-    logger = logging.getLogger("paramiko")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
     with tempfile.TemporaryFile() as errors:
         started = time.monotonic()
         qemu = process.spawn(command_line(plan), stdout=-1, stderr=errors)
-        log = Log(started, made.login)
         try:
             assert qemu.stdout is not None
             reader = threading.Thread(target=read, args=(qemu.stdout, started, made, ready))
@@ -122,15 +140,33 @@ def boot(plan: Plan, lab: KernelLab) -> Boot:
                 said = errors.read().decode(errors="replace")
                 tail = "\n".join(text for _, text in made.console[-30:])
                 raise BootError("the kernel did not reach login", output=f"{said}{tail}")
-            logger.addHandler(log)
-            with Session(endpoint(plan, lab), connect_timeout_s=BOOT_S) as session:
+            with (
+                logged(started, made.login),
+                Session(endpoint(plan, lab), connect_timeout_s=BOOT_S) as session,
+            ):
                 session.run(TRUE, timeout_s=BOOT_S)
                 made.end_s = time.monotonic() - started
         finally:
-            logger.removeHandler(log)
             process.end(qemu)
         reader.join()
     return made
+
+
+def restore(lab: KernelLab) -> Boot:
+    """Restore the snapshot (made first where there is none), run one command, end it."""
+    lines: list[tuple[float, str]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        machine = lab.machine(Path(directory))
+        with contextlib.closing(machine), logged(0.0, lines):
+            machine.boot()
+            machine.connect().run(TRUE, timeout_s=BOOT_S)
+            end_s = machine.age_s
+            started = time.monotonic() - machine.age_s
+            facts = machine.facts
+    if facts["start"] == "power-on":
+        raise BootError("the machine was not restored", output="\n".join(machine.notices))
+    login = [(at - started, text) for at, text in lines]
+    return Boot(login=login, end_s=end_s, restored_s=float(facts["ready_s"]))
 
 
 def endpoint(plan: Plan, lab: KernelLab) -> Endpoint:
@@ -210,7 +246,7 @@ def prepare(options: argparse.Namespace) -> tuple[Plan, KernelLab]:
     if options.init:
         append += " init=/bin/sh -- -x /usr/sbin/init"
     with tempfile.TemporaryDirectory() as nowhere:
-        plan = lab.machine(Path(nowhere), append=append).plan
+        plan = lab.machine(Path(nowhere), append=append, cold=True).plan
     return replace(plan, console="stdio,signal=off"), lab
 
 
@@ -224,6 +260,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--json", type=Path, metavar="F", help="write the figures to F too")
     made.add_argument("--before", type=Path, metavar="F", help="an earlier --json, as a column")
     closer = made.add_mutually_exclusive_group()
+    closer.add_argument("--restored", action="store_true", help="from a snapshot")
     closer.add_argument("--initcalls", action="store_true", help="the kernel's initcalls >= 4 ms")
     closer.add_argument("--init", action="store_true", help="the init script, line by line")
     return made
@@ -251,7 +288,8 @@ def main(argv: list[str]) -> int:
         plan, lab = prepare(options)
         boots = []
         for number in range(options.boots):
-            boots.append(boot(replace(plan, port=free_port()), lab))
+            cold = replace(plan, port=free_port())
+            boots.append(restore(lab) if options.restored else boot(cold, lab))
             sys.stderr.write(f"boot {number + 1}: {boots[-1].end_s:.2f} s\n")
     except RigError as error:
         terminal.show_error(error)

@@ -50,6 +50,18 @@ def test_a_step_without_its_line_belongs_to_the_next() -> None:
     assert fewer[after] == pytest.approx(steps[after] + gone, abs=1)
 
 
+def test_a_restored_machine_begins_with_its_state() -> None:
+    cold = captured("plain")
+    boot = boot_table.Boot(login=cold.login, end_s=cold.end_s, restored_s=0.2)
+    steps = boot_table.steps([boot])
+    assert list(steps) == [
+        boot_table.RESTORED,
+        *(name for name, _ in boot_table.LOGIN),
+        boot_table.COMMAND,
+    ]
+    assert steps[boot_table.RESTORED] == 200
+
+
 def test_initcalls_longest_first() -> None:
     found = boot_table.initcalls([captured("initcalls")], 8.0)
     assert next(iter(found)) == "acpi_init"
