@@ -47,10 +47,13 @@ class Budget:
     notices: tuple[str, ...] = ()
 
 
-def budget(machine: MachineConfig, asked: int, host: Host | None = None) -> Budget:
+def budget(
+    machine: MachineConfig, asked: int, *, ahead: bool = False, host: Host | None = None
+) -> Budget:
     """The budget for `asked` machines (AUTO: as many as the host has cores and memory for).
 
-    More vCPUs than cores are allowed, and noticed. UsageError when the memory cannot hold them.
+    ahead: spares are of use. More vCPUs than cores are allowed, and noticed. UsageError when the
+    memory cannot hold what is asked for.
     """
     host = host or this_host()
     needs_mib = machine.memory_mib + _QEMU_MIB
@@ -62,15 +65,26 @@ def budget(machine: MachineConfig, asked: int, host: Host | None = None) -> Budg
             f"and {host.memory_mib} MiB are available",
             hint=f"-n {max(1, fit)} fits, or a [machine.NAME] with less memory_mib",
         )
-    spares = min((host.cores - machines * machine.cpus) // machine.cpus, fit - machines, machines)
-    load = max(1.0, machines * machine.cpus / host.cores) if machines > 1 else 1.0
+    spares = min(_spares(machine, machines, host), fit - machines) if ahead else 0
+    load = max(1.0, (machines * machine.cpus + spares) / host.cores)
+    load = load if machines > 1 or spares > 0 else 1.0
     return Budget(
         machines,
         boots_at_once=max(1, host.cores // machine.cpus),
         spares=max(0, spares),
         load=load,
-        notices=(_overload(machine, machines, host, load),) if load > 1 else (),
+        notices=(_overload(machine, machines, host, load),) if machines > 1 and load > 1 else (),
     )
+
+
+def _spares(machine: MachineConfig, machines: int, host: Host) -> int:
+    """How many guests are booted ahead: one core's work each, and idle when they are there.
+
+    A single machine gets one wherever there are two cores, though its vCPUs may be as many: it
+    waits for each boot otherwise, and few programs keep two of them busy.
+    """
+    least = 1 if machines == 1 and host.cores > 1 else 0
+    return min(machines, max(least, host.cores - machines * machine.cpus))
 
 
 def parse(words: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import re
 import secrets
 import threading
@@ -25,6 +26,8 @@ from rig.verdict import End, Observation
 _MARK_TIMEOUT_S = 10.0
 _LAST_WORDS_S = 10.0
 _MOUNT_TIMEOUT_S = 60.0
+# For so long a mark that came through is proof that the console speaks.
+_FRESH_S = 1.0
 
 _RESULT = re.compile(rb"^(?:not )?ok \d", re.MULTILINE)
 # What a console says in place of lines that its buffer had no room for (kernel/printk/printk.c,
@@ -91,6 +94,7 @@ class Guest:
         self._numbers = itertools.count(1)
         self._nonce = secrets.token_hex(4)
         self._heard = 0  # characters of the console that have been judged
+        self._proven = -math.inf  # when a mark last came through
         self._counted = 0  # characters of the console that were searched for lost lines
 
     def run(self, program: Program, built: BuiltSuite) -> Observation:
@@ -136,15 +140,19 @@ class Guest:
         self._heard = max(self._heard, end)
         return tuple(found for found in splat.scan(text[:end]) if found.start >= start)
 
-    def farewell(self) -> tuple[Splat, ...]:
+    def farewell(self, *, brief: bool = False) -> tuple[Splat, ...]:
         """Splats since the last program; proves first that the console still speaks.
 
+        brief: where a program has only just ended, its own last mark is proof enough.
         Raises ConnectionLost, SessionTimeout, TimeoutError or EOFError when it does not.
         """
         label = f"rig-mark {self._nonce}.{next(self._numbers)} farewell"
-        self._write_mark(label)
-        self.machine.console.mark(label, self._deadline(_MARK_TIMEOUT_S))
-        if lost := self._dropped(label):
+        if not (brief and time.monotonic() - self._proven < _FRESH_S):
+            self._write_mark(label)
+            self.machine.console.mark(label, self._deadline(_MARK_TIMEOUT_S))
+        elif not self.machine.alive():
+            raise ConnectionLost("it runs no more")
+        if lost := self._dropped():
             raise EOFError(f"the console is no proof: {lost} printk messages were dropped")
         return self.listen()
 
@@ -208,6 +216,7 @@ class Guest:
         self.machine.console.mark(f"{label} begins", self._deadline(_MARK_TIMEOUT_S))
         self._write_mark(f"{label} ended")
         self.machine.console.mark(f"{label} ended", self._deadline(_MARK_TIMEOUT_S))
+        self._proven = time.monotonic()
 
     def _write_mark(self, text: str) -> None:
         self._session.run(
@@ -234,7 +243,7 @@ class Guest:
             return taken.observe(End.CUT_OFF, self.listen(), words)
         return taken.observe(End.LOST, self.listen(), f"the machine went away ({words})")
 
-    def _dropped(self, until: str) -> int:
+    def _dropped(self, until: str = "") -> int:
         """Lines the console lost since the last time, up to `until`; of the boot as well."""
         text = self.machine.console.text()
         start, self._counted = self._counted, text.rfind(until)

@@ -248,7 +248,7 @@ class Rack:
         purpose = self._purpose_of(order)
         cases: tuple[Case, ...] = ()
         if self._guest and purpose != self._purpose:
-            cases = self._part()
+            cases = self._part(brief=True)
         elif self._guest and (splats := self._guest.listen()):
             cases = self._put_down_late(splats)
             self._retire()
@@ -292,14 +292,14 @@ class Rack:
         rules = Rules("machine", f"boot-{taken.number}")
         return self._put_down(order, (replace(late(rules, splats), name=""),), splats)
 
-    def _part(self) -> tuple[Case, ...]:
-        """End the guest after a last look at its console."""
+    def _part(self, *, brief: bool = False) -> tuple[Case, ...]:
+        """End the guest after a last look at its console; brief as in Guest.farewell."""
         guest = self._guest
         if guest is None:
             return ()
         cases: tuple[Case, ...] = ()
         try:
-            if guest.fit and self._previous and (splats := guest.farewell()):
+            if guest.fit and self._previous and (splats := guest.farewell(brief=brief)):
                 cases = self._put_down_late(splats)
         except (ConnectionLost, SessionTimeout, TimeoutError, EOFError) as error:
             cases = self._gone(guest, str(error))

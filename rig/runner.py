@@ -141,7 +141,8 @@ def _asked(request: Request, config: Config, lab: Lab, command: Command, board: 
     ]
     results = request.results or config.root / "results"
     record = Record.begin(results, command.whole(*words), config.default_kernel)
-    allowed = budget(config.machine(request.machine), request.jobs)
+    machine, ahead = config.machine(request.machine), request.isolation != "none"
+    allowed = budget(machine, request.jobs, ahead=ahead)
     return _racks(lab, record, allowed, request.isolation, command, board)
 
 
@@ -278,7 +279,7 @@ def racks(
     """The racks of a plain `pytest guest-tests`."""
     config = configuration.load(rig_toml.absolute())
     chosen = config.kernel(kernel)
-    allowed = budget(config.machine(machine), parse(jobs))
+    allowed = budget(config.machine(machine), parse(jobs), ahead=isolation != "none")
     command = Command("boot-and-test", config, machine, (kernel,) if kernel else ())
     place = Path(results) if results else config.root / "results"
     record = Record.begin(place, shlex.join(["pytest", *sys.argv[1:]]), chosen.name)

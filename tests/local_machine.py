@@ -69,6 +69,8 @@ class LocalMachine:
     def cut(self) -> None:
         with contextlib.suppress(FileNotFoundError):  # closed already
             (self.state / "dead").touch()
+        with contextlib.suppress(OSError):
+            self.far.shutdown(socket.SHUT_RDWR)
         for session in self.sessions:
             session.kill()
 

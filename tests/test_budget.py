@@ -21,12 +21,14 @@ SMALL, LARGE = Host(2, 24 * 1024), Host(16, 64 * 1024)
     [
         (SINGLE, 1, SMALL, 1, 2, 1, 1.0),
         (SINGLE, 2, SMALL, 2, 2, 0, 1.0),
-        (DOUBLE, 1, SMALL, 1, 1, 0, 1.0),
+        (DOUBLE, 1, SMALL, 1, 1, 1, 1.5),
+        (DOUBLE, 1, Host(1, 8192), 1, 1, 0, 1.0),
+        (DOUBLE, 1, Host(2, 2048), 1, 1, 0, 1.0),
         (DOUBLE, 2, SMALL, 2, 1, 0, 2.0),
         (SINGLE, 5, SMALL, 5, 2, 0, 2.5),
         (DOUBLE, 3, LARGE, 3, 8, 3, 1.0),
         (SINGLE, AUTO, SMALL, 2, 2, 0, 1.0),
-        (DOUBLE, AUTO, SMALL, 1, 1, 0, 1.0),
+        (DOUBLE, AUTO, SMALL, 1, 1, 1, 1.5),
         (DOUBLE, AUTO, LARGE, 8, 8, 0, 1.0),
         (SINGLE, AUTO, Host(16, 6 * 1024), 4, 16, 0, 1.0),
         # One machine runs wherever it is asked for, as ever.
@@ -43,14 +45,18 @@ def test_what_a_host_allows(
     spares: int,
     load: float,
 ) -> None:
-    found = budget.budget(machine, asked, host)
+    found = budget.budget(machine, asked, ahead=True, host=host)
     notices = found.notices
     assert found == Budget(machines, boots_at_once, spares, load, notices)
-    assert bool(notices) == (load > 1)
+    assert bool(notices) == (load > 1 and machines > 1)
+
+
+def test_nothing_is_booted_ahead_where_it_is_of_no_use() -> None:
+    assert budget.budget(DOUBLE, 1, host=SMALL) == Budget(1, 1, spares=0, load=1.0)
 
 
 def test_too_few_cores_are_said() -> None:
-    (notice,) = budget.budget(DOUBLE, 2, SMALL).notices
+    (notice,) = budget.budget(DOUBLE, 2, host=SMALL).notices
     assert notice == ("2 machines of 2 vCPU(s) share 2 core(s): deadlines are 2 times as long")
 
 
@@ -58,9 +64,9 @@ def test_too_little_memory_is_refused() -> None:
     with pytest.raises(
         UsageError, match="4 machines of 1024 MiB need 5496 MiB, and 4096"
     ) as caught:
-        budget.budget(SINGLE, 4, Host(8, 4096))
+        budget.budget(SINGLE, 4, host=Host(8, 4096))
     assert "-n 2 fits" in caught.value.hint
-    assert budget.budget(SINGLE, 2, Host(8, 4096)).machines == 2
+    assert budget.budget(SINGLE, 2, host=Host(8, 4096)).machines == 2
 
 
 @pytest.mark.parametrize(("words", "number"), [("1", 1), ("16", 16), ("auto", AUTO)])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from local_machine import Late, LocalLab, Writer
+from processes import is_gone
 
 from rig import budget, report, runner, suite
 from rig.config import Config, KernelConfig, MachineConfig
@@ -72,8 +77,10 @@ class Notes:
 
 
 @pytest.fixture(autouse=True)
-def large_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines are the same whatever host the tests run on."""
+def large_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines are the same whatever host the tests run on; a real kernel gets the real one."""
+    if request.node.get_closest_marker("kernel"):
+        return
     monkeypatch.setattr(budget, "this_host", lambda: budget.Host(cores=8, memory_mib=8192))
 
 
@@ -238,9 +245,10 @@ def test_one_that_does_not_boot_ends_it_and_all_is_accounted_for(
     writer: Writer, drive: Drive, jobs: int
 ) -> None:
     writer.suite("abi", timeout=10, **dict.fromkeys("abcdef", f"{TWO}; sleep 0.3"))
-    lab = LocalLab(boots=1)
+    lab = _Counting(boots=1)
     outcome = drive(lab, jobs=jobs)
     assert outcome.exit_code == 5
+    assert lab.tried <= jobs  # and nobody tried again
     assert isinstance(outcome.error, BootError)
     assert outcome.run.complete
     assert sorted({case.program for case in outcome.run.cases}) == [f"{one}.sh" for one in "abcdef"]
@@ -252,14 +260,22 @@ def test_one_that_does_not_boot_ends_it_and_all_is_accounted_for(
     assert all(machine.closed for machine in lab.machines)
 
 
+@pytest.mark.parametrize(("broken", "seconds"), [("machine 1", (1, 9)), ("machine 0", (9, 1))])
 def test_a_program_that_ran_ahead_of_the_error_is_shown(
-    writer: Writer, drive: Drive, notes: Notes, config: Config
+    writer: Writer,
+    drive: Drive,
+    notes: Notes,
+    config: Config,
+    broken: str,
+    seconds: tuple[int, int],
 ) -> None:
     """The first one asked for is the one whose machine does not boot."""
     writer.suite("abi", a=TWO, b=f"{TWO}; sleep 0.5")
     config.root.joinpath("results").mkdir()
-    (config.root / "results" / DURATIONS).write_text('{"abi/a.sh": 1, "abi/b.sh": 9}')
-    outcome = drive(_HalfBroken(), jobs=2)
+    (config.root / "results" / DURATIONS).write_text(
+        json.dumps(dict(zip(("abi/a.sh", "abi/b.sh"), seconds, strict=True)))
+    )
+    outcome = drive(_HalfBroken(broken), jobs=2)
     assert outcome.exit_code == 5
     assert [line.split(" (")[0] for line in notes.lines] == ["PASS    abi/b.sh"]
     assert told(outcome.run) == [
@@ -276,11 +292,19 @@ def test_a_mistake_of_the_rig_is_loud_and_never_green(writer: Writer, drive: Dri
 
 
 class _HalfBroken(LocalLab):
-    """The second machine, which has the second longest program, does not boot."""
+    """One of two machines does not boot, once the other one has; the first has the longest
+    program."""
+
+    def __init__(self, broken: str) -> None:
+        super().__init__()
+        self._broken = broken
+        self._other = threading.Event()
 
     def boot(self, number: int, record: Record) -> Guest:
-        if threading.current_thread().name == "machine 1":
+        if threading.current_thread().name == self._broken:
+            assert self._other.wait(30)
             raise BootError("the kernel did not reach login")
+        self._other.set()
         return super().boot(number, record)
 
 
@@ -335,6 +359,22 @@ def test_an_interrupt_ends_a_boot_that_hangs(writer: Writer, drive: Drive) -> No
     assert threading.active_count() < 10
 
 
+def test_an_interrupt_is_no_fault_of_a_machine_that_is_looked_at_last(
+    writer: Writer, drive: Drive
+) -> None:
+    """The first machine's last look takes its time when the plugs are pulled."""
+    interrupt = f"sleep 1; kill -INT {os.getpid()}; sleep 60"
+    writer.suite("abi", timeout=90, a=f"{TWO}; touch $RIG_STATE/muting", b=interrupt)
+    outcome = drive(Late(), jobs=2)
+    assert outcome.exit_code == 130
+    assert told(outcome.run) == [
+        ("abi/a.sh::one", Status.PASS),
+        ("abi/a.sh::two", Status.PASS),
+        ("abi/b.sh", Status.ERROR),
+    ]
+    assert outcome.error is None
+
+
 class _Hanging(LocalLab):
     """Its second boot hangs until its plug is pulled."""
 
@@ -351,20 +391,22 @@ class _Hanging(LocalLab):
 class _Counting(LocalLab):
     """Knows how many boots there were at once."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
+    def __init__(self, *, boots: int = 1000) -> None:
+        super().__init__(boots=boots)
+        self.now = self.most = self.tried = 0
         self.lock = threading.Lock()
 
     def boot(self, number: int, record: Record) -> Guest:
         with self.lock:
             self.now += 1
+            self.tried += 1
             self.most = max(self.most, self.now)
         time.sleep(0.2)
-        guest = super().boot(number, record)
-        with self.lock:
-            self.now -= 1
-        return guest
+        try:
+            return super().boot(number, record)
+        finally:
+            with self.lock:
+                self.now -= 1
 
 
 @pytest.mark.parametrize("boots_at_once", [1, 2])
@@ -422,3 +464,113 @@ def run_fleet(
         fleet.run(order)
     fleet.close()
     return record.finish()
+
+
+# -- a real kernel -----------------------------------------------------------------------------
+
+SUITES = Path(__file__).parent / "data" / "suites"
+
+
+@pytest.mark.kernel
+def test_two_real_machines_say_what_one_says(rig_config: Config, tmp_path: Path) -> None:
+    one, two = (
+        runner.boot_and_test(Request(machine="single", jobs=jobs, results=tmp_path), rig_config)
+        for jobs in (1, 2)
+    )
+    assert told(one.run) == told(two.run)
+    assert len(one.run.cases) > 100
+    assert (one.exit_code, two.exit_code) == (0, 0)
+    assert len(two.run.consoles) == 2
+
+
+@pytest.mark.kernel
+def test_real_trouble_in_one_machine_is_not_the_others(rig_config: Config, tmp_path: Path) -> None:
+    """The suite whose every program breaks a rule, beside one that has nothing wrong with it."""
+    request = Request(
+        machine="single", jobs=2, tests=(SUITES / "trouble", SUITES / "hello"), results=tmp_path
+    )
+    outcome = runner.boot_and_test(request, rig_config)
+    own = {case.program: case.status for case in outcome.run.cases if not case.name}
+    assert own == {
+        "lie.sh": Status.FAIL,
+        "cut.sh": Status.ERROR,
+        "splat.sh": Status.FAIL,
+        "crash.sh": Status.CRASH,
+        "hush.sh": Status.ERROR,
+        "unreachable.sh": Status.TIMEOUT,
+        "hang.sh": Status.TIMEOUT,
+    }
+    hello = {case.status for case in outcome.run.cases if case.suite == "hello"}
+    assert hello == {Status.PASS, Status.SKIP}
+    fine = [case.status for case in outcome.run.cases if case.program in ("fine.sh", "last.sh")]
+    assert fine == [Status.PASS, Status.PASS]
+
+
+class Rig:
+    """A rig of its own with two machines at work; its processes carry its TMPDIR."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.scratch, self.results = tmp_path / "scratch", tmp_path / "results"
+        self.scratch.mkdir()
+        body = f"{TWO}; exec sleep 600"
+        suite = Writer(tmp_path / "suites").suite("slow", timeout=900, a=body, b=body)
+        words = ["boot-and-test", "--machine", "single", "-n", "2", "--tests", str(suite)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rig", "-q", *words, "--results", str(self.results)],
+            env={**os.environ, "TMPDIR": str(self.scratch)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def at_work(self) -> bool:
+        """Whether both programs have begun."""
+        logs = self.results.glob("latest/console-*.log")
+        return sum(b" begins" in log.read_bytes() for log in logs) == 2
+
+    def processes(self) -> list[int]:
+        """Of this rig, itself included."""
+        mark, found = f"TMPDIR={self.scratch}".encode(), []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+        return found
+
+
+@pytest.fixture
+def working(tmp_path: Path, built_kernel: object, built_image: object) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    deadline = time.monotonic() + 240
+    try:
+        while not rig.at_work():
+            assert rig.process.poll() is None, "the rig ended"
+            assert time.monotonic() < deadline, "the programs did not begin"
+            time.sleep(0.1)
+        assert len(rig.processes()) >= 4  # the rig, its guard and two QEMUs
+        yield rig
+    finally:
+        rig.process.kill()
+        rig.process.wait()
+
+
+@pytest.mark.kernel
+def test_a_killed_rig_with_two_machines_leaves_nothing(working: Rig) -> None:
+    pids = working.processes()
+    working.process.kill()
+    working.process.wait()
+    assert all(is_gone(pid, 20) for pid in pids)
+    assert list(working.scratch.iterdir()) == []
+
+
+@pytest.mark.kernel
+def test_an_interrupted_rig_with_two_machines_ends_at_once(working: Rig) -> None:
+    pids = working.processes()
+    working.process.send_signal(signal.SIGINT)
+    assert working.process.wait(30) == 130
+    assert all(is_gone(pid, 20) for pid in pids)
+    assert list(working.scratch.iterdir()) == []
+    run = load_run(working.results / "latest" / "run.json")
+    assert not run.complete
+    assert [case.program for case in run.cases] == ["a.sh", "b.sh"]
+    assert all("the rig was stopped" in case.message for case in run.cases)
+    assert (working.results / "latest" / "report.html").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -333,3 +334,46 @@ class _Damaged(LocalLab):
     def guest(self, machine: LocalMachine) -> Guest:
         (machine.state / self._harm).touch()
         return super().guest(machine)
+
+
+@pytest.mark.parametrize(
+    ("sign", "status", "words"),
+    [
+        ("late", Status.FAIL, "BUG: kernel NULL pointer dereference"),
+        ("dying", Status.ERROR, "gone or silent"),
+        ("dropping", Status.ERROR, "57 printk messages were dropped"),
+    ],
+)
+def test_what_comes_between_two_isolated_programs_is_not_lost(
+    writer: Writer, bench: Bench, sign: str, status: Status, words: str
+) -> None:
+    first = f"{TWO}; touch $RIG_STATE/{sign}"
+    ran = bench(writer.suite("abi", a=first, b=TWO), isolation="program", lab=Late())
+    after, *own = ran.cases["abi/b"]
+    assert (after.id, after.status) == ("abi/a.sh::after its end", status)
+    assert words in after.message
+    assert [case.status for case in own] == [Status.PASS, Status.PASS]
+    assert ran.run.exit_code == 1
+
+
+@pytest.mark.parametrize(("pause", "farewells"), [(0.0, 1), (1.5, 2)])
+def test_a_mark_is_no_proof_for_long(
+    writer: Writer, bench: Bench, monkeypatch: pytest.MonkeyPatch, pause: float, farewells: int
+) -> None:
+    """The last guest gets a farewell always, the one before only after a pause."""
+    written: list[str] = []
+    write, run = Guest._write_mark, Rack.run
+
+    def noted(guest: Guest, text: str) -> None:
+        written.append(text)
+        write(guest, text)
+
+    def late(rack: Rack, order: Order) -> object:
+        time.sleep(pause)
+        return run(rack, order)
+
+    monkeypatch.setattr(Guest, "_write_mark", noted)
+    monkeypatch.setattr(Rack, "run", late)
+    bench(writer.suite("abi", a=TWO, b=TWO), isolation="program")
+    said = [text for text in written if text.endswith("farewell")]
+    assert len(said) == farewells
