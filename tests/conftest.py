@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from rig.terminal import TerminalProgress
 pytest_plugins = ["skip_gate"]
 
 ROOT = Path(__file__).parents[1]
+
+# A shell that starts us in the background has us ignore SIGINT, and all that we start as well;
+# some tests interrupt what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
