@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rig import upkeep
     from rig.exact import Request as ExactRequest
     from rig.outcome import Outcome
+    from rig.runner import Request
 
     # argparse has no public name for it.
     _Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -192,6 +193,8 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
     parser.add_argument("--isolation", choices=("none", "suite", "program"), default="none",
                         help="what gets a machine of its own")  # fmt: skip
     _jobs_option(parser)
+    words = "again after each change of a patch, a suite, a fragment, rig.toml or a local source"
+    parser.add_argument("--watch", action="store_true", help=words)
     parser.add_argument("-k", dest="keyword", default="", help="pytest's -k")
     parser.add_argument("-x", dest="exit_first", action="store_true", help="pytest's -x")
     parser.add_argument("--lf", dest="last_failed", action="store_true", help="pytest's --lf")
@@ -472,10 +475,43 @@ def _print_json(value: object) -> int:
 
 
 def _boot_and_test(arguments: argparse.Namespace) -> int:
+    if arguments.watch:
+        return _watch(arguments)
+    from rig import runner
+
+    config, request = _config(arguments), _request(arguments)
+    with _progress(arguments) as progress:
+        outcome = runner.boot_and_test(request, config, progress)
+    return _show(outcome)
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    """Run after run; an error is shown and ends none but its own."""
+    from rig import runner, watch
+
+    def look() -> watch.Watched:
+        config = _config(arguments)
+        suites = [one.directory for one in runner.chosen(_request(arguments), config)]
+        return watch.inputs(config, arguments.machine, suites)
+
+    def once() -> int:
+        try:
+            return _boot_and_test(argparse.Namespace(**{**vars(arguments), "watch": False}))
+        except RigError as error:
+            show_error(error)
+            return error.exit_code
+
+    def say(words: str) -> None:
+        if not arguments.quiet:
+            print(words, flush=True)
+
+    return watch.repeat(look, once, say)
+
+
+def _request(arguments: argparse.Namespace) -> Request:
     from rig import budget, runner
 
-    config = _config(arguments)
-    request = runner.Request(
+    return runner.Request(
         machine=arguments.machine,
         suites=tuple(arguments.suite),
         tests=tuple(Path.cwd() / path for path in arguments.tests),
@@ -491,9 +527,6 @@ def _boot_and_test(arguments: argparse.Namespace) -> int:
         json=arguments.json,
         words=_kernel_words(arguments),
     )
-    with _progress(arguments) as progress:
-        outcome = runner.boot_and_test(request, config, progress)
-    return _show(outcome)
 
 
 def _kernel_words(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ _MODULES = (
     "pytest",
     "qemu.qmp",
     "rich",
+    "watchfiles",
 )
 
 

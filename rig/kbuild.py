@@ -127,7 +127,7 @@ def build(
     _notice_version(kernel, pristine.release, progress)
     patches = series.read(config.root / kernel.series) if kernel.series else ()
     tree = series.apply(pristine, patches, _tree_slot(config, kernel), store, progress)
-    slot = _build_slot(tree, kernel, extra_configs)
+    slot = _build_slot(tree, kernel)
     ccache = store.root / "ccache" / "objects" if shutil.which("ccache") else None
     tools = _toolchain(kernel.arch, store)
     plan = _Plan(kernel, tree, asked, tools, store.root / "build" / slot, ccache)
@@ -149,12 +149,12 @@ def _tree_slot(config: Config, kernel: KernelConfig) -> str:
     return digest(str(config.root), kernel.source, kernel.package, series_path)[:16]
 
 
-def _build_slot(tree: Tree, kernel: KernelConfig, extra: Sequence[Path]) -> str:
+def _build_slot(tree: Tree, kernel: KernelConfig) -> str:
     """One build tree for a flavour on a worktree: two that take turns would compile everything
-    each time. What a fragment says may change, so that a build goes on where one was."""
-    asked_more = [path.read_bytes() for path in extra]
+    each time. What its fragments say may change, and what suites ask for beside them: then the
+    build goes on where one was, and compiles what sees another symbol."""
     parts = (tree.directory.parent.name, kernel.arch, kernel.base, *kernel.configs)
-    return f"{kernel.name}-{digest(*parts, *asked_more)[:12]}"
+    return f"{kernel.name}-{digest(*parts)[:12]}"
 
 
 def _notice_version(kernel: KernelConfig, release: str, progress: Progress) -> None:
@@ -168,7 +168,7 @@ def _notice_version(kernel: KernelConfig, release: str, progress: Progress) -> N
 
 def _asked(root: Path, kernel: KernelConfig, extra: Sequence[Path]) -> dict[str, kconfig.Asked]:
     fragments = []
-    for path in (*(_fragment(root, name) for name in kernel.configs), *extra):
+    for path in (*(fragment(root, name) for name in kernel.configs), *extra):
         try:
             fragments.append(kconfig.parse(path.read_text(encoding="utf-8"), path.name))
         except OSError as error:
@@ -178,8 +178,8 @@ def _asked(root: Path, kernel: KernelConfig, extra: Sequence[Path]) -> dict[str,
     return kconfig.merge(fragments)
 
 
-def _fragment(root: Path, name: str) -> Path:
-    """A fragment by its name under kernel-configs/, or by path."""
+def fragment(root: Path, name: str) -> Path:
+    """A fragment by its name under kernel-configs/, or by path; UsageError when there is none."""
     if "/" in name or name.endswith(".config"):
         return root / Path(name).expanduser()
     path = root / _FRAGMENTS / f"{name}.config"

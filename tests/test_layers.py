@@ -55,6 +55,7 @@ LAYERS = {
     "runner": 4,
     "exact": 4,
     "explain": 4,
+    "watch": 4,
     "doctor": 4,
     "pytest_plugin": 5,
     "terminal": 5,
@@ -104,6 +105,7 @@ ALONE = {
     "pexpect": {"console"},
     "paramiko": {"session"},
     "jinja2": {"report"},
+    "watchfiles": {"watch"},
     "argparse": {"cli"},
     "subprocess": {"process"},
 }
