@@ -125,7 +125,7 @@ def held(tree: Tree, store: Store, progress: Progress = QUIET) -> Iterator[None]
     """The tree checked out, and no other rig changes it meanwhile."""
     slot = tree.directory.parent.name
     repository = _repository(tree.source, store)
-    store.scratch("tree", slot, uses=(f"applied/{tree.source.key}",))
+    store.scratch("tree", slot, uses=(f"applied/{_home(tree.source)}",))
     with store.lock("tree", slot):
         if not _has(repository, tree.commit):
             # It was remembered; where it was kept has gone since.
@@ -245,13 +245,18 @@ def _key(source: Source, patches: tuple[Patch, ...]) -> str:
 def _repository(source: Source, store: Store) -> Path:
     """The repository of every series on a source: it borrows the source's objects, and worktrees
     borrow its own. The source itself is never written."""
-    uses = (f"source/{source.key}",)
-    repository = store.scratch("applied", source.key, uses=uses) / "linux.git"
-    with store.lock("applied", source.key):
+    home = _home(source)
+    repository = store.scratch("applied", home, uses=(source.home,)) / "linux.git"
+    with store.lock("applied", home):
         if not (repository / "HEAD").exists():
             git("init", "-q", "--bare", repository, repository=repository)
         _borrow(repository, source.repository)
     return repository
+
+
+def _home(source: Source) -> str:
+    """One repository for all snapshots of a directory, too."""
+    return source.home.partition("/")[2]
 
 
 def _open_worktree(directory: Path, lender: Path) -> None:

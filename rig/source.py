@@ -41,17 +41,18 @@ class Source:
 
     tree: git's hash over every file. version: the tree's own ("6.12.117").
     origin: where it came from, with the sha256 of what was fetched. release: the package
-    version for Debian's source, else the same as version.
+    version for Debian's source, else the same as version. home: "kind/key" of what holds the
+    repository in the store.
     """
 
-    key: str
     repository: Path
     commit: str
     tree: str
     version: str
     release: str
     origin: str
-    sha256: str
+    home: str
+    sha256: str = ""
 
 
 def git(
@@ -240,7 +241,11 @@ def _tarball(path: Path, sha256: str, origin: str, store: Store, progress: Progr
 
 
 def _directory(path: Path, store: Store, progress: Progress) -> Source:
-    """A snapshot of a tree as it stands now, uncommitted changes included; path is only read."""
+    """A snapshot of a tree as it stands now, uncommitted changes included; path is only read.
+
+    Its snapshots share one repository, which has each file that changed once more: a person who
+    edits a tree does not wait for 85,000 others to be copied.
+    """
     _must_be_kernel(path, (path / "Kconfig").is_file() and (path / "Makefile").is_file())
     scratch = store.scratch("directory", digest(str(path.resolve()))[:32])
     with store.lock("directory", scratch.name):
@@ -248,12 +253,14 @@ def _directory(path: Path, store: Store, progress: Progress) -> Source:
         repository = scratch / "linux.git"
         if not (repository / "HEAD").exists():
             git("init", "-q", "--bare", repository, repository=repository)
+        # The lock is ours, so that of the index is what a killed rig left.
+        (repository / "index.lock").unlink(missing_ok=True)
         # The index stays between runs, so that an unchanged tree is one stat per file.
         _add_files(repository, path)
-        commit = _commit_index(repository)
-        key = digest("directory", commit, _RECIPE)[:32]
-        make = _pull(repository, commit, str(path), progress)
-        return _load(key, store.publish("source", key, make))
+        facts = _facts(repository, _commit_index(repository))
+    home = f"directory/{scratch.name}"
+    release = facts["version"]
+    return Source(repository=repository, home=home, origin=str(path), release=release, **facts)
 
 
 def _git_ref(path: Path, ref: str, store: Store, progress: Progress) -> Source:
@@ -316,13 +323,7 @@ def _import_tarball(archive: Path, directory: Path) -> None:
     _must_be_kernel(archive, (tree / "Kconfig").is_file())
     repository = directory / "linux.git"
     git("init", "-q", "--bare", repository, repository=repository)
-    git(
-        # Every file counts as big: git streams those into one pack, where 85,000 files of their
-        # own would take twice the disk and make each look at the entry slow.
-        "-c", "core.bigFileThreshold=1", "-c", "pack.compression=1",
-        "add", "-A", "-f", ".",
-        repository=repository, env=_work_tree(tree), cwd=tree, timeout_s=_IMPORT_TIMEOUT_S,
-    )  # fmt: skip
+    _add_all(repository, tree)
     git("update-ref", _BRANCH, _commit_index(repository), repository=repository)
     (repository / "index").unlink()
     # The trees, some 5,000, are left: into the pack with them.
@@ -339,15 +340,26 @@ def _add_files(repository: Path, tree: Path) -> None:
     A tree without git is taken whole: Debian's source has a .gitignore that names everything.
     """
     env = _work_tree(tree)
-    is_work_tree = (tree / ".git").exists()
-    everything = ("add", "-A", *([] if is_work_tree else ["-f"]), ".")
-    git(*everything, repository=repository, env=env, cwd=tree, timeout_s=_IMPORT_TIMEOUT_S)
-    if not is_work_tree:
+    if not (tree / ".git").exists():
+        _add_all(repository, tree)
         return
+    _add_all(repository, tree, but_ignored=True)
     listed = _git_in(tree, "ls-files", "-z", "-i", "-c", "--exclude-standard")
     tracked = [name for name in listed.output.split("\0") if name and (tree / name).is_file()]
     if tracked:
         git("add", "-f", "--", *tracked, repository=repository, env=env, cwd=tree)
+
+
+def _add_all(repository: Path, tree: Path, *, but_ignored: bool = False) -> None:
+    """Bring the index to what a tree holds."""
+    # Of a whole tree every file counts as big: git streams those into one pack, where 85,000 files
+    # of their own would take five times the disk and make each look at the entry slow.
+    first = not (repository / "index").exists()
+    packed = ("-c", "core.bigFileThreshold=1", "-c", "pack.compression=1") if first else ()
+    git(
+        *packed, "add", "-A", *(() if but_ignored else ("-f",)), ".",
+        repository=repository, env=_work_tree(tree), cwd=tree, timeout_s=_IMPORT_TIMEOUT_S,
+    )  # fmt: skip
 
 
 def _work_tree(tree: Path) -> dict[str, str]:
@@ -362,23 +374,22 @@ def _commit_index(repository: Path) -> str:
 def _record(directory: Path, origin: str, sha256: str, release: str) -> None:
     """Write down what was imported, so that no later run has to ask git."""
     repository = directory / "linux.git"
-    shown = git("rev-parse", _BRANCH, f"{_BRANCH}^{{tree}}", repository=repository)
-    commit, tree = shown.output.split()
-    version = _version(git("show", f"{commit}:Makefile", repository=repository).output)
-    value = {
-        "commit": commit,
-        "tree": tree,
-        "version": version,
-        "release": release or version,
-        "origin": origin,
-        "sha256": sha256,
-    }
+    commit = git("rev-parse", _BRANCH, repository=repository).output.strip()
+    facts = _facts(repository, commit)
+    value = {**facts, "release": release or facts["version"], "origin": origin, "sha256": sha256}
     (directory / "source.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _facts(repository: Path, commit: str) -> dict[str, str]:
+    """What git knows of a commit: its hash, that of its tree, the kernel's version."""
+    tree = git("rev-parse", f"{commit}^{{tree}}", repository=repository).output.strip()
+    makefile = git("show", f"{commit}:Makefile", repository=repository).output
+    return {"commit": commit, "tree": tree, "version": _version(makefile)}
 
 
 def _load(key: str, directory: Path) -> Source:
     value = json.loads((directory / "source.json").read_bytes())
-    return Source(key=key, repository=directory / "linux.git", **value)
+    return Source(repository=directory / "linux.git", home=f"source/{key}", **value)
 
 
 def _version(makefile: str) -> str:

@@ -197,7 +197,7 @@ def test_the_store_is_shown(project: Path) -> None:
     assert rig(project, "store", "path").stdout.strip() == str(project / "store")
     rig(project, "build")
     shown = json.loads(rig(project, "store", "list", "--json").stdout)
-    assert {"source", "kernel", "tree", "build"} <= {entry["kind"] for entry in shown["entries"]}
+    assert {"directory", "kernel", "tree", "build"} <= {entry["kind"] for entry in shown["entries"]}
 
 
 def test_a_damaged_kernel_is_named_removed_and_built_again(project: Path) -> None:
@@ -230,7 +230,7 @@ def test_room_is_made_in_the_store(project: Path) -> None:
     assert "unchanged" in rig(project, "build").stdout
     done = json.loads(rig(project, "store", "gc", "--budget", "0M", "--json").stdout)
     kinds = {entry["kind"] for entry in done["removed"]}
-    assert {"source", "kernel", "tree", "build"} <= kinds
+    assert {"directory", "kernel", "tree", "build"} <= kinds
     assert json.loads(rig(project, "store", "list", "--json").stdout)["entries"] == []
     assert "built" in rig(project, "build").stdout
 

@@ -369,7 +369,7 @@ def test_two_series_in_turn_do_not_share_a_worktree(project: Path) -> None:
 
 def test_a_kernel_from_the_store_needs_no_worktree_until_it_is_asked_for(project: Path) -> None:
     directory = build(project).directory
-    for kind in ("tree", "applied", "source", "build"):
+    for kind in ("tree", "applied", "directory", "build"):
         shutil.rmtree(project / "store" / kind)
     kernel = build(project)
     assert kernel.cached
@@ -380,7 +380,7 @@ def test_a_kernel_from_the_store_needs_no_worktree_until_it_is_asked_for(project
 
 def test_a_worktree_whose_source_went_is_made_anew(project: Path) -> None:
     build(project)
-    for kind in ("applied", "source"):
+    for kind in ("applied", "directory"):
         shutil.rmtree(project / "store" / kind)
     (project / "linux" / "init" / "main.c").write_text(MAIN_C + "int more;\n")
     kernel = build(project)
