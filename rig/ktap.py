@@ -443,6 +443,9 @@ def _leaves(result: _Result, path: str, errors: list[str]) -> list[KtapCase]:
     )
     cases: list[KtapCase] = []
     for group in result.groups:
+        if result.status is Status.SKIP and group.plan == 0:
+            # KUnit says of a suite without tests that it was skipped only when it ends.
+            group.plan_skip = group.plan_skip or result.directive or "SKIP"
         cases += _finish(group, f"{path}{result.label}/", errors)
     if not result.groups or any(_whole_skip(group) for group in result.groups):
         return [own]

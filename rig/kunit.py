@@ -15,7 +15,6 @@ from rig.outcome import Command, Outcome, check_places, copy, exit_code
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Case, Splat, Status
-from rig.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +62,8 @@ def _kunit_lab(kernel: str, request: Request, config: Config, progress: Progress
     # The tests run while the kernel boots.
     lab = open_lab(config, flavour, request.machine, progress, cold=True)
     wished = [_kunitconfig(request.kunitconfig, lab)] if request.kunitconfig else []
-    lab.prepare((), [*wished, _no_faults()])
+    lab.prepare((), wished)
     return lab
-
-
-def _no_faults() -> Path:
-    """A fragment without KUnit's own tests that oops on purpose: an oops ends our machines."""
-    path = open_store().scratch("fragments", "kunit") / "no-faults.config"
-    path.write_text("# CONFIG_KUNIT_FAULT_TEST is not set\n")
-    return path
 
 
 def _kunitconfig(name: str, lab: KernelLab) -> Path:

@@ -283,6 +283,21 @@ def test_a_whole_program_that_skips() -> None:
     assert report.errors == ()
 
 
+def test_kunit_suite_without_tests_is_skipped_by_its_own_result() -> None:
+    report = ktap.parse(log("kunit-boot"))
+    assert report.green
+    assert report.errors == ()
+    skipped = [case.name for case in report.cases if case.status is Status.SKIP]
+    assert "kunit_fault" in skipped
+    assert counts(report)["pass"] == 60
+
+
+def test_a_suite_without_tests_that_claims_to_pass_is_an_error() -> None:
+    report = ktap.parse(log("kunit-boot").replace("ok 8 kunit_fault # SKIP ", "ok 8 kunit_fault"))
+    assert not report.green
+    assert any("1..0" in error for error in report.errors)
+
+
 def test_kunit_parameters_have_no_plan_and_are_counted() -> None:
     report = ktap.parse(
         "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: suite\n    1..1\n"
