@@ -298,7 +298,7 @@ class QemuMachine:
         self._endpoint = self._make_endpoint()
         with snapshot.state.open("rb") as file:
             self._monitor.migrate("migrate-incoming", file.fileno(), _RESTORE_S)
-        saved.ask(self._renewal, saved.renewal(), "renewed", 5.0)
+        saved.ask(self._renewal, saved.renewal(), "renewed", _LOGIN_S)
         self._boot_s = self.age_s
         self._session = self._new_session()
         self._login_s = self.age_s
