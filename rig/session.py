@@ -82,18 +82,24 @@ class Session:
     """A logged-in connection; programs run one after the other or side by side."""
 
     def __init__(
-        self, endpoint: Endpoint, *, connect_timeout_s: float, slowdown: float = 1.0
+        self,
+        endpoint: Endpoint,
+        *,
+        connect_timeout_s: float,
+        slowdown: float = 1.0,
+        alive: Callable[[], bool] = lambda: True,
     ) -> None:
         """Log in. ConnectionLost when nobody answers in time, InfrastructureError when the
         machine shows another host key or refuses ours.
 
         slowdown: the machine's; the session's own deadlines (not those it is given) are
-        multiplied by it.
+        multiplied by it. alive: whether there is somebody to wait for; a dead machine's port may
+        be another one's soon, with the host key of the same image.
         """
         self._endpoint = endpoint
         self._slowdown = slowdown
         self._numbers = itertools.count(1)
-        self._client = _connect(endpoint, connect_timeout_s)
+        self._client = _connect(endpoint, connect_timeout_s, alive)
 
     def __enter__(self) -> Session:
         return self
@@ -305,7 +311,7 @@ def _by_shell(argv: Sequence[str], tag: str, cwd: str | None, env: Mapping[str, 
     return f"exec setsid sh -c {shlex.quote('; '.join(lines))}"
 
 
-def _connect(endpoint: Endpoint, timeout_s: float) -> paramiko.SSHClient:
+def _connect(endpoint: Endpoint, timeout_s: float, alive: Callable[[], bool]) -> paramiko.SSHClient:
     """Log in, again and again until the deadline while nobody listens yet."""
     deadline, pause = time.monotonic() + timeout_s, threading.Event()
     while True:
@@ -322,6 +328,8 @@ def _connect(endpoint: Endpoint, timeout_s: float) -> paramiko.SSHClient:
                     f"no SSH answer from {endpoint.host}:{endpoint.port} in {timeout_s:.0f} s: "
                     f"{error}"
                 ) from error
+            if not alive():
+                raise ConnectionLost("the machine went away before it let us in") from error
         pause.wait(0.1)  # nobody listens yet; nothing will tell us when
 
 

@@ -231,6 +231,18 @@ def test_nobody_listens(server: Endpoint) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_nobody_waits_for_a_machine_that_is_gone(server: Endpoint) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    gone = Endpoint("127.0.0.1", port, "root", server.client_key, server.host_key)
+    answers = [True, True, False]
+    started = time.monotonic()
+    with pytest.raises(ConnectionLost, match="went away before it let us in"):
+        Session(gone, connect_timeout_s=60, alive=lambda: answers.pop(0))
+    assert answers == []
+    assert time.monotonic() - started < 20
+
+
 def test_a_listener_that_says_nothing(server: Endpoint) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -520,7 +520,12 @@ class QemuMachine:
 
     def _new_session(self) -> Session:
         slowdown = self.slowdown
-        return Session(self.endpoint, connect_timeout_s=_LOGIN_S * slowdown, slowdown=slowdown)
+        return Session(
+            self.endpoint,
+            connect_timeout_s=_LOGIN_S * slowdown,
+            slowdown=slowdown,
+            alive=self.alive,
+        )
 
     def _sysrq(self, letter: str, deadline: float) -> bool:
         """Send a break and a letter; True when the answer has come and been quiet for 0.5 s."""
