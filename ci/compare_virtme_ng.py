@@ -38,6 +38,7 @@ from rig.store import open_store  # noqa: E402
 VERSION = "1.42"
 FRAGMENT = "virtme"
 QEMU = "qemu-system-x86_64"
+UDEVD = ("/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd")
 BOOT_S = 300.0
 # Stands in for QEMU: writes when it started and ended, to the file $STAMPS names.
 CLOCK = """\
@@ -82,6 +83,21 @@ def say(text: str) -> None:
     """One line on stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def check_host() -> None:
+    """What pip does not bring: QEMU, and udev in the root file system that virtme-ng shares.
+
+    Without udevd its init has no script ports and falls back to a console, and the exit code is
+    lost: vng then says 255. InfrastructureError with the line that installs what is missing.
+    """
+    if not shutil.which(QEMU):
+        raise InfrastructureError(f"{QEMU} is not installed", hint="ask rig doctor")
+    if not any(Path(path).exists() for path in UDEVD):
+        raise InfrastructureError(
+            "virtme-ng needs udevd in the file system it shares, which is this host's",
+            hint="apt-get install --no-install-recommends udev",
+        )
 
 
 def install(version: str) -> Path:
@@ -242,8 +258,7 @@ def main(argv: list[str]) -> int:
     config = configuration.load(ROOT / configuration.FILE_NAME)
     try:
         machine = config.machine(options.machine)
-        if not shutil.which(QEMU):
-            raise InfrastructureError(f"{QEMU} is not installed", hint="ask rig doctor")
+        check_host()
         vng = install(options.virtme_ng)
         found = compare(build(options.kernel), machine, vng, options.rounds)
     except RigError as error:

@@ -136,6 +136,18 @@ def test_a_rig_that_does_not_say_is_no_figure(
         compare.rig([str(program)])
 
 
+def test_a_host_without_udev_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "QEMU", "sh")
+    monkeypatch.setattr(compare, "UDEVD", (str(tmp_path / "udevd"),))
+    with pytest.raises(InfrastructureError, match="udevd") as caught:
+        compare.check_host()
+    assert "apt-get install" in caught.value.hint
+    (tmp_path / "udevd").touch()
+    compare.check_host()
+
+
 def test_ratios_and_their_table(tmp_path: Path) -> None:
     sides = [compare.Side(name, lambda: (0.0, 0.0)) for name in ("a", "b", "c")]
     for side, values in zip(sides, ((9, 12, 10), (2, 2, 5), (0.5, 0.4, 0.6)), strict=True):
