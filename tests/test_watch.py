@@ -18,9 +18,12 @@ from processes import is_gone
 
 from rig import config, watch
 from rig.errors import UsageError
+from rig.kbuild import Kernel
 from rig.watch import Watched, Watcher
 
 LIMIT_S = 60.0
+_BOOT_S = 300.0
+ROOT = Path(__file__).parents[1]
 TOML = """
 [default]
 suites = ["suites/abi"]
@@ -181,20 +184,20 @@ def test_the_time_is_from_the_change_to_the_verdict(project: Path) -> None:
 class Command:
     """`rig boot-and-test --watch` in a project, and what it says."""
 
-    def __init__(self, project: Path) -> None:
-        self._log = project / "said"
+    def __init__(self, project: Path, log: Path, *words: str, **environment: str) -> None:
+        self._log = log
         with self._log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rig", "boot-and-test", "--watch"],
+                [sys.executable, "-m", "rig", "boot-and-test", "--watch", *words],
                 cwd=project,
-                env={**os.environ, "RIG_STORE": str(project / "store")},
+                env={**os.environ, **environment},
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
 
-    def says(self, words: str, times: int = 1) -> str:
+    def says(self, words: str, times: int = 1, limit_s: float = LIMIT_S) -> str:
         """Wait until it has said so; all it has said."""
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + limit_s
         while (said := self._log.read_text()).count(words) < times:
             assert time.monotonic() < deadline, said
             assert self.process.poll() is None, said
@@ -205,7 +208,7 @@ class Command:
 @pytest.fixture
 def command(project: Path) -> Iterator[Command]:
     (project / "series/one.patch").write_text(PATCH.replace("-\tcounter = 1", "-\tcounter = 9"))
-    started = Command(project)
+    started = Command(project, project / "said", RIG_STORE=str(project / "store"))
     yield started
     started.process.kill()
     started.process.wait()
@@ -239,3 +242,30 @@ def test_ctrl_c_in_a_run_ends_it_all(project: Path, command: Command) -> None:
     command.process.send_signal(signal.SIGINT)
     assert command.process.wait(LIMIT_S) == 130
     assert is_gone(int(pid.read_text()))
+
+
+@pytest.mark.kernel
+def test_a_changed_suite_has_a_new_verdict(built_kernel: Kernel, tmp_path: Path) -> None:
+    """The whole thing for real: build, boot, verdict; an edit; boot, verdict; Ctrl-C."""
+    place = tmp_path / "mine"
+    shutil.copytree(Path(__file__).parent / "data/suites/hello", place)
+    script = place / "words.sh"
+    script.write_text("#!/bin/sh\necho TAP version 13\necho 1..1\necho ok 1 one\n")
+    script.chmod(0o755)
+    (place / "Makefile").write_text("TEST_PROGS := words.sh\ninclude ../lib.mk\n")
+    words = ("--tests", str(place), "--results", str(tmp_path / "results"))
+    command = Command(ROOT, tmp_path / "said", *words)
+    try:
+        command.says("PASS: 1 passed", limit_s=_BOOT_S)
+        command.says("Ctrl-C ends")
+        script.write_text(script.read_text().replace("ok 1", "not ok 1"))
+        said = command.says("Ctrl-C ends", 2, limit_s=_BOOT_S)
+        assert "FAIL" in said
+        assert "s after the change" in said
+        command.process.send_signal(signal.SIGINT)
+        assert command.process.wait(LIMIT_S) == 1
+    finally:
+        command.process.kill()
+        command.process.wait()
+    assert len([p for p in (tmp_path / "results").glob("2*") if not p.is_symlink()]) == 2
+    assert built_kernel.key in (tmp_path / "results/latest/run.json").read_text()
