@@ -97,7 +97,7 @@ class Session:
         be another one's soon, with the host key of the same image.
         """
         self._endpoint = endpoint
-        self._slowdown = slowdown
+        self.slowdown = slowdown
         self._numbers = itertools.count(1)
         self._client = _connect(endpoint, connect_timeout_s, alive)
 
@@ -229,7 +229,7 @@ class Session:
             except (paramiko.SSHException, OSError) as error:
                 raise ConnectionLost(f"the machine went away before {argv[0]}") from error
             with _feeding(channel, stdin):
-                ended = _pump(channel, sink, deadline, self._slowdown)
+                ended = _pump(channel, sink, deadline, self.slowdown)
             if ended:
                 return self._exit_code(channel)
             if on_timeout:
@@ -242,13 +242,13 @@ class Session:
         if transport is None or not transport.is_active():
             raise ConnectionLost("the machine went away")
         try:
-            return transport.open_session(timeout=_KILL_TIMEOUT_S * self._slowdown)
+            return transport.open_session(timeout=_KILL_TIMEOUT_S * self.slowdown)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionLost(f"the machine no longer answers: {error}") from error
 
     def _exit_code(self, channel: paramiko.Channel) -> int:
         """What the server said of the program's end, which comes before the channel's end."""
-        channel.status_event.wait(_KILL_TIMEOUT_S * self._slowdown)
+        channel.status_event.wait(_KILL_TIMEOUT_S * self.slowdown)
         if channel.exit_status >= 0:
             return channel.exit_status
         # Nothing said: either our own wrapper was killed together with the program, or the
@@ -267,8 +267,8 @@ class Session:
             channel = self._open()
             with contextlib.closing(channel):
                 channel.exec_command(script)
-                deadline = time.monotonic() + _KILL_TIMEOUT_S * self._slowdown
-                _pump(channel, lambda _stream, _data: None, deadline, self._slowdown)
+                deadline = time.monotonic() + _KILL_TIMEOUT_S * self.slowdown
+                _pump(channel, lambda _stream, _data: None, deadline, self.slowdown)
 
 
 _ENVIRONMENT = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8"}

@@ -22,7 +22,7 @@ from rig.errors import InfrastructureError
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.lab import KernelLab
-from rig.machine import plan, snapshot
+from rig.machine import plan, qemu, snapshot
 from rig.machine.plan import Plan
 from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
@@ -265,7 +265,14 @@ def test_two_restored_machines_share_nothing(restored: list[QemuMachine]) -> Non
     assert abs(int(second[4]) - time.time()) < 60
     assert all(machine.facts["start"] == "snapshot key" for machine in restored)
     assert not any("power-on" in notice for one in restored for notice in one.notices)
-    assert all(machine.slowdown >= 1.0 for machine in restored)
+    assert all(1.0 <= machine.slowdown < qemu.MAX_SLOWDOWN for machine in restored)
+
+
+@pytest.mark.kernel
+def test_the_first_session_has_the_slowdown_that_was_measured(restored: list[QemuMachine]) -> None:
+    machine = restored[0]
+    with machine.connect() as session:
+        assert session.slowdown == machine.slowdown < qemu.MAX_SLOWDOWN
 
 
 @pytest.mark.kernel

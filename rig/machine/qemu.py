@@ -302,6 +302,7 @@ class QemuMachine:
         self._boot_s = self.age_s
         self._session = self._new_session()
         self._login_s = self.age_s
+        self._session.slowdown = self.slowdown  # known only now
         self._stack.callback(self._session.close)
 
     def _emulator_slipped(self) -> bool:
