@@ -139,6 +139,7 @@ def test_what_passed_is_not_measured_again(project: Path, tmp_path: Path) -> Non
         (".ci/run", "echo '=== 1 failed, 3 passed in 1.00s ==='; exit 1", "tests", "tests_failed"),
         (".ci/run", "echo '=== no tests ran in 1.00s ==='", "tests", "tests_passed"),
         (".ci/run", f"echo '{SUMMARY}'; exit 1", "tests", "cold_ci_run"),
+        (".ci/run", f"echo '{SUMMARY}'; exit 1", "tests", "tests_skipped"),
         (
             ".ci/run",
             f"setsid sleep 4 >/dev/null 2>&1 & sleep 0.5; echo '{SUMMARY}'",
