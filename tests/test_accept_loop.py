@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from scratch_project import commit, git, write
 
 from rig import process
 
@@ -140,21 +141,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(place, "init", "--quiet")
     commit(place)
     return place
-
-
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
-
-
-def git(place: Path, *words: str) -> None:
-    who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
-    process.run(["git", *who, *words], cwd=place, timeout_s=30)
-
-
-def commit(place: Path) -> None:
-    git(place, "add", "--all")
-    git(place, "commit", "--quiet", "--allow-empty", "--message", "x")
 
 
 def load(project: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -12,8 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-from rig import process
+from scratch_project import commit, git, write
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "ci"))  # where a script of ci/ finds what it shares
@@ -67,21 +66,6 @@ def project(tmp_path: Path) -> Path:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left running has a second to go."""
     monkeypatch.setattr(SHARED, "GONE_S", 1)
-
-
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
-
-
-def git(place: Path, *words: str) -> None:
-    who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
-    process.run(["git", *who, *words], cwd=place, timeout_s=30)
-
-
-def commit(place: Path) -> None:
-    git(place, "add", "--all")
-    git(place, "commit", "--quiet", "--message", "x")
 
 
 def load(project: Path) -> ModuleType:
