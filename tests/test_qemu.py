@@ -502,6 +502,7 @@ def test_boots_and_says_how(make: Make, tmp_path: Path) -> None:
     assert as_protocol.alive()
     assert 1.0 <= machine.slowdown <= qemu.MAX_SLOWDOWN
     assert float(machine.facts["ready_s"]) > 0
+    assert machine.facts["name"] == "test"  # what the report is headed with
     assert bool(machine.notices) == (machine.facts["accelerator"] == "tcg")
     with machine.connect() as session:
         release = session.run(["uname", "-r"], timeout_s=30).stdout.decode().strip()

@@ -102,7 +102,7 @@ class QemuMachine:
         snapshot: begin from this one instead of power-on. saving: a directory where the machine's
         disk and memory go to, for save(). shelf: an open file, the second disk (rig.shelf).
         """
-        self._kernel, self._image = kernel, image
+        self._name, self._kernel, self._image = config.name, kernel, image
         self._acceleration = accelerator(
             kernel.boot, config.accel, qemu=binary(kernel.arch), cache=accel_cache
         )
@@ -198,6 +198,7 @@ class QemuMachine:
         start until the guest was ready (restored and renewed), and until we were logged in.
         """
         return {
+            "name": self._name,
             "kind": "qemu",
             "qemu": self.plan.binary,
             "accelerator": self._acceleration.name,
