@@ -31,6 +31,9 @@ _STEP = re.compile(r"^  ([A-Z][A-Z0-9_+.]*)(?: \[M\])? +(\S+)")
 _COMPILER_ERROR = re.compile(
     r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<why>.*)"
 )
+# Make's own complaint, after "make[5]: *** ". The first is of the command that failed, the others
+# are of the makes above it; "Waiting for unfinished jobs" only says that -j goes on.
+_MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* (?P<why>(?!Waiting for)\S.*)")
 _WARNING = re.compile(r"^\S+:\d+(?::\d+)?: warning: .*")
 # What configuring reads or runs, as git pathspecs.
 _CONFIG_INPUTS = (
@@ -326,9 +329,13 @@ def _make_failed(plan: _Plan, targets: Sequence[str], output: str) -> BuildError
                 output="\n".join(lines[max(0, number - 3) : number + 12]),
                 reproduce=_by_hand(plan, targets),
             )
+    number, why = next(
+        ((at, match["why"]) for at, line in enumerate(lines) if (match := _MAKE_ERROR.match(line))),
+        (len(lines), f"make {' '.join(targets)} failed"),
+    )
     return BuildError(
-        f"make {' '.join(targets)} failed",
-        output="\n".join(lines[-40:]),
+        why,
+        output="\n".join(lines[max(0, number - 30) : number + 10]),
         reproduce=_by_hand(plan, targets),
     )
 

@@ -174,6 +174,15 @@ def test_a_compile_error_of_the_pristine_source(project: Path) -> None:
     assert caught.value.hint == "line unchanged from the pristine source"
 
 
+def test_a_failure_that_is_not_the_compiler_s_says_what_make_said(project: Path) -> None:
+    makefile = project / "linux/Makefile"
+    makefile.write_text(makefile.read_text().replace("\nvmlinux:", "\nvmlinux: init/missing.o", 1))
+    with pytest.raises(BuildError) as caught:
+        build(project)
+    assert caught.value.message.startswith("No rule to make target 'init/missing.o'")
+    assert "No rule to make target" in caught.value.output
+
+
 def test_an_output_that_is_missing_is_a_failure(project: Path) -> None:
     makefile = project / "linux/Makefile"
     text = makefile.read_text()
