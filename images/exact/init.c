@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/random.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
@@ -34,6 +36,7 @@
 #define ARGV_BYTES		65536
 #define ARGV_WORDS		1024
 #define BLOCK_BYTES		4096
+#define SEED_BYTES		32	/* as many as the generator wants */
 #define DISTURB_MAX		100000	/* instructions, or nanoseconds of the machine's clock */
 #define RAM_DISK		"/dev/ram0"
 #define EXT4_BLOCKS		"/rig/ext4.blocks"
@@ -89,6 +92,25 @@ static void mount_at(const char *type, const char *place, const char *options)
 		give_up(place);
 	if (mount(type, place, type, 0, options))
 		give_up(place);
+}
+
+/*
+ * Nothing on this machine is random, so the kernel's generator would never be ready, and until it
+ * is, every random number costs it 9,000 instructions: each new task needs one. So it gets the
+ * same seed each time, and is ready as it would be on any other machine.
+ */
+static void seed_generator(void)
+{
+	struct {
+		struct rand_pool_info info;
+		unsigned char bytes[SEED_BYTES];
+	} seed = { .info = { .entropy_count = SEED_BYTES * 8, .buf_size = SEED_BYTES } };
+	int device = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+
+	memset(seed.info.buf, 0x5a, SEED_BYTES);
+	if (device < 0 || ioctl(device, RNDADDENTROPY, &seed))
+		give_up("/dev/urandom");
+	close(device);
 }
 
 static int open_port(int number)
@@ -337,6 +359,7 @@ int main(void)
 	verdict_line("exact 1\n");
 	out = open_port(1);
 	err = open_port(2);
+	seed_generator();
 	mount_at("proc", "/proc", "");
 	mount_at("sysfs", "/sys", "");
 	mount_at("tmpfs", "/tmp", "mode=1777");
