@@ -196,6 +196,10 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
     words = "again after each change of a patch, a suite, a fragment, rig.toml or a local source"
     parser.add_argument("--watch", action="store_true", help=words)
     parser.add_argument("-k", dest="keyword", default="", help="pytest's -k")
+    parser.add_argument("--env", action="append", default=[], type=_setting, metavar="NAME=VALUE",
+                        help="in the environment of every program (repeatable)")  # fmt: skip
+    parser.add_argument("--timeout", type=float, metavar="S",
+                        help="for each program, instead of what its suite says")  # fmt: skip
     parser.add_argument("-x", dest="exit_first", action="store_true", help="pytest's -x")
     parser.add_argument("--lf", dest="last_failed", action="store_true", help="pytest's --lf")
     _cold_flag(parser)
@@ -521,12 +525,28 @@ def _request(arguments: argparse.Namespace) -> Request:
         cold=arguments.cold,
         exit_first=arguments.exit_first,
         last_failed=arguments.last_failed,
+        env=tuple(arguments.env),
+        timeout_s=arguments.timeout,
         pytest_args=tuple(arguments.command_line or ()),
         results=arguments.results,
         junit=arguments.junit,
         json=arguments.json,
-        words=_kernel_words(arguments),
+        words=(*_kernel_words(arguments), *_program_words(arguments)),
     )
+
+
+def _program_words(arguments: argparse.Namespace) -> list[str]:
+    """What of the command line decides how programs run, for commands to paste."""
+    words = [word for name, value in arguments.env for word in ("--env", f"{name}={value}")]
+    return [*words, *(["--timeout", f"{arguments.timeout:g}"] if arguments.timeout else [])]
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """NAME=VALUE of --env."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
 def _kernel_words(arguments: argparse.Namespace) -> tuple[str, ...]:

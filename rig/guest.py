@@ -9,7 +9,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +60,7 @@ class Session(Protocol):
         timeout_s: float,
         on_output: Callable[[str, bytes], None] | None = None,
         cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Finished: ...
     def put(self, local: Path, remote: str) -> None: ...
     def close(self) -> None: ...
@@ -209,6 +210,7 @@ class Guest:
                 timeout_s=self._deadline(program.timeout_s),
                 on_output=taken.add,
                 cwd=f"{place}/{built.workdir}",
+                env=dict(program.env),
             )
 
     def _prove(self, label: str) -> None:

@@ -74,6 +74,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--rig-cold", action="store_true", help="boot from power-on, not a snapshot")
     group.addoption("--rig-jobs", metavar="N", default="1", help="N machines side by side, or auto")
+    group.addoption(
+        "--rig-env",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="in the environment of every program",
+    )
+    group.addoption("--rig-timeout", metavar="S", type=float, help="for each program")
     group.addoption("--rig-results", metavar="DIR", help="where results/<run id>/ are kept")
 
 
@@ -127,12 +135,20 @@ class SuiteMakefile(pytest.File):
         from rig.errors import RigError
 
         try:
-            found = suite.discover(self.path.parent)
+            found = _as_asked(suite.discover(self.path.parent), self.config)
             programs = suite.programs(found)
         except RigError as error:
             raise self.CollectError(_words(error)) from error
         for program in programs:
             yield ProgramItem.from_parent(self, name=program.name, suite=found, program=program)
+
+
+def _as_asked(suite: Suite, config: pytest.Config) -> Suite:
+    """A suite with what the command line says of its programs."""
+    settings = (setting.partition("=") for setting in config.getoption("--rig-env"))
+    env = tuple((name, value) for name, _, value in settings)
+    timeout_s = config.getoption("--rig-timeout") or suite.timeout_s
+    return replace(suite, env=env, timeout_s=timeout_s)
 
 
 class ProgramItem(pytest.Item):

@@ -40,7 +40,8 @@ class Request(Files):
     suites: names or paths of rig.toml's suites, empty for all of them unless tests are given.
     tests: further suite directories from anywhere. words: how a person names the kernel on the
     command line, for commands to paste. pytest_args: handed on as they are. cold: machines begin
-    from power-on, not from a snapshot. jobs: machines side by side, or rig.budget.AUTO.
+    from power-on, not from a snapshot. jobs: machines side by side, or rig.budget.AUTO. env: more
+    for the environment of every program. timeout_s: for each program, instead of its suite's.
     """
 
     machine: str | None = None
@@ -52,6 +53,8 @@ class Request(Files):
     cold: bool = False
     exit_first: bool = False
     last_failed: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+    timeout_s: float | None = None
     pytest_args: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -189,6 +192,8 @@ def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite])
         *(["-k", request.keyword] if request.keyword else []),
         *(["-x"] if request.exit_first else []),
         *(["--lf"] if request.last_failed else []),
+        *(word for name, value in request.env for word in ("--rig-env", f"{name}={value}")),
+        *(["--rig-timeout", str(request.timeout_s)] if request.timeout_s else []),
     ]
     return [
         "-c", os.devnull, "--rootdir", str(config.root), "-s", "-p", "no:randomly",

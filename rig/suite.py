@@ -85,7 +85,8 @@ class Suite:
     needs, or None. timeout_s: wall seconds each program may take on a machine of slowdown 1.
     case_timeout_s: as many from one result of it to the next, 0 for no such limit.
     target: where it lies below tools/testing/selftests of its own kernel tree, "" for all others.
-    levels: how far above it its Makefile looks for lib.mk.
+    levels: how far above it its Makefile looks for lib.mk. env: what its programs find in their
+    environment beside what all do.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Suite:
     case_timeout_s: float = 0.0
     target: str = ""
     levels: int = 1
+    env: tuple[tuple[str, str], ...] = ()
 
     @property
     def place(self) -> str:
@@ -111,6 +113,7 @@ class Program:
     argv: tuple[str, ...]
     timeout_s: float
     case_timeout_s: float = 0.0
+    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -322,8 +325,8 @@ def _listed(suite: Suite, stage: Path, environment: Mapping[str, str]) -> list[s
 
 
 def _as_programs(suite: Suite, names: Sequence[str]) -> tuple[Program, ...]:
-    limits = suite.timeout_s, suite.case_timeout_s
-    return tuple(Program(suite.name, name, (f"./{name}",), *limits) for name in names)
+    shared = suite.timeout_s, suite.case_timeout_s, suite.env
+    return tuple(Program(suite.name, name, (f"./{name}",), *shared) for name in names)
 
 
 # -- compiling ---------------------------------------------------------------------------------

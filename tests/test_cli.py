@@ -98,6 +98,7 @@ def test_paths_start_where_the_person_stands(project: Path) -> None:
         (["boot", "kk"], 122, "no kernel 'kk'", "did you mean 'k'?"),
         (["boot", "--machine", "mm", "--", "true"], 122, "no machine 'mm'", "'m'"),
         (["boot-and-test", "--suite", "abi"], 2, "no suite 'abi'", ""),
+        (["boot-and-test", "--env", "WORDS"], 2, "'WORDS' is not NAME=VALUE", "usage"),
         (["boot", "--bogus", "--", "true"], 122, "unrecognized arguments: --bogus", "usage"),
         (["build", "--bogus"], 2, "unrecognized arguments: --bogus", "usage"),
         (["scan", "nowhere.log"], 2, "nowhere.log: No such file", ""),

@@ -329,6 +329,27 @@ def test_a_real_suite_passes(trouble: Outcome) -> None:
     }
 
 
+@pytest.mark.kernel
+def test_programs_get_the_environment_and_the_time_they_are_given(
+    rig_config: Config, tmp_path: Path
+) -> None:
+    request = Request(
+        tests=(SUITES / "environment",),
+        env=(("WORDS", "two words"), ("PATIENCE", "60")),
+        timeout_s=2.0,
+        words=("--env", "WORDS=two words"),
+        results=tmp_path,
+    )
+    outcome = runner.boot_and_test(request, rig_config)
+    found = {case.id: case.status for case in outcome.run.cases}
+    assert found == {
+        "environment/words.sh::words": Status.PASS,
+        "environment/patient.sh": Status.TIMEOUT,
+        "environment/patient.sh::case 1": Status.ERROR,
+    }
+    assert "--env 'WORDS=two words'" in outcome.run.command
+
+
 def test_the_examples_are_listed_as_they_are() -> None:
     listed = suite.programs(suite.discover(SUITES / "trouble"))
     assert [one.name for one in listed][::8] == ["fine.sh", "last.sh"]

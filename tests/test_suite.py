@@ -347,7 +347,11 @@ def test_nothing_is_left_of_a_compile(tmp_path: Path, compile_: Compile) -> None
 
 
 def test_the_examples_are_suites() -> None:
-    assert {path.name for path in SUITES.iterdir() if suite.is_suite(path)} == {"hello", "trouble"}
+    assert {path.name for path in SUITES.iterdir() if suite.is_suite(path)} == {
+        "environment",
+        "hello",
+        "trouble",
+    }
 
 
 PARTS = dict.fromkeys(("arch", "include", "scripts", "tools", "kernel"), "1")

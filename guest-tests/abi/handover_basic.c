@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A call that sleeps gives its submitter a cookie at once, in any thread, as often as one likes. */
+#include <linux/futex.h>
+
+#include "handover.h"
+#include "../kselftest_harness.h"
+
+enum { MANY = 1000 };
+
+EITHER_THREAD()
+PATIENCE()
+
+IN_EITHER_THREAD(read_of_an_empty_pipe)
+{
+	struct reading r;
+
+	TRY(begin_reading(&r));
+	CHECK_EQ(-ETIME, wait_for_async(0, r.s.cookie, &no_time));
+	CHECK_EQ(1, counter("outstanding"));
+	TRY(end_reading(&r));
+	CHECK_EQ(0, counter("outstanding"));
+	return NULL;
+}
+
+IN_EITHER_THREAD(sleep)
+{
+	const struct timespec a_while = { .tv_nsec = 200 * 1000 * 1000 };
+	long long start = now_ns(), submitted;
+	struct submission s;
+
+	TRY(submit_sleeping(&s, __NR_nanosleep, ARGS(P(&a_while), 0)));
+	submitted = now_ns();
+	CHECK_EQ(s.cookie, result_of(&s.result));
+	TRY(ends_with(&s, 0));
+	/* It did sleep, and not in the submission. */
+	CHECK(now_ns() - start >= a_while.tv_nsec);
+	CHECK(submitted - start < a_while.tv_nsec);
+	return NULL;
+}
+
+IN_EITHER_THREAD(futex_wait)
+{
+	struct submission s;
+	int word = 7;
+
+	TRY(submit_sleeping(&s, __NR_futex, ARGS(P(&word), FUTEX_WAIT_PRIVATE, 7, 0)));
+	/* It sleeps already: a waker finds it. */
+	CHECK_EQ(1, raw_call(__NR_futex, &word, FUTEX_WAKE_PRIVATE, 1));
+	return ends_with(&s, 0);
+}
+
+IN_EITHER_THREAD(value_arrives_without_a_wait)
+{
+	struct reading r;
+
+	TRY(begin_reading(&r));
+	CHECK_EQ(1, write(r.fds[1], "x", 1));
+	CHECK(becomes_true(!ASYNC_PENDING(result_of(&r.s.result))));
+	CHECK_EQ(1, r.s.result);
+	CHECK_EQ('x', r.byte);
+	return NULL;
+}
+
+IN_EITHER_THREAD(error_arrives)
+{
+	struct submission s;
+	int word = 7;
+
+	const struct timespec soon = { .tv_nsec = 1000 * 1000 };
+
+	TRY(submit_sleeping(&s, __NR_futex, ARGS(P(&word), FUTEX_WAIT_PRIVATE, 7, P(&soon))));
+	return ends_with(&s, -ETIMEDOUT);
+}
+
+/* What does not sleep stays inline, before, between and after calls that do. */
+IN_EITHER_THREAD(inline_calls_in_between)
+{
+	long inlined = counter("inline"), handed_over = counter("handed_over");
+	long result = UNTOUCHED;
+	struct reading r;
+	int i;
+
+	for (i = 0; i < 100; i++) {
+		TRY(begin_reading(&r));
+		CHECK_EQ(0, async_submit(0, &result, __NR_getppid, ARGS(0)));
+		CHECK_EQ(getppid(), result);
+		TRY(end_reading(&r));
+		CHECK_EQ(0, async_submit(0, &result, __NR_getpid, ARGS(0)));
+		CHECK_EQ(getpid(), result);
+	}
+	CHECK_EQ(inlined + 200, counter("inline"));
+	CHECK_EQ(handed_over + 100, counter("handed_over"));
+	return NULL;
+}
+
+/* One call may sleep many times, and is handed over once. */
+IN_EITHER_THREAD(call_that_sleeps_often)
+{
+	static char data[1 << 20];
+	static char chunk[4096];
+	size_t done = 0;
+	struct submission s;
+	int fds[2];
+
+	CHECK_EQ(0, pipe(fds));
+	TRY(submit_sleeping(&s, __NR_write, ARGS(fds[1], P(data), sizeof(data))));
+	while (done < sizeof(data)) {
+		ssize_t n = read(fds[0], chunk, sizeof(chunk));
+
+		CHECK(n > 0);
+		done += n;
+	}
+	TRY(ends_with(&s, sizeof(data)));
+	CHECK_EQ(0, counter("outstanding"));
+	close(fds[0]);
+	close(fds[1]);
+	return NULL;
+}
+
+IN_EITHER_THREAD_TIMEOUT(thousands_in_a_row, 600)
+{
+	long handed_over = counter("handed_over"), missed = counter("missed");
+	int i, n = times(3000, 200000);
+	long result, cookie;
+	int fds[2];
+	char byte;
+
+	CHECK_EQ(0, pipe(fds));
+	for (i = 0; i < n; i++) {
+		result = UNTOUCHED;
+		cookie = async_submit(0, &result, __NR_read, ARGS(fds[0], P(&byte), 1));
+		CHECK(is_cookie(cookie));
+		CHECK_EQ(cookie, result_of(&result));
+		CHECK_EQ(1, write(fds[1], &(char){ i }, 1));
+		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
+		CHECK_EQ(1, result_of(&result));
+		CHECK_EQ((char)i, byte);
+	}
+	CHECK_EQ(handed_over + n, counter("handed_over"));
+	CHECK_EQ(missed, counter("missed"));
+	CHECK_EQ(0, counter("fell_back"));
+	/* One at a time: a handful of workers will do, leader and reserve included. */
+	CHECK(counter("workers") <= 6);
+	return NULL;
+}
+
+static long results[MANY], cookies[MANY];
+static char bytes[MANY];
+
+/* Hands over MANY reads of one pipe, one after the other. */
+static const char *submit_many(int fd)
+{
+	long handed_over = counter("handed_over");
+	int i;
+
+	for (i = 0; i < MANY; i++) {
+		cookies[i] = async_submit(0, &results[i], __NR_read, ARGS(fd, P(&bytes[i]), 1));
+		CHECK(is_cookie(cookies[i]));
+		CHECK_EQ(cookies[i], result_of(&results[i]));
+	}
+	CHECK_EQ(handed_over + MANY, counter("handed_over"));
+	CHECK_EQ(MANY, counter("outstanding"));
+	return NULL;
+}
+
+IN_EITHER_THREAD_TIMEOUT(a_thousand_outstanding, 120)
+{
+	pid_t tid = gettid();
+	int fds[2], i, sum = 0;
+
+	CHECK_EQ(0, pipe(fds));
+	TRY(submit_many(fds[0]));
+	CHECK_EQ(tid, gettid());
+	for (i = 0; i < MANY; i++)
+		CHECK_EQ(1, write(fds[1], &(char){ 1 }, 1));
+	CHECK_EQ(0, wait_for_async(0, 0, &deadline));
+	for (i = 0; i < MANY; i++) {
+		CHECK_EQ(1, result_of(&results[i]));
+		sum += bytes[i];
+	}
+	CHECK_EQ(MANY, sum);
+	CHECK_EQ(0, counter("outstanding"));
+	return NULL;
+}
+
+IN_EITHER_THREAD_TIMEOUT(a_thousand_end_at_once, 120)
+{
+	int fds[2], round, i;
+
+	/* The second time with a pool that holds as many workers. */
+	for (round = 0; round < 2; round++) {
+		CHECK_EQ(0, pipe(fds));
+		TRY(submit_many(fds[0]));
+		close(fds[1]);
+		CHECK_EQ(0, wait_for_async(0, 0, &deadline));
+		for (i = 0; i < MANY; i++)
+			CHECK_EQ(0, result_of(&results[i]));
+		close(fds[0]);
+	}
+	return NULL;
+}
+
+IN_EITHER_THREAD(calls_end_in_any_order)
+{
+	enum { CALLS = 64 };
+	struct reading r[CALLS];
+	int i;
+
+	for (i = 0; i < CALLS; i++)
+		TRY(begin_reading(&r[i]));
+	for (i = 1; i < CALLS; i += 2)
+		TRY(end_reading(&r[i]));
+	for (i = CALLS - 2; i >= 0; i -= 2)
+		TRY(end_reading(&r[i]));
+	return NULL;
+}
+
+/* Parallel sleeps take as long as one, not as their sum. */
+IN_EITHER_THREAD(sleeps_are_side_by_side)
+{
+	enum { CALLS = 100 };
+	const struct timespec a_while = { .tv_nsec = 300 * 1000 * 1000 };
+	long long start = now_ns();
+	int i;
+
+	for (i = 0; i < CALLS; i++) {
+		cookies[i] = async_submit(0, &results[i], __NR_nanosleep, ARGS(P(&a_while), 0));
+		CHECK(is_cookie(cookies[i]));
+	}
+	CHECK_EQ(0, wait_for_async(0, 0, &deadline));
+	for (i = 0; i < CALLS; i++)
+		CHECK_EQ(0, result_of(&results[i]));
+	CHECK(now_ns() - start < 10 * a_while.tv_nsec);
+	return NULL;
+}
+
+/* --- many threads at once --------------------------------------------------------------- */
+
+static const char *hands_over_often(void)
+{
+	int i, n = times(200, 10000);
+	long result, cookie;
+	pid_t tid = gettid();
+	int fds[2];
+	char byte;
+
+	CHECK_EQ(0, pipe(fds));
+	for (i = 0; i < n; i++) {
+		cookie = async_submit(0, &result, __NR_read, ARGS(fds[0], P(&byte), 1));
+		CHECK(is_cookie(cookie));
+		CHECK_EQ(tid, gettid());
+		CHECK_EQ(1, write(fds[1], "x", 1));
+		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
+		CHECK_EQ(1, result_of(&result));
+	}
+	return NULL;
+}
+
+PATIENT_TEST(threads_hand_over_at_the_same_time, 300)
+{
+	enum { THREADS = 8 };
+	long handed_over = counter("handed_over");
+	static body_fn body = hands_over_often;
+	pthread_t threads[THREADS];
+	void *found;
+	int i;
+
+	for (i = 0; i < THREADS; i++)
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, run_body, &body));
+	EXPECT_FINE(hands_over_often());
+	for (i = 0; i < THREADS; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], &found));
+		EXPECT_FINE(found);
+	}
+	EXPECT_EQ(handed_over + (THREADS + 1) * times(200, 10000), counter("handed_over"));
+	EXPECT_EQ(0, counter("fell_back"));
+}
+
+/* Threads that are short-lived hand over, so that workers serve one thread after the other. */
+PATIENT_TEST(one_thread_after_the_other, 120)
+{
+	long handed_over = counter("handed_over");
+	int i, n = times(100, 5000);
+
+	for (i = 0; i < n; i++) {
+		ASSERT_FINE(run_in(true, hand_over_once));
+		ASSERT_FINE(hand_over_once());
+	}
+	EXPECT_EQ(handed_over + 2 * n, counter("handed_over"));
+}
+
+static struct reading passed_on;
+
+static const char *begins(void)
+{
+	return begin_reading(&passed_on);
+}
+
+static const char *ends(void)
+{
+	return end_reading(&passed_on);
+}
+
+/* Any thread may wait for any call of the process. */
+TEST(another_thread_waits)
+{
+	EXPECT_FINE(begin_reading(&passed_on));
+	EXPECT_FINE(run_in(true, ends));
+}
+
+TEST(calls_outlive_the_thread_that_submitted_them)
+{
+	EXPECT_FINE(run_in(true, begins));
+	EXPECT_EQ(1, counter("outstanding"));
+	EXPECT_FINE(end_reading(&passed_on));
+}
+
+/* --- in a handler ----------------------------------------------------------------------- */
+
+/* Volatile: the compiler takes raise() for a function that calls nothing of this file. */
+static const char *volatile handler_found = "not run";
+
+static void hands_over_in_a_handler(int signal)
+{
+	handler_found = hand_over_once();
+}
+
+IN_EITHER_THREAD(in_a_signal_handler)
+{
+	const struct sigaction action = { .sa_handler = hands_over_in_a_handler };
+	struct reading r;
+
+	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	CHECK_EQ(0, raise(SIGUSR1));
+	TRY(handler_found);
+	/* And with a call of the interrupted code outstanding. */
+	TRY(begin_reading(&r));
+	handler_found = "not run again";
+	CHECK_EQ(0, raise(SIGUSR1));
+	TRY(handler_found);
+	return end_reading(&r);
+}
+
+/* --- disk ------------------------------------------------------------------------------- */
+
+/* Whether a read of a file that is not in memory sleeps is up to the disk; it mostly does. */
+IN_EITHER_THREAD(file_that_is_not_in_memory)
+{
+	static char out[4096], in[4096];
+	char path[] = "/var/tmp/async_file.XXXXXX";
+	long before = counter("handed_over"), value;
+	int fd = mkstemp(path), i;
+	struct submission s;
+
+	CHECK(fd >= 0);
+	CHECK_EQ(0, unlink(path));
+	for (i = 0; i < 50 && counter("handed_over") == before; i++) {
+		memset(out, 'a' + i, sizeof(out));
+		CHECK_EQ(sizeof(out), pwrite(fd, out, sizeof(out), 0));
+		CHECK_EQ(0, fsync(fd));
+		CHECK_EQ(0, posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+		s.cookie = async_submit(0, &s.result, __NR_pread64,
+					ARGS(fd, P(in), sizeof(in), 0));
+		value = final_value(s.cookie, &s.result);
+		CHECK_EQ(sizeof(in), value);
+		CHECK_EQ(0, memcmp(in, out, sizeof(in)));
+	}
+	close(fd);
+	CHECK_EQ(before + 1, counter("handed_over"));
+	return NULL;
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Calls of every kind are handed over, woken, cancelled, and interrupted by signals at any
+ * moment. No restart code of the kernel (512 to 516) is ever a value.
+ */
+#include "sleepers.h"
+#include "../kselftest_harness.h"
+
+EITHER_THREAD()
+
+static bool is_restart_code(long value)
+{
+	return value <= -512 && value >= -516;
+}
+
+static const char *woken_or_cancelled(const struct sleeper *sleeper, bool cancel)
+{
+	struct sleeping sleeping;
+	struct submission s;
+	const char *found;
+
+	TRY(set_up(sleeper, &sleeping));
+	found = submit_sleeping(&s, sleeping.nr, sleeping.args);
+	if (!found && result_of(&s.result) != s.cookie)
+		found = "ended at once";
+	if (!found && cancel && async_cancel(0, s.cookie))
+		found = "not cancelled";
+	if (!found && !cancel && !sleeper->wake(&sleeping))
+		found = "not woken";
+	if (!found && wait_for_async(0, s.cookie, &deadline))
+		found = "did not end";
+	if (!found && cancel && s.result != -ECANCELED)
+		found = trouble("ended with %ld, not -ECANCELED", s.result);
+	if (!found && !cancel && !is_woken(&sleeping, s.result))
+		found = trouble("ended with %ld, not %ld", s.result, sleeping.value);
+	tear_down(sleeper, &sleeping);
+	return found ? trouble("%s: %s", sleeper->name, found) : NULL;
+}
+
+IN_EITHER_THREAD_TIMEOUT(every_call_is_handed_over_and_woken, 120)
+{
+	int i, round;
+
+	for (round = 0; round < times(3, 100); round++)
+		for (i = 0; i < SLEEPERS; i++)
+			if (sleepers[i].wake)
+				TRY(woken_or_cancelled(&sleepers[i], false));
+	return NULL;
+}
+
+IN_EITHER_THREAD_TIMEOUT(every_call_is_handed_over_and_cancelled, 120)
+{
+	int i, round;
+
+	for (round = 0; round < times(3, 100); round++)
+		for (i = 0; i < SLEEPERS; i++)
+			TRY(woken_or_cancelled(&sleepers[i], true));
+	return NULL;
+}
+
+IN_EITHER_THREAD(all_at_once)
+{
+	static struct sleeping sleeping[SLEEPERS];
+	static struct submission s[SLEEPERS];
+	int i;
+
+	for (i = 0; i < SLEEPERS; i++) {
+		/* These would get the names of files that others have in use. */
+		if (sleepers[i].tear_down == tear_down_path)
+			continue;
+		TRY(set_up(&sleepers[i], &sleeping[i]));
+		TRY(submit_sleeping(&s[i], sleeping[i].nr, sleeping[i].args));
+	}
+	for (i = SLEEPERS - 1; i >= 0; i--) {
+		if (sleepers[i].tear_down == tear_down_path)
+			continue;
+		CHECK_EQ(s[i].cookie, result_of(&s[i].result));
+		if (sleepers[i].wake)
+			CHECK(sleepers[i].wake(&sleeping[i]));
+		else
+			CHECK_EQ(0, async_cancel(0, s[i].cookie));
+		CHECK_EQ(0, wait_for_async(0, s[i].cookie, &deadline));
+		if (sleepers[i].wake && !is_woken(&sleeping[i], s[i].result))
+			return trouble("%s ended with %ld", sleepers[i].name, s[i].result);
+		tear_down(&sleepers[i], &sleeping[i]);
+	}
+	return NULL;
+}
+
+/* --- signals at every moment -------------------------------------------------------------- */
+
+static volatile sig_atomic_t handled;
+static volatile bool enough;
+static pid_t target;
+
+static void note(int signal)
+{
+	handled++;
+}
+
+/* Sends signals to one thread, with pauses that drift over everything it does. */
+static void *send_signals(void *argument)
+{
+	unsigned int i = 0, pause;
+
+	while (!enough) {
+		tgkill(getpid(), target, i++ & 1 ? SIGUSR1 : SIGUSR2);
+		for (pause = i * 37 % 4000; pause && !enough; pause--)
+			asm volatile("" : : : "memory");
+	}
+	return NULL;
+}
+
+/*
+ * One call among signals: either it was about to sleep with a signal pending, and says so in its
+ * result, or it was handed over, and no signal has to do with it any more.
+ */
+static const char *among_signals(const struct sleeper *sleeper)
+{
+	struct sleeping sleeping;
+	struct submission s = { .result = UNTOUCHED };
+	int ret;
+
+	TRY(set_up(sleeper, &sleeping));
+	s.cookie = async_submit(0, &s.result, sleeping.nr, sleeping.args);
+	if (s.cookie == 0) {
+		if (s.result != -EINTR)
+			return trouble("%s: %ld inline", sleeper->name, s.result);
+	} else {
+		if (!is_cookie(s.cookie))
+			return trouble("%s: submitted %ld", sleeper->name, s.cookie);
+		if (result_of(&s.result) != s.cookie)
+			return trouble("%s: ended with %ld", sleeper->name, s.result);
+		CHECK_EQ(0, async_cancel(0, s.cookie));
+		while ((ret = wait_for_async(0, s.cookie, &deadline)) == -EINTR)
+			;
+		CHECK_EQ(0, ret);
+		if (is_restart_code(s.result) || s.result != -ECANCELED)
+			return trouble("%s: %ld after cancelling", sleeper->name, s.result);
+	}
+	tear_down(sleeper, &sleeping);
+	return NULL;
+}
+
+/* Sets up a call again after each signal: so what is set up has to bear signals itself. */
+static bool bears_signals(const struct sleeper *sleeper)
+{
+	return sleeper->set_up != set_up_connect && sleeper->set_up != set_up_send;
+}
+
+IN_EITHER_THREAD_TIMEOUT(signals_at_every_moment, 300)
+{
+	const struct sigaction interrupts = { .sa_handler = note };
+	const struct sigaction restarts = { .sa_handler = note, .sa_flags = SA_RESTART };
+	long handed_over = counter("handed_over");
+	const char *found = NULL;
+	pthread_t thread;
+	int i, round;
+
+	CHECK_EQ(0, sigaction(SIGUSR1, &interrupts, NULL));
+	CHECK_EQ(0, sigaction(SIGUSR2, &restarts, NULL));
+	target = gettid();
+	enough = false;
+	CHECK_EQ(0, pthread_create(&thread, NULL, send_signals, NULL));
+	for (round = 0; round < times(4, 300) && !found; round++)
+		for (i = 0; i < SLEEPERS && !found; i++)
+			if (bears_signals(&sleepers[i]))
+				found = among_signals(&sleepers[i]);
+	enough = true;
+	CHECK_EQ(0, pthread_join(thread, NULL));
+	TRY(found);
+	CHECK(handled > 10);
+	CHECK(counter("handed_over") > handed_over);
+	return NULL;
+}
+
+/* --- a signal that is pending when the call would sleep ----------------------------------- */
+
+/*
+ * An open() that waits for a lease to be given up has sent the holder, us, a signal just before
+ * it sleeps: so it is pending, without a race.
+ */
+struct lease {
+	char path[64];
+	int fd;
+};
+
+static struct lease lease;
+static volatile sig_atomic_t gives_up;
+
+static void on_lease(int signal)
+{
+	handled++;
+	if (gives_up)
+		fcntl(lease.fd, F_SETLEASE, F_UNLCK);
+}
+
+static const char *hold_lease(int flags)
+{
+	const struct sigaction action = { .sa_handler = on_lease, .sa_flags = flags };
+	const struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = gettid() };
+
+	handled = 0;
+	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	snprintf(lease.path, sizeof(lease.path), "/tmp/async_lease.%d", gettid());
+	close(open(lease.path, O_CREAT | O_RDWR, 0600));
+	lease.fd = open(lease.path, O_RDONLY);
+	CHECK(lease.fd >= 0);
+	CHECK_EQ(0, fcntl(lease.fd, F_SETSIG, SIGUSR1));
+	CHECK_EQ(0, fcntl(lease.fd, F_SETLEASE, F_RDLCK));
+	CHECK_EQ(0, fcntl(lease.fd, F_SETOWN_EX, &owner));
+	return NULL;
+}
+
+static const char *let_lease_go(void)
+{
+	fcntl(lease.fd, F_SETLEASE, F_UNLCK);
+	CHECK_EQ(0, close(lease.fd));
+	CHECK_EQ(0, unlink(lease.path));
+	return NULL;
+}
+
+static const char *open_leased(struct submission *s)
+{
+	s->result = UNTOUCHED;
+	s->cookie = async_submit(0, &s->result, __NR_openat,
+				 ARGS(AT_FDCWD, P(lease.path), O_WRONLY));
+	return NULL;
+}
+
+IN_A_CHILD(pending_signal_without_sa_restart_is_eintr)
+{
+	long handed_over = counter("handed_over");
+	struct submission s;
+
+	TRY(hold_lease(0));
+	gives_up = false;
+	TRY(open_leased(&s));
+	CHECK_EQ(0, s.cookie);
+	CHECK_EQ(-EINTR, s.result);
+	CHECK_EQ(1, handled);
+	CHECK_EQ(handed_over, counter("handed_over"));
+	return let_lease_go();
+}
+
+/* async_submit() is made again as a whole once the handler has returned. */
+IN_A_CHILD(pending_signal_with_sa_restart_restarts)
+{
+	long handed_over = counter("handed_over");
+	struct submission s;
+
+	TRY(hold_lease(SA_RESTART));
+	gives_up = true;
+	TRY(open_leased(&s));
+	CHECK_EQ(0, s.cookie);
+	CHECK(s.result >= 0);
+	CHECK_EQ(1, handled);
+	CHECK_EQ(handed_over, counter("handed_over"));
+	close(s.result);
+	return let_lease_go();
+}
+
+/* The second time the lease is being broken already, so that there is no signal: it sleeps. */
+IN_A_CHILD(restarted_call_is_handed_over)
+{
+	long handed_over = counter("handed_over");
+	struct submission s;
+
+	TRY(hold_lease(SA_RESTART));
+	gives_up = false;
+	TRY(open_leased(&s));
+	CHECK(is_cookie(s.cookie));
+	CHECK_EQ(1, handled);
+	CHECK_EQ(handed_over + 1, counter("handed_over"));
+	CHECK_EQ(s.cookie, result_of(&s.result));
+	TRY(let_lease_go());
+	CHECK_EQ(0, wait_for_async(0, s.cookie, &deadline));
+	CHECK(s.result >= 0);
+	return NULL;
+}
+
+/* One that is blocked is none: the call sleeps. */
+IN_A_CHILD(blocked_signal_does_not_interrupt)
+{
+	struct submission s;
+	sigset_t set;
+
+	TRY(hold_lease(0));
+	gives_up = false;
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	CHECK_EQ(0, pthread_sigmask(SIG_BLOCK, &set, NULL));
+	TRY(open_leased(&s));
+	CHECK(is_cookie(s.cookie));
+	CHECK_EQ(0, handled);
+	TRY(let_lease_go());
+	CHECK_EQ(0, wait_for_async(0, s.cookie, &deadline));
+	CHECK(s.result >= 0);
+	CHECK_EQ(0, pthread_sigmask(SIG_UNBLOCK, &set, NULL));
+	CHECK_EQ(1, handled);
+	return NULL;
+}
+
+/* One that is ignored is none either. */
+IN_A_CHILD(ignored_signal_does_not_interrupt)
+{
+	struct submission s;
+
+	TRY(hold_lease(0));
+	signal(SIGUSR1, SIG_IGN);
+	TRY(open_leased(&s));
+	CHECK(is_cookie(s.cookie));
+	TRY(let_lease_go());
+	CHECK_EQ(0, wait_for_async(0, s.cookie, &deadline));
+	CHECK(s.result >= 0);
+	return NULL;
+}
+
+/* A write that has filled the pipe has told the reader, us, by a signal before it sleeps. */
+IN_A_CHILD(pending_signal_after_progress)
+{
+	static char data[1 << 17];
+	const struct sigaction action = { .sa_handler = note, .sa_flags = SA_RESTART };
+	const struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = gettid() };
+	struct submission s = { .result = UNTOUCHED };
+	int fds[2];
+
+	handled = 0;
+	CHECK_EQ(0, sigaction(SIGIO, &action, NULL));
+	CHECK_EQ(0, pipe(fds));
+	CHECK_EQ(0, fcntl(fds[0], F_SETOWN_EX, &owner));
+	CHECK_EQ(0, fcntl(fds[0], F_SETFL, O_ASYNC));
+	s.cookie = async_submit(0, &s.result, __NR_write, ARGS(fds[1], P(data), sizeof(data)));
+	CHECK_EQ(0, s.cookie);
+	CHECK_EQ(1 << 16, s.result);
+	CHECK_EQ(1, handled);
+	CHECK_EQ(0, counter("handed_over"));
+	return NULL;
+}
+
+/* --- time that is left -------------------------------------------------------------------- */
+
+/* A sleep that was interrupted inline and goes on by itself ends when it should have. */
+IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 60)
+{
+	const struct timespec time = { .tv_nsec = 300 * 1000 * 1000 };
+	const struct sigaction restarts = { .sa_handler = note, .sa_flags = SA_RESTART };
+	const char *found = NULL;
+	pthread_t thread;
+	int i, ret;
+
+	CHECK_EQ(0, sigaction(SIGUSR1, &restarts, NULL));
+	CHECK_EQ(0, sigaction(SIGUSR2, &restarts, NULL));
+	target = gettid();
+	enough = false;
+	CHECK_EQ(0, pthread_create(&thread, NULL, send_signals, NULL));
+	for (i = 0; i < 3 && !found; i++) {
+		struct submission s = { .result = UNTOUCHED };
+		long long start = now_ns();
+
+		/* clock_nanosleep says -EINTR to a handler, whatever its flags. */
+		do {
+			start = now_ns();
+			s.cookie = async_submit(0, &s.result, __NR_nanosleep, ARGS(P(&time), 0));
+		} while (!s.cookie && s.result == -EINTR);
+		if (!is_cookie(s.cookie)) {
+			found = trouble("submitted %ld, result %ld", s.cookie, s.result);
+			break;
+		}
+		while ((ret = wait_for_async(0, s.cookie, &deadline)) == -EINTR)
+			;
+		if (ret || s.result)
+			found = trouble("waited %d, result %ld", ret, s.result);
+		else if (now_ns() - start < time.tv_nsec)
+			found = "too short";
+	}
+	enough = true;
+	CHECK_EQ(0, pthread_join(thread, NULL));
+	return found;
+}
+
+TEST_HARNESS_MAIN

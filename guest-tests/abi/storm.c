@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Processes that hand over from several threads are killed, crashed and stopped at any moment:
+ * each has to end with the right status, before a deadline, and to leave nothing behind.
+ *
+ * STORM_PROCESSES says how many (200), STORM_SEED which random numbers, STORM_SIDE_BY_SIDE how
+ * many of them at a time (4). A failure names the seed and the number of the process.
+ */
+#include <linux/futex.h>
+#include <sys/resource.h>
+
+#include "handover.h"
+#include "../kselftest_harness.h"
+
+enum { MAX_CALLS = 50, MAX_THREADS = 3, MAX_SIDE = 64 };
+
+/* How long a process goes on before it is hit, at most. */
+#define MAX_LIFE_US	20000
+
+enum blow { KILLED, TERMINATED, CRASHED, DUMPED, STOPPED, BLOWS };
+
+static const char *const blow_names[BLOWS] = {
+	[KILLED] = "SIGKILL",
+	[TERMINATED] = "SIGTERM",
+	[CRASHED] = "SIGSEGV without a core dump",
+	[DUMPED] = "SIGSEGV with a core dump",
+	[STOPPED] = "SIGSTOP, SIGCONT, SIGKILL",
+};
+
+static long number_in(const char *name, long otherwise)
+{
+	const char *text = getenv(name);
+
+	return text && *text ? atol(text) : otherwise;
+}
+
+/* --- random numbers that are the same in every run ---------------------------------------- */
+
+struct random {
+	unsigned long state;
+};
+
+static unsigned int draw(struct random *random, unsigned int below)
+{
+	random->state = random->state * 6364136223846793005UL + 1442695040888963407UL;
+	return (random->state >> 33) % below;
+}
+
+/* --- a process of the storm --------------------------------------------------------------- */
+
+struct plan {
+	unsigned int number;
+	enum blow blow;
+	int threads;		/* besides the main one */
+	int calls;		/* outstanding at a time, for each thread */
+	unsigned int life_us;
+};
+
+struct victim {
+	struct plan plan;
+	pid_t pid;
+	long long hit_ns;
+	int hits;
+	int hold;		/* the other end of a pipe all its tasks hold */
+};
+
+struct slot {
+	long result;
+	long cookie;
+	int fds[2];
+	char byte;
+	bool used;
+};
+
+static int hold_fd;
+
+/* One of the ways to sleep. Trouble ends the process with a status no signal gives. */
+static void submit_one(struct slot *slot, struct random *random)
+{
+	static const struct timespec soon = { .tv_nsec = 2 * 1000 * 1000 };
+	static int never;
+
+	slot->used = true;
+	slot->result = UNTOUCHED;
+	switch (draw(random, 4)) {
+	case 0:
+		slot->cookie = async_submit(0, &slot->result, __NR_nanosleep, ARGS(P(&soon), 0));
+		break;
+	case 1:
+		slot->cookie = async_submit(0, &slot->result, __NR_futex,
+					    ARGS(P(&never), FUTEX_WAIT_PRIVATE, 0, P(&soon)));
+		break;
+	default:
+		slot->cookie = async_submit(0, &slot->result, __NR_read,
+					    ARGS(slot->fds[0], P(&slot->byte), 1));
+		break;
+	}
+	if (slot->cookie < 0 && slot->cookie != -EAGAIN)
+		_exit(80);
+}
+
+static void end_one(struct slot *slot, struct random *random)
+{
+	long value;
+
+	if (slot->cookie > 0) {
+		if (draw(random, 2))
+			async_cancel(0, slot->cookie);
+		if (write(slot->fds[1], "x", 1) != 1)
+			_exit(81);
+		if (wait_for_async(0, slot->cookie, &deadline))
+			_exit(82);
+		/* A byte that nobody came for. */
+		value = result_of(&slot->result);
+		if (value != 1 || slot->byte != 'x')
+			if (read(slot->fds[0], &slot->byte, 1) != 1)
+				_exit(83);
+		if (ASYNC_PENDING(value) || (value < 0 && value != -ECANCELED &&
+					     value != -ETIMEDOUT))
+			_exit(84);
+	}
+	slot->used = false;
+}
+
+static struct plan the_plan;
+
+/* Submits and ends calls for ever. */
+static void *suffer(void *argument)
+{
+	struct random random = { .state = the_plan.number * 4 + (long)argument };
+	struct slot *slots = calloc(the_plan.calls, sizeof(*slots));
+	pid_t tid = gettid();
+	int i;
+
+	if (!slots)
+		_exit(85);
+	for (i = 0; i < the_plan.calls; i++)
+		if (pipe(slots[i].fds))
+			_exit(86);
+	for (;;) {
+		struct slot *slot = &slots[draw(&random, the_plan.calls)];
+
+		slot->byte = 0;
+		if (slot->used)
+			end_one(slot, &random);
+		else
+			submit_one(slot, &random);
+		if (gettid() != tid)
+			_exit(87);
+	}
+	return NULL;
+}
+
+static void crash(int signal)
+{
+	static volatile int *volatile wild = (volatile int *)8;
+
+	*wild = 0;
+}
+
+static void be_victim(const struct plan *plan, int hold)
+{
+	const struct rlimit core = { plan->blow == DUMPED ? RLIM_INFINITY : 0, RLIM_INFINITY };
+	const struct rlimit files = { 1024, 1024 };
+	pthread_t thread;
+	long i;
+
+	hold_fd = hold;
+	the_plan = *plan;
+	setrlimit(RLIMIT_CORE, &core);
+	setrlimit(RLIMIT_NOFILE, &files);
+	prctl(PR_SET_DUMPABLE, 1);
+	for (i = 1; i <= plan->threads; i++)
+		if (pthread_create(&thread, NULL, suffer, (void *)i))
+			_exit(88);
+	suffer(NULL);
+}
+
+static void make_plan(struct plan *plan, struct random *random, unsigned int number)
+{
+	plan->number = number;
+	plan->blow = draw(random, BLOWS);
+	plan->threads = draw(random, MAX_THREADS + 1);
+	/* Small numbers as often as large ones. */
+	plan->calls = 1 + draw(random, draw(random, 2) ? MAX_CALLS : 4);
+	plan->life_us = draw(random, MAX_LIFE_US);
+}
+
+static const char *start(struct victim *victim)
+{
+	int fds[2];
+
+	CHECK_EQ(0, pipe2(fds, O_CLOEXEC));
+	victim->pid = fork_child();
+	CHECK(victim->pid >= 0);
+	if (victim->pid == 0) {
+		close(fds[0]);
+		be_victim(&victim->plan, fds[1]);
+		_exit(89);
+	}
+	close(fds[1]);
+	victim->hold = fds[0];
+	victim->hit_ns = now_ns() + victim->plan.life_us * 1000LL;
+	victim->hits = 0;
+	return NULL;
+}
+
+/* The next blow; true if it was the last. */
+static bool hit(struct victim *victim)
+{
+	switch (victim->plan.blow) {
+	case KILLED:
+		kill(victim->pid, SIGKILL);
+		return true;
+	case TERMINATED:
+		kill(victim->pid, SIGTERM);
+		return true;
+	case CRASHED:
+	case DUMPED:
+		kill(victim->pid, SIGUSR1);
+		return true;
+	default:
+		victim->hits++;
+		victim->hit_ns = now_ns() + victim->plan.life_us * 250LL;
+		if (victim->hits == 8) {
+			kill(victim->pid, SIGKILL);
+			return true;
+		}
+		kill(victim->pid, victim->hits % 2 ? SIGSTOP : SIGCONT);
+		return false;
+	}
+}
+
+static int expected_signal(enum blow blow)
+{
+	switch (blow) {
+	case TERMINATED:
+		return SIGTERM;
+	case CRASHED:
+	case DUMPED:
+		return SIGSEGV;
+	default:
+		return SIGKILL;
+	}
+}
+
+/* It has been hit for the last time: it has to end, as it should, and to let go of everything. */
+static const char *bury(struct victim *victim)
+{
+	const struct plan *plan = &victim->plan;
+	struct pollfd entry = { .fd = victim->hold };
+	int status = status_of(victim->pid);
+
+	if (status == -ETIME)
+		return trouble("process %u: not ended by %s (%d threads, %d calls, %u us)",
+			       plan->number, blow_names[plan->blow], plan->threads,
+			       plan->calls, plan->life_us);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != expected_signal(plan->blow))
+		return trouble("process %u: status %#x after %s (%d threads, %d calls, %u us)",
+			       plan->number, status, blow_names[plan->blow], plan->threads,
+			       plan->calls, plan->life_us);
+	/* Every task of it has closed its descriptors. */
+	if (poll(&entry, 1, 0) != 1 || !(entry.revents & POLLHUP))
+		return trouble("process %u: reaped, and holds a pipe", plan->number);
+	close(victim->hold);
+	return NULL;
+}
+
+static bool is_time(const struct victim *victim)
+{
+	return now_ns() >= victim->hit_ns;
+}
+
+static const char *storm(int side_by_side, int processes, unsigned long seed)
+{
+	static struct victim victims[MAX_SIDE];
+	struct random random = { .state = seed };
+	int started = 0, ended = 0, i;
+
+	for (i = 0; i < side_by_side; i++)
+		victims[i].pid = 0;
+	while (ended < processes) {
+		for (i = 0; i < side_by_side; i++) {
+			struct victim *victim = &victims[i];
+
+			if (!victim->pid && started < processes) {
+				make_plan(&victim->plan, &random, started++);
+				TRY(start(victim));
+			} else if (victim->pid && is_time(victim) && hit(victim)) {
+				TRY(bury(victim));
+				victim->pid = 0;
+				ended++;
+			}
+		}
+		poll(NULL, 0, 1);
+	}
+	return NULL;
+}
+
+FIXTURE(storm)
+{
+	char directory[32];
+};
+
+FIXTURE_SETUP(storm)
+{
+	/* For the children, who may be hit before they can do anything. */
+	const struct sigaction action = { .sa_handler = crash };
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	/* Core dumps go where they are removed with the directory. */
+	strcpy(self->directory, "/tmp/async_storm.XXXXXX");
+	ASSERT_NE(NULL, mkdtemp(self->directory));
+	ASSERT_EQ(0, chdir(self->directory));
+}
+
+FIXTURE_TEARDOWN(storm)
+{
+	/* The last one of those that were to be. */
+	EXPECT_EQ(0, unlink("core"));
+	EXPECT_EQ(0, rmdir(self->directory));
+}
+
+static int count_tasks_of_system(void)
+{
+	char text[128], *slash;
+
+	if (!read_text("/proc/loadavg", text, sizeof(text)))
+		return -1;
+	slash = strchr(text, '/');
+	return slash ? atoi(slash + 1) : -1;
+}
+
+TEST_F_TIMEOUT(storm, every_process_ends_as_it_should, 3600)
+{
+	int processes = number_in("STORM_PROCESSES", 200);
+	int side_by_side = number_in("STORM_SIDE_BY_SIDE", 4);
+	unsigned long seed = number_in("STORM_SEED", 20260101);
+	int before = count_tasks_of_system();
+
+	ASSERT_LE(side_by_side, MAX_SIDE);
+	TH_LOG("seed %lu, %d processes, %d at a time", seed, processes, side_by_side);
+	EXPECT_FINE(storm(side_by_side, processes, seed));
+	/* Tasks are gone once RCU has seen to them; a few of the kernel's own come and go. */
+	EXPECT_TRUE(becomes_true(count_tasks_of_system() <= before + 4));
+}
+
+TEST_HARNESS_MAIN
