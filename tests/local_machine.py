@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +97,7 @@ class LocalSession:
         timeout_s: float,
         on_output: Callable[[str, bytes], None] | None = None,
         cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Finished:
         self._reach()
         far, started = str(self._machine.far.fileno()), time.monotonic()
@@ -105,7 +106,7 @@ class LocalSession:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self._machine.root / (cwd or "").lstrip("/"),
-            env=os.environ | self._environment(),
+            env={**os.environ, **self._environment(), **(env or {})},
             pass_fds=(int(far),),
             start_new_session=True,
         )
