@@ -182,6 +182,9 @@ static const char *races(int n)
 		cookie = async_submit(0, &result, __NR_read, ARGS(fds[0], P(&byte), 1));
 		CHECK(is_cookie(cookie));
 		__atomic_store_n(&raced, cookie, __ATOMIC_RELEASE);
+		/* Right when the other one is about to, and at any other time. */
+		while (i % 2 && __atomic_load_n(&raced, __ATOMIC_RELAXED))
+			;
 		for (spin = 0; spin < i * 7 % 300; spin++)
 			;
 		CHECK_EQ(1, write(fds[1], &sent, 1));
@@ -311,9 +314,13 @@ static const char *give_missing(struct missing *m)
 	};
 
 	CHECK_EQ(0, ioctl(m->fd, UFFDIO_COPY, &copy));
-	close(m->fd);
-	munmap(m->page, sizeof(content));
 	return NULL;
+}
+
+static void drop_missing(struct missing *m)
+{
+	close(m->fd);
+	munmap(m->page, getpagesize());
 }
 
 /* A fault of the kernel: the call is handed over there too, and ends when the page comes. */
@@ -333,6 +340,7 @@ IN_EITHER_THREAD(call_that_waits_for_a_page)
 		TRY(ends_with(&s, 7));
 		CHECK_EQ(7, read(fds[0], text, 7));
 		CHECK(!strcmp("content", text));
+		drop_missing(&m);
 		close(fds[0]);
 		close(fds[1]);
 	}

@@ -485,11 +485,13 @@ static bool wake_record_lock(struct sleeping *s)
 
 static bool have_child(struct sleeping *s)
 {
-	s->child = fork_child();
-	if (s->child == 0)
+	pid_t child = fork_child();
+
+	if (child == 0)
 		while (1)
 			pause();
-	return s->child > 0;
+	s->child = child;
+	return child > 0;
 }
 
 static bool set_up_wait4(struct sleeping *s)
