@@ -1,0 +1,78 @@
+"""ci/check_series.py: what it takes for a remark, and what it does not take for silence."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rig.errors import InfrastructureError
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "ci"))  # where a script of ci/ finds what it shares
+check_series = importlib.import_module("check_series")
+
+# What make prints for a file that sparse looks at, and what sparse does.
+MAKEFILE = """\
+%.o: %.c
+\t@echo '  CHECK   $<'
+\t@cat $*.said >&2
+"""
+
+
+def checkpatch(place: Path, said: str, code: int) -> Path:
+    """A tree whose checkpatch says this."""
+    (place / "scripts").mkdir(parents=True)
+    (place / "scripts/checkpatch.pl").write_text(f"print <<'END';\n{said}END\nexit {code};\n")
+    return place
+
+
+def test_remarks_of_checkpatch(tmp_path: Path) -> None:
+    said = "1.patch:7: CHECK: Alignment\n1.patch:9: WARNING: 'x' may be misspelled\n"
+    tree = checkpatch(tmp_path, said, 1)
+    assert check_series.style(tree, [tmp_path / "1.patch"]) == said.splitlines()
+
+
+def test_a_clean_patch(tmp_path: Path) -> None:
+    assert check_series.style(checkpatch(tmp_path, "", 0), [tmp_path / "1.patch"]) == []
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_checkpatch_that_fails_is_not_a_clean_patch(tmp_path: Path, code: int) -> None:
+    tree = checkpatch(tmp_path, "Must be run from the top-level dir\n", code)
+    with pytest.raises(InfrastructureError, match=r"checkpatch\.pl failed"):
+        check_series.style(tree, [tmp_path / "1.patch"])
+
+
+def build(place: Path, said: str) -> Path:
+    """A build tree with one file, of which sparse says this."""
+    (place / "source").mkdir(parents=True)
+    (place / "Makefile").write_text(MAKEFILE)
+    (place / "x.c").touch()
+    (place / "x.said").write_text(said)
+    return place
+
+
+def test_remarks_of_sparse_have_no_line_numbers(tmp_path: Path) -> None:
+    said = "../x.c:1:2: warning: symbol 'a' was not declared\n../x.c:9:2: warning: other\n"
+    other = "../x.c:4:2: warning: symbol 'a' was not declared\n"
+    one, two = build(tmp_path / "1", said), build(tmp_path / "2", other)
+    more = check_series.sparse(one, ["x.c"]) - check_series.sparse(two, ["x.c"])
+    assert more == Counter({"x.c: warning: other": 1})
+
+
+def test_a_file_that_was_not_looked_at(tmp_path: Path) -> None:
+    tree = build(tmp_path / "1", "")
+    (tree / "Makefile").write_text("%.o: %.c\n\t@true\n")
+    with pytest.raises(InfrastructureError, match="sparse did not look at x"):
+        check_series.sparse(tree, ["x.c"])
+
+
+def test_a_file_that_does_not_compile(tmp_path: Path) -> None:
+    tree = build(tmp_path / "1", "")
+    (tree / "Makefile").write_text("%.o: %.c\n\t@false\n")
+    with pytest.raises(InfrastructureError, match="failed"):
+        check_series.sparse(tree, ["x.c"])
