@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import image, kbuild, kconfig, suite
+from rig import image, kbuild, kconfig, process, suite
 from rig.config import Config, KernelConfig, MachineConfig
 from rig.errors import BootError, CrashError
 from rig.guest import Guest
@@ -101,6 +101,7 @@ class KernelLab:
         self, suites: Sequence[Suite], fragments: Sequence[Path] = ()
     ) -> Sequence[BuiltSuite]:
         """Kernel with the fragments and what the suites' `config` files ask for, image, suites."""
+        process.prepare()
         self.build([*fragments, *(found.config for found in suites if found.config)])
         recipe = self._config.root / "images" / self._machine_config.image
         arch = self._machine_config.arch

@@ -82,36 +82,46 @@ class _Guard:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
+    def start(self) -> None:
+        """Start it where it does not run; it is waited for only by who has to tell it something."""
+        with self._lock:
+            self._start()
+
     def tell(self, line: str) -> None:
         """Send a line; "" only sees to it that the guard is there."""
         with self._lock:
-            if self._process is None or self._owner != os.getpid():
-                self._process, self._owner = self._start(), os.getpid()
-            pipe = self._process.stdin
-            assert pipe is not None
+            guard = self._start()
+            assert guard.stdin is not None
+            assert guard.stdout is not None
+            # It ignores signals and reads from its word on: a command started before could be lost.
+            if not guard.stdout.closed:
+                guard.stdout.readline()
+                guard.stdout.close()
             try:
-                pipe.write(line.encode())
-                pipe.flush()
+                guard.stdin.write(line.encode())
+                guard.stdin.flush()
             except BrokenPipeError as error:
                 raise InfrastructureError("the rig's process guard was killed") from error
 
-    @staticmethod
-    def _start() -> subprocess.Popen[bytes]:
-        guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        # It ignores signals and reads from now on: a command started before that could be lost.
-        assert guard.stdout is not None
-        guard.stdout.readline()
-        guard.stdout.close()
-        return guard
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._owner != os.getpid():
+            self._owner = os.getpid()
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _GUARD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return self._process
 
 
 _guard = _Guard()
+
+
+def prepare() -> None:
+    """Have the watcher start while the caller does something else, before the first command."""
+    _guard.start()
 
 
 _lent: list[int] = []
