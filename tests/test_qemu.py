@@ -62,7 +62,8 @@ def test_command_line() -> None:
         *("-no-reboot", "-action", "panic=none", "-sandbox"),
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         *("-machine", "sata=off,smbus=off", "-bios", "qboot.rom"),
-        *("-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512"),
+        *("-machine", "q35", "-accel", "tcg", "-cpu", "max,+invtsc,x-force-features=on"),
+        *("-smp", "2", "-m", "512"),
         *("-device", "virtio-rng-pci", "-device", "pvpanic-pci"),
         *("-kernel", "/k/vmlinux", "-append", "console=ttyS0 panic=-1", "-drive"),
         "file=/i/disk.img,format=raw,if=none,id=root,snapshot=on,cache=unsafe,discard=unmap",
@@ -83,7 +84,10 @@ def test_what_changes_with_the_plan() -> None:
         other = plan.command_line(replace(PLAN, **fields))  # type: ignore[arg-type]
         return [w for w in base if w not in other], [w for w in other if w not in base]
 
-    assert changed(accel="kvm") == (["-bios", "qboot.rom", "tcg", "max"], ["kvm", "host"])
+    assert changed(accel="kvm") == (
+        ["-bios", "qboot.rom", "tcg", "max,+invtsc,x-force-features=on"],
+        ["kvm", "host"],
+    )
     assert changed(cpus=1) == (["2"], ["1"])
     empty = "driver=null-co,size=4096M,read-zeroes=on,if=none,id=shelf,cache=unsafe"
     full = "file=/dev/fd/9,format=raw,file.locking=off,snapshot=on,if=none,id=shelf,cache=unsafe"
@@ -105,6 +109,8 @@ def test_kernel_command_line() -> None:
     )
     emulated = plan.kernel_command_line("tcg").split()
     assert {"tsc=reliable", "no_timer_check", "watchdog_thresh=30"} <= set(emulated)
+    assert "norandmaps" in emulated
+    assert "norandmaps" not in plan.kernel_command_line("kvm")
 
 
 def test_forwarded_port() -> None:
