@@ -244,7 +244,7 @@ class QemuMachine:
         saved.ask(self._renewal, b"hello\n", "ready", _LOGIN_S * self.slowdown)
         self._warm_up()
         with (self._saving / saved.STATE).open("wb") as file:
-            self._monitor.migrate("migrate", file.fileno(), _SAVE_S)
+            self._monitor.save(file.fileno(), _SAVE_S)
         self._monitor.command("quit")
         self.console.wait_closed(_MONITOR_S)
         self.close()
@@ -293,12 +293,13 @@ class QemuMachine:
         return True
 
     def _restore(self, snapshot: Snapshot) -> None:
-        self._start(saved.restoring(self.plan, snapshot), snapshot)
+        with snapshot.state.open("rb") as file:
+            state = file.fileno()
+            self._start(saved.restoring(self.plan, snapshot), snapshot, state)
         if self._monitor is None or self._renewal is None:
             raise self._ended()
         self._endpoint = self._make_endpoint()
-        with snapshot.state.open("rb") as file:
-            self._monitor.migrate("migrate-incoming", file.fileno(), _RESTORE_S)
+        self._monitor.load(state, _RESTORE_S)
         saved.ask(self._renewal, saved.renewal(), "renewed", _LOGIN_S)
         self._boot_s = self.age_s
         self._session = self._new_session()
@@ -383,8 +384,12 @@ class QemuMachine:
         self.plan = replace(self.plan, gdb=f"unix:{path},server=on,wait=off")
         self.attach = attach_line(self._kernel, path)
 
-    def _start(self, plan: Plan, snapshot: Snapshot | None = None) -> None:
-        """Start QEMU with our ends of its lines in place, and greet its monitor."""
+    def _start(
+        self, plan: Plan, snapshot: Snapshot | None = None, state: int | None = None
+    ) -> None:
+        """Start QEMU with our ends of its lines in place, and greet its monitor. state: the open
+        file that a snapshot's machine begins with.
+        """
         with contextlib.ExitStack() as far:
 
             def joined(wanted: str) -> tuple[socket.socket | None, str]:
@@ -412,6 +417,8 @@ class QemuMachine:
             if self._shelf is not None:
                 inherited.append(self._shelf)
                 plan = replace(plan, shelf=f"/dev/fd/{self._shelf}")
+            if state is not None:
+                inherited.append(state)
             self._started = time.monotonic()
             self._process = self._spawn(command_line(plan), tuple(inherited))
             self._stack.callback(process.end, self._process)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from rig.errors import InfrastructureError
 
 # The library logs what it then also raises.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+_ENDED = ("completed", "failed", "cancelled")  # a migration's last states
 
 
 class Monitor:
@@ -55,31 +57,61 @@ class Monitor:
         seen, self._seen = self._seen, []
         return [*seen, *(str(event["event"]) for event in self._client.events.clear())]
 
-    def migrate(self, command: str, file: int, timeout_s: float) -> None:
-        """Save the machine's state ("migrate") to an open file, or load it ("migrate-incoming");
-        returns when that is done.
+    def save(self, file: int, timeout_s: float) -> None:
+        """Write the machine's state to an open file; returns when that is done.
 
         Memory that is shared with a file is not part of the state (x-ignore-shared).
         InfrastructureError when QEMU fails, or after timeout_s.
         """
-        wanted = [{"capability": name, "state": True} for name in ("events", "x-ignore-shared")]
-        self.command("migrate-set-capabilities", capabilities=wanted)
+        self._enable("events", "x-ignore-shared")
         self._client.send_fd_scm(file)
         self.command("getfd", fdname="state")
-        self.command(command, uri="fd:state")
-        status = self._wait(self._migrated(), timeout_s)
+        self.command("migrate", uri="fd:state")
+        status = self._wait(self._next("MIGRATION", _ENDED), timeout_s)
         if status != "completed":
             why = self.command("query-migrate").get("error-desc", "no reason given")
-            raise InfrastructureError(f"QEMU's {command} {status}: {why}")
+            raise InfrastructureError(f"QEMU's migrate {status}: {why}")
 
-    async def _migrated(self) -> str:
+    def load(self, file: int, timeout_s: float) -> None:
+        """Have the state read from a file that QEMU inherited by this number; returns when the
+        machine goes on from there. A QEMU that cannot load it ends: InfrastructureError.
+        """
+        self._enable("x-ignore-shared")
+        self.command("migrate-incoming", uri=f"fd:{file}")
+        self._wait(self._next("RESUME"), timeout_s)
+
+    def _enable(self, *names: str) -> None:
+        wanted = [{"capability": name, "state": True} for name in names]
+        self.command("migrate-set-capabilities", capabilities=wanted)
+
+    async def _next(self, name: str, statuses: Sequence[str] = ("",)) -> str:
+        """The status of the next event of this name that has one of these."""
         while True:
-            event = await self._client.events.get()
+            event = await self._event()
             data = event.get("data")
-            status = data.get("status") if isinstance(data, Mapping) else ""
-            if event["event"] == "MIGRATION" and status in ("completed", "failed", "cancelled"):
-                return str(status)
+            status = str(data.get("status", "")) if isinstance(data, Mapping) else ""
+            if event["event"] == name and status in statuses:
+                return status
             self._seen.append(str(event["event"]))
+
+    async def _event(self) -> Message:
+        """The next event. EOFError when QEMU goes instead, of which the library's queue says
+        nothing.
+        """
+        client = self._client
+        coming = asyncio.ensure_future(client.events.get())
+        going = asyncio.ensure_future(client.runstate_changed())
+        try:
+            if client.runstate == Runstate.RUNNING:
+                await asyncio.wait((coming, going), return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)  # what came before is there at once
+            if not coming.done():
+                raise EOFError("end of file")
+            return coming.result()
+        finally:
+            coming.cancel()
+            going.cancel()
 
     def close(self) -> None:
         """Hang up; idempotent."""
