@@ -3,15 +3,14 @@
 Boots the default kernel from power-on several times, each line of its console and each step of the
 login stamped as it comes, and prints the medians as the table of docs/boot-time.md. A boot is what
 `rig boot --cold` makes of it, but for the console, which is read here. --restored does the same for
-machines restored from a snapshot. --initcalls and --init look closer, which takes time itself:
-their figures are good for comparing steps only.
+machines restored from a snapshot. --initcalls looks closer, which takes time itself: its
+figures are good for comparing steps only.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import logging
 import os
@@ -36,7 +35,7 @@ from rig.errors import BootError, RigError  # noqa: E402
 from rig.lab import KernelLab  # noqa: E402
 from rig.machine.plan import Plan, command_line  # noqa: E402
 from rig.machine.qemu import READY  # noqa: E402
-from rig.session import Endpoint, Session  # noqa: E402
+from rig.session import Endpoint, Line, Session  # noqa: E402
 from rig.store import open_store  # noqa: E402
 
 BOOT_S = 120.0
@@ -51,11 +50,12 @@ CONSOLE = (
     ("network protocols, drivers", "sched_clock: Marking stable"),
     ("root file system", "devtmpfs: mounted"),
     ("initial memory overwritten and freed", "as init process"),
-    ("init: mounts, network, sshd", READY),
+    ("init: sshd started, mounts, network", READY),
 )
-# The same in the words of the SSH client's log, after the login began.
+# The same in the words of the SSH client's log. Of what was done beside another step, as a key
+# exchange while the guest was not ready yet, only the rest counts.
 LOGIN = (
-    ("sshd forks, says its version", "Connected (version"),
+    ("sshd says its version", "Connected (version"),
     ("key exchange", "Switch to new keys"),
     ("login", "Authentication (publickey) successful"),
 )
@@ -128,21 +128,28 @@ def logged(started: float, lines: list[tuple[float, str]]) -> Iterator[None]:
 def boot(plan: Plan, lab: KernelLab) -> Boot:
     """Power on, log in, run one command, power off. BootError when it does not come that far."""
     made, ready = Boot(), threading.Event()
-    with tempfile.TemporaryFile() as errors:
+    near, far = socket.socketpair()
+    with tempfile.TemporaryFile() as errors, near:
+        words = command_line(replace(plan, session=f"socket,fd={far.fileno()}"))
         started = time.monotonic()
-        qemu = process.spawn(command_line(plan), stdout=-1, stderr=errors)
-        try:
-            assert qemu.stdout is not None
-            reader = threading.Thread(target=read, args=(qemu.stdout, started, made, ready))
-            reader.start()
+        qemu = process.spawn(words, stdout=-1, stderr=errors, pass_fds=(far.fileno(),))
+        far.close()
+
+        def await_ready() -> None:
             if not ready.wait(BOOT_S) or qemu.poll() is not None:
                 errors.seek(0)
                 said = errors.read().decode(errors="replace")
                 tail = "\n".join(text for _, text in made.console[-30:])
                 raise BootError("the kernel did not reach login", output=f"{said}{tail}")
+
+        try:
+            assert qemu.stdout is not None
+            reader = threading.Thread(target=read, args=(qemu.stdout, started, made, ready))
+            reader.start()
+            at, line = endpoint(plan, lab), Line(near)
             with (
                 logged(started, made.login),
-                Session(endpoint(plan, lab), connect_timeout_s=BOOT_S) as session,
+                Session(at, connect_timeout_s=BOOT_S, line=line, meanwhile=await_ready) as session,
             ):
                 session.run(TRUE, timeout_s=BOOT_S)
                 made.end_s = time.monotonic() - started
@@ -170,16 +177,9 @@ def restore(lab: KernelLab) -> Boot:
 
 
 def endpoint(plan: Plan, lab: KernelLab) -> Endpoint:
-    """Where to log in."""
+    """As whom to log in; where is the session line."""
     image = lab.image
     return Endpoint("127.0.0.1", plan.port, "root", image.client_key, image.host_key)
-
-
-def free_port() -> int:
-    """A port of this host that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def steps(boots: list[Boot]) -> dict[str, float]:
@@ -189,8 +189,8 @@ def steps(boots: list[Boot]) -> dict[str, float]:
     for one in boots:
         before = 0.0
         for name, at in one.moments().items():
-            taken.setdefault(name, []).append((at - before) * 1000)
-            before = at
+            taken.setdefault(name, []).append(max(at - before, 0.0) * 1000)
+            before = max(at, before)
     return {name: round(statistics.median(values)) for name, values in taken.items()}
 
 
@@ -222,17 +222,6 @@ def initcalls(boots: list[Boot], at_least_ms: float) -> dict[str, float]:
     return dict(sorted(long.items(), key=lambda item: -item[1]))
 
 
-def init_steps(boots: list[Boot]) -> dict[str, float]:
-    """Line of the init script, as the shell traces it -> median milliseconds until the next."""
-    taken: dict[str, list[float]] = {}
-    for one in boots:
-        end = _first(one.console, READY) or 0.0
-        traced = [(at, text) for at, text in one.console if text.startswith("+ ") and at <= end]
-        for (at, text), (then, _) in itertools.pairwise([*traced, (end, READY)]):
-            taken.setdefault(f"`{text[2:]}`", []).append((then - at) * 1000)
-    return {name: round(statistics.median(values)) for name, values in taken.items()}
-
-
 def prepare(options: argparse.Namespace) -> tuple[Plan, KernelLab]:
     """What is to be booted: as `rig boot --cold` would, and the words for looking closer."""
     config = configuration.load(ROOT / configuration.FILE_NAME)
@@ -243,8 +232,6 @@ def prepare(options: argparse.Namespace) -> tuple[Plan, KernelLab]:
     append = options.append
     if options.initcalls:
         append += " initcall_debug ignore_loglevel"
-    if options.init:
-        append += " init=/bin/sh -- -x /usr/sbin/init"
     with tempfile.TemporaryDirectory() as nowhere:
         plan = lab.machine(Path(nowhere), append=append, cold=True).plan
     return replace(plan, console="stdio,signal=off"), lab
@@ -262,7 +249,6 @@ def parser() -> argparse.ArgumentParser:
     closer = made.add_mutually_exclusive_group()
     closer.add_argument("--restored", action="store_true", help="from a snapshot")
     closer.add_argument("--initcalls", action="store_true", help="the kernel's initcalls >= 4 ms")
-    closer.add_argument("--init", action="store_true", help="the init script, line by line")
     return made
 
 
@@ -270,8 +256,6 @@ def report(boots: list[Boot], options: argparse.Namespace) -> str:
     """What is printed."""
     if options.initcalls:
         return table({"ms": initcalls(boots, 4.0)})
-    if options.init:
-        return table({"ms": init_steps(boots)})
     now = {**steps(boots), **{f"the whole ({name})": ms for name, ms in whole(boots).items()}}
     if options.json:
         options.json.write_text(json.dumps(now, indent=1) + "\n")
@@ -288,8 +272,7 @@ def main(argv: list[str]) -> int:
         plan, lab = prepare(options)
         boots = []
         for number in range(options.boots):
-            cold = replace(plan, port=free_port())
-            boots.append(restore(lab) if options.restored else boot(cold, lab))
+            boots.append(restore(lab) if options.restored else boot(plan, lab))
             sys.stderr.write(f"boot {number + 1}: {boots[-1].end_s:.2f} s\n")
     except RigError as error:
         terminal.show_error(error)

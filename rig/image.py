@@ -27,7 +27,7 @@ from rig.progress import QUIET, Progress
 from rig.store import Store, digest
 
 # Raised when the code below makes something else of the same recipe.
-_FORMAT = "2"
+_FORMAT = "3"
 # Fixed, so that the same packages make the same file system but for the keys in it.
 _EPOCH = "1767225600"  # 2026-01-01
 _UUID = "72696700-0000-4000-8000-000000000001"
@@ -55,7 +55,9 @@ _FINISH = " && ".join(
         'cd "$1"',
         "rm -rf {remove}",
         "mkdir -p proc sys dev run tmp var/lib/apt/lists var/cache/apt/archives var/log",
-        "sed -i 's|^root:.*|root:*:0:0:root:/root:/bin/sh|' etc/passwd",
+        # run.c gives what is not from a session of ours to /bin/sh; sshd looks into etc/shells
+        "sed -i 's|^root:.*|root:*:0:0:root:/root:/usr/lib/rig/run|' etc/passwd",
+        "echo /usr/lib/rig/run >>etc/shells",
         # fakechroot leaves its own directory in front of absolute links
         'find . -xdev -type l -lname "$1/*" | while read -r link; do '
         'ln -sfn "$(readlink "$link" | sed "s|^$1||")" "$link"; done',
@@ -190,8 +192,8 @@ def _tool(name: str) -> Path:
 
 
 def _make(recipe: Recipe, recipe_dir: Path, arch: str, directory: Path, progress: Progress) -> None:
-    for name in ("client_key", "host_key"):
-        _keygen(directory / name)
+    _keygen(directory / "host_key", "ed25519")
+    _keygen(directory / "client_key", "rsa", "-b", "2048")
     overlay = directory / "overlay.tar"
     programs = {path.stem: _compiled(path, arch) for path in _sources(recipe_dir)}
     overlay.write_bytes(_overlay(recipe_dir / "overlay", directory, programs))
@@ -405,10 +407,9 @@ def sources_of(suite: str, listed: list[str]) -> list[str]:
     return [line for _, line in lines] if lines and not lines[0][0] else []
 
 
-def _keygen(path: Path) -> None:
-    process.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "rig", "-f", path], timeout_s=30
-    )
+def _keygen(path: Path, *kind: str) -> None:
+    """What of all that sshd knows takes the guest least: ed25519 to sign with, RSA to be shown."""
+    process.run(["ssh-keygen", "-q", "-t", *kind, "-N", "", "-C", "rig", "-f", path], timeout_s=60)
 
 
 def _public(path: Path) -> str:
@@ -416,15 +417,20 @@ def _public(path: Path) -> str:
 
 
 def _sources(recipe_dir: Path) -> list[Path]:
-    """The recipe's own programs: each NAME.c beside recipe.toml is /usr/lib/rig/NAME."""
+    """The recipe's own programs: each NAME.c beside recipe.toml is /usr/lib/rig/NAME; where NAME
+    ends in ".so", a library to preload.
+    """
     return sorted(recipe_dir.glob("*.c"))
 
 
 def _compiled(source: Path, arch: str) -> bytes:
-    """A small program for the guest, linked statically: the host's libraries are not there."""
+    """A small program for the guest, linked statically: the host's libraries are not there. A
+    library takes nothing from the C library that the oldest one does not have.
+    """
     with tempfile.TemporaryDirectory(prefix="rig-program-") as place:
         made = Path(place, source.stem)
-        words = ["-static", "-Os", "-s", "-Wall", "-Wextra", "-o", str(made), str(source)]
+        kind = ["-shared", "-fPIC"] if made.suffix == ".so" else ["-static"]
+        words = [*kind, "-Os", "-s", "-Wall", "-Wextra", "-o", str(made), str(source)]
         done = process.run([_tool(_COMPILER[arch]), *words], timeout_s=120, check=False)
         if done.returncode:
             raise InfrastructureError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 import itertools
+import logging
 import os
 import select
 import shlex
@@ -24,8 +24,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 import paramiko
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from rig.errors import InfrastructureError, LostMachineError, RigError
+
+# The library logs what it then also raises.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 _CHUNK = 1 << 16
 _COPY_TIMEOUT_S = 600.0
@@ -34,6 +39,7 @@ _KILL_TIMEOUT_S = 15.0
 # A process the program left behind may hold its output open: how long a silence we wait for after
 # the program's end, and how long we listen at most when there is none.
 _LINGER_S, _LINGER_MAX_S = 1.0, 30.0
+_FOR_EVER_S = 1e6
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Sink = Callable[[str, bytes], None]
@@ -69,6 +75,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A connection to an sshd that waits at its far end. heard: what it has said on it already."""
+
+    socket: socket.socket
+    heard: bytes = b""
+
+
+@dataclass(frozen=True)
 class Finished:
     """A program that ended. exit_code: its own, or 128 + n when signal n ended it."""
 
@@ -88,18 +102,25 @@ class Session:
         connect_timeout_s: float,
         slowdown: float = 1.0,
         alive: Callable[[], bool] = lambda: True,
+        line: Line | None = None,
+        meanwhile: Callable[[], float | None] = lambda: None,
     ) -> None:
         """Log in. ConnectionLost when nobody answers in time, InfrastructureError when the
         machine shows another host key or refuses ours.
 
         slowdown: the machine's; the session's own deadlines (not those it is given) are
         multiplied by it. alive: whether there is somebody to wait for; a dead machine's port may
-        be another one's soon, with the host key of the same image.
+        be another one's soon, with the host key of the same image. line: to be used in place of
+        the endpoint's port. meanwhile: called while keys are exchanged, or the line is silent yet;
+        nobody has logged in before it returns, and what it raises ends the session. It may return
+        another connect_timeout_s, which begins then.
         """
-        self._endpoint = endpoint
         self.slowdown = slowdown
         self._numbers = itertools.count(1)
-        self._client = _connect(endpoint, connect_timeout_s, alive)
+        if line:
+            self._transport = _login(endpoint, _Continued(line), connect_timeout_s, meanwhile)
+        else:
+            self._transport = _connect(endpoint, connect_timeout_s, alive, meanwhile)
 
     def __enter__(self) -> Session:
         return self
@@ -109,7 +130,7 @@ class Session:
 
     def close(self) -> None:
         """End the connection; idempotent."""
-        self._client.close()
+        self._transport.close()
 
     def run(
         self,
@@ -238,11 +259,10 @@ class Session:
         raise SessionTimeout(f"{argv[0]} did not end within {timeout_s:.1f} s")
 
     def _open(self) -> paramiko.Channel:
-        transport = self._client.get_transport()
-        if transport is None or not transport.is_active():
+        if not self._transport.is_active():
             raise ConnectionLost("the machine went away")
         try:
-            return transport.open_session(timeout=_KILL_TIMEOUT_S * self.slowdown)
+            return self._transport.open_session(timeout=_KILL_TIMEOUT_S * self.slowdown)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise ConnectionLost(f"the machine no longer answers: {error}") from error
 
@@ -253,10 +273,8 @@ class Session:
             return channel.exit_status
         # Nothing said: either our own wrapper was killed together with the program, or the
         # connection ended, and then its thread ends now or has.
-        transport = self._client.get_transport()
-        if transport is not None:
-            transport.join(1.0)
-        if transport is None or not transport.is_alive():
+        self._transport.join(1.0)
+        if not self._transport.is_alive():
             raise ConnectionLost("the machine went away while the program ran")
         return 128 + signal.SIGKILL
 
@@ -311,18 +329,19 @@ def _by_shell(argv: Sequence[str], tag: str, cwd: str | None, env: Mapping[str, 
     return f"exec setsid sh -c {shlex.quote('; '.join(lines))}"
 
 
-def _connect(endpoint: Endpoint, timeout_s: float, alive: Callable[[], bool]) -> paramiko.SSHClient:
+def _connect(
+    endpoint: Endpoint,
+    timeout_s: float,
+    alive: Callable[[], bool],
+    meanwhile: Callable[[], float | None],
+) -> paramiko.Transport:
     """Log in, again and again until the deadline while nobody listens yet."""
     deadline, pause = time.monotonic() + timeout_s, threading.Event()
     while True:
+        left = max(1.0, deadline - time.monotonic())
         try:
-            return _login(endpoint, max(1.0, deadline - time.monotonic()))
-        except (paramiko.BadHostKeyException, paramiko.AuthenticationException) as error:
-            raise InfrastructureError(
-                f"{endpoint.host}:{endpoint.port} is not the machine it should be: {error}",
-                hint="another program took the port, or the image was exchanged while running",
-            ) from error
-        except (paramiko.SSHException, OSError, EOFError) as error:
+            return _login(endpoint, _dialled(endpoint, left), left, meanwhile)
+        except (ConnectionLost, OSError) as error:
             if time.monotonic() > deadline:
                 raise ConnectionLost(
                     f"no SSH answer from {endpoint.host}:{endpoint.port} in {timeout_s:.0f} s: "
@@ -333,29 +352,82 @@ def _connect(endpoint: Endpoint, timeout_s: float, alive: Callable[[], bool]) ->
         pause.wait(0.1)  # nobody listens yet; nothing will tell us when
 
 
-def _login(endpoint: Endpoint, timeout_s: float) -> paramiko.SSHClient:
-    client = paramiko.SSHClient()
-    kind, _, blob = endpoint.host_key.partition(" ")
-    known = paramiko.Ed25519Key(data=base64.b64decode(blob))
-    client.get_host_keys().add(f"[{endpoint.host}]:{endpoint.port}", kind, known)
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+def _login(
+    endpoint: Endpoint,
+    line: socket.socket,
+    timeout_s: float,
+    meanwhile: Callable[[], float | None],
+) -> paramiko.Transport:
+    """Exchange keys, see that it is the machine it should be, prove that it is us.
+
+    Raises ConnectionLost, or InfrastructureError for a wrong key on either side.
+    """
+    transport = paramiko.Transport(line)
+    # The server's first word may be a boot away; a deadline for all of it follows below.
+    transport.banner_timeout, transport.handshake_timeout = _FOR_EVER_S, timeout_s
+    exchanged = threading.Event()
     try:
-        client.connect(
-            endpoint.host,
-            endpoint.port,
-            sock=_dialled(endpoint, timeout_s),
-            username=endpoint.user,
-            pkey=paramiko.Ed25519Key.from_private_key_file(str(endpoint.client_key)),
-            allow_agent=False,
-            look_for_keys=False,
-            timeout=timeout_s,
-            banner_timeout=timeout_s,
-            auth_timeout=timeout_s,
-        )
+        transport.start_client(exchanged)
+        ours = _private_key(endpoint.client_key)
+        timeout_s = meanwhile() or timeout_s
+        _await_keys(transport, exchanged, timeout_s)
+        transport.auth_timeout = timeout_s
+        theirs = transport.get_remote_server_key()
+        if f"{theirs.get_name()} {theirs.get_base64()}" != endpoint.host_key:
+            raise _stranger(endpoint, f"its host key is {theirs.fingerprint}")
+        transport.auth_publickey(endpoint.user, ours)
+    except paramiko.AuthenticationException as error:
+        transport.close()
+        raise _stranger(endpoint, str(error)) from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        transport.close()
+        raise ConnectionLost(f"no SSH login: {error}") from error
     except BaseException:
-        client.close()
+        transport.close()
         raise
-    return client
+    return transport
+
+
+def _private_key(path: Path) -> paramiko.PKey:
+    """Our key. One of RSA is not proven to be of two primes each time, which takes 0.04 s."""
+    try:
+        loaded = load_ssh_private_key(path.read_bytes(), None, unsafe_skip_rsa_key_validation=True)
+    except (OSError, ValueError) as error:
+        raise InfrastructureError(f"{path} is no key to log in with: {error}") from error
+    if isinstance(loaded, RSAPrivateKey):
+        return paramiko.RSAKey(key=loaded)
+    return paramiko.PKey.from_path(path)
+
+
+def _await_keys(transport: paramiko.Transport, exchanged: threading.Event, limit_s: float) -> None:
+    """Wait until keys are exchanged; SSHException when that failed, TimeoutError at the limit."""
+    if not exchanged.wait(limit_s):
+        raise TimeoutError(f"no keys exchanged in {limit_s:.0f} s")
+    if not transport.is_active():
+        raise transport.get_exception() or paramiko.SSHException("the key exchange failed")
+
+
+def _stranger(endpoint: Endpoint, why: str) -> InfrastructureError:
+    return InfrastructureError(
+        f"{endpoint.host}:{endpoint.port} is not the machine it should be: {why}",
+        hint="another program took the port, or the image was exchanged while running",
+    )
+
+
+class _Continued(socket.socket):
+    """A line, taken over, that gives first what was heard on it before."""
+
+    def __init__(self, line: Line) -> None:
+        near = line.socket
+        super().__init__(near.family, near.type, near.proto, near.detach())
+        self._heard = line.heard
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """As any socket's."""
+        if not self._heard:
+            return super().recv(size, flags)
+        chunk, self._heard = self._heard[:size], self._heard[size:]
+        return chunk
 
 
 def _dialled(endpoint: Endpoint, timeout_s: float) -> socket.socket:

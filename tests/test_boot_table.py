@@ -1,4 +1,4 @@
-"""ci/boot_table.py on three boots that were captured, and ci/compare_virtme_ng.py's sums."""
+"""ci/boot_table.py on two boots that were captured, and ci/compare_virtme_ng.py's sums."""
 
 from __future__ import annotations
 
@@ -70,10 +70,15 @@ def test_initcalls_longest_first() -> None:
     assert "virtio_blk_init" in found
 
 
-def test_init_line_by_line_until_it_is_ready() -> None:
-    found = boot_table.init_steps([captured("init")])
-    assert found["`mount -a`"] == 116
-    assert list(found)[-1] == "`echo rig: ready`"
+def test_what_was_done_beside_another_step_costs_nothing() -> None:
+    boot = captured("plain")
+    before = boot_table.steps([boot])
+    early, exchange = boot.console[0][0], boot_table.LOGIN[1]
+    boot.login = [(early if exchange[1] in text else at, text) for at, text in boot.login]
+    steps = boot_table.steps([boot])
+    assert steps[exchange[0]] == 0
+    gained = steps[boot_table.LOGIN[2][0]] - before[boot_table.LOGIN[2][0]]
+    assert gained == pytest.approx(before[exchange[0]], abs=1)
 
 
 def test_table_with_a_column_of_before() -> None:

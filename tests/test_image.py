@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -142,11 +145,61 @@ def test_overlay_belongs_to_root_with_tight_keys(tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         members = {member.name: member for member in tar}
     assert all(m.uid == m.gid == 0 for m in members.values())
-    assert members["usr/sbin/init"].mode == 0o755
+    assert members["usr/lib/rig/renew"].mode == 0o755
     assert members["etc/fstab"].mode == 0o644
     assert members["root/.ssh"].mode == 0o700
     assert members["root/.ssh/authorized_keys"].mode == 0o600
     assert members["etc/dropbear/host_key"].mode == 0o600
+
+
+def test_programs_need_nothing_of_the_guest_and_libraries_are_such(tmp_path: Path) -> None:
+    sources = {path.stem: path for path in image._sources(RECIPE)}
+    assert set(sources) == {"init", "renew", "run", "sshd.so"}
+    for name, source in sources.items():
+        (tmp_path / name).write_bytes(image._compiled(source, "x86_64"))
+    needed = re.compile(r"\(NEEDED\)")
+    for name in sources:
+        listed = subprocess.run(
+            ["readelf", "-hd", tmp_path / name], capture_output=True, check=True
+        )
+        text = listed.stdout.decode()
+        assert bool(needed.search(text)) == name.endswith(".so"), name
+        assert ("DYN (" in text) == name.endswith(".so"), name
+
+
+PRELOADED = """
+import ctypes, errno, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+name, size = ctypes.create_string_buffer(16), ctypes.c_uint(16)
+pipe, far = os.pipe()
+for asked in (libc.getpeername, libc.getsockname):
+    size.value = 16
+    assert asked(pipe, name, ctypes.byref(size)) == 0
+    assert (size.value, int.from_bytes(name.raw[:2], "little")) == (2, socket.AF_UNIX)
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    size.value = 16
+    assert libc.getsockname(listener.fileno(), name, ctypes.byref(size)) == 0
+    assert name.raw[2:4] == listener.getsockname()[1].to_bytes(2, "big")
+    assert libc.getpeername(listener.fileno(), name, ctypes.byref(size)) == -1
+    assert ctypes.get_errno() == errno.ENOTCONN
+assert libc.open(b"/proc/self/stat", 0) == -1
+assert ctypes.get_errno() == errno.ENOENT
+assert libc.open(b"/etc/passwd", 0) > 0
+made = libc.open(b"made", os.O_CREAT | os.O_WRONLY, 0o640)
+assert os.fstat(made).st_mode & 0o777 == 0o640
+"""
+
+
+def test_what_the_session_lines_sshd_is_answered(tmp_path: Path) -> None:
+    library = tmp_path / "sshd.so"
+    library.write_bytes(image._compiled(RECIPE / "sshd.so.c", "x86_64"))
+    subprocess.run(
+        [sys.executable, "-c", PRELOADED],
+        env={"LD_PRELOAD": str(library)},
+        cwd=tmp_path,
+        check=True,
+        umask=0,
+    )
 
 
 def test_every_byte_and_mode_of_the_recipe_counts(tmp_path: Path) -> None:
@@ -154,10 +207,10 @@ def test_every_byte_and_mode_of_the_recipe_counts(tmp_path: Path) -> None:
     shutil.copytree(RECIPE, copy)
     first = image._key(copy, "x86_64")
     assert first == image._key(RECIPE, "x86_64")
-    init = copy / "overlay/usr/sbin/init"
-    init.chmod(0o644)
+    file = copy / "overlay/etc/hostname"
+    file.chmod(0o755)
     second = image._key(copy, "x86_64")
-    init.write_text(init.read_text() + "#\n")
+    file.write_text(file.read_text() + "\n")
     assert len({first, second, image._key(copy, "x86_64"), image._key(RECIPE, "arm64")}) == 4
 
 

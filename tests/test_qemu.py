@@ -62,6 +62,10 @@ def test_command_line() -> None:
         *("-no-reboot", "-action", "panic=none", "-sandbox"),
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         *("-machine", "sata=off,smbus=off", "-bios", "qboot.rom"),
+        *("-chardev", "socket,fd=7,id=console", "-serial", "chardev:console"),
+        *("-device", "virtio-serial-pci,id=lines", "-chardev", "null,id=session", "-device"),
+        "virtserialport,bus=lines.0,nr=1,chardev=session,name=rig.session",
+        *("-chardev", "socket,fd=8,id=monitor", "-mon", "monitor,mode=control"),
         *("-machine", "q35", "-accel", "tcg", "-cpu", "max,+invtsc,x-force-features=on"),
         *("-smp", "2", "-m", "512"),
         *("-device", "virtio-rng-pci", "-device", "pvpanic-pci"),
@@ -72,8 +76,6 @@ def test_command_line() -> None:
         *("-device", "virtio-blk-pci,drive=shelf", "-netdev"),
         "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
         *("-device", "virtio-net-pci,netdev=net,romfile="),
-        *("-chardev", "socket,fd=7,id=console", "-serial", "chardev:console"),
-        *("-chardev", "socket,fd=8,id=monitor", "-mon", "monitor,mode=control"),
     ]
 
 
@@ -104,7 +106,7 @@ def test_comma_in_a_path() -> None:
 
 def test_kernel_command_line() -> None:
     assert plan.kernel_command_line("kvm", "  extra=1 init=/x ") == (
-        "console=ttyS0 root=/dev/vda rootfstype=ext4 rw init=/usr/sbin/init "
+        "console=ttyS0 root=/dev/vda rootfstype=ext4 rw init=/usr/lib/rig/init "
         "panic=-1 oops=panic printk.devkmsg=on extra=1 init=/x"
     )
     emulated = plan.kernel_command_line("tcg").split()
@@ -255,6 +257,9 @@ def test_a_cache_of_another_form_is_no_knowledge(
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
+    """An image of which there is no more than the key to log in with."""
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")]
+    subprocess.run(words, check=True)
     return Image("k", tmp_path, tmp_path / "disk.img", tmp_path / "key", "ssh-ed25519 AAAA", {})
 
 
@@ -320,10 +325,10 @@ def test_real_qemu_says_its_version() -> None:
 
 
 MONITOR = r"""
-import json, os, socket, sys
+import json, os, re, socket, sys
 words = " ".join(sys.argv)
-line = socket.socket(fileno=int(words.split("-chardev socket,fd=")[1].split(",")[0]))
-monitor = socket.socket(fileno=int(words.split("-chardev socket,fd=")[2].split(",")[0]))
+named = {name: int(fd) for fd, name in re.findall(r"socket,fd=(\d+),id=(\w+)", words)}
+line, monitor = (socket.socket(fileno=named[name]) for name in ("console", "monitor"))
 version = {"qemu": VERSION, "package": ""}
 monitor.sendall(json.dumps({"QMP": {"version": version, "capabilities": []}}).encode() + b"\n")
 request = json.loads(monitor.recv(65536))
@@ -518,6 +523,44 @@ def test_boots_and_says_how(make: Make, tmp_path: Path) -> None:
     machine.close()
     machine.close()
     assert not machine.alive()
+
+
+@pytest.mark.kernel
+def test_the_first_session_is_on_the_line_and_the_next_over_tcp(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    shown = (
+        "tr '\\0' '\\n' </proc/self/environ; echo \"oom $(cat /proc/self/oom_score_adj) "
+        '$(cat /proc/$(pgrep -o dropbear)/oom_score_adj)"'
+    )
+    for over in ("localhost", "10.0.2.15"):
+        with machine.connect() as session:
+            said = session.run(["sh", "-c", shown], timeout_s=60 * machine.slowdown).stdout.decode()
+        words = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        assert over in words["SSH_CONNECTION"]
+        assert words["SHELL"] == "/bin/sh"
+        assert "LD_PRELOAD" not in words
+        assert "oom 0 -1000" in said.splitlines()
+
+
+@pytest.mark.kernel
+def test_orphans_are_reaped(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    orphan = "sh -c 'sleep 0.2 & echo $!'"
+    script = f"pid=$({orphan}); while [ -e /proc/$pid ]; do sleep 0.1; done"
+    with machine.connect() as session:
+        done = session.run(["sh", "-c", script], timeout_s=30 * machine.slowdown)
+    assert done.exit_code == 0
+
+
+@pytest.mark.kernel
+def test_a_kernel_without_the_port_is_reached_over_tcp(make: Make) -> None:
+    machine = make(append="initcall_blacklist=virtio_console_init")
+    machine.boot()
+    with machine.connect() as session:
+        assert session.run(["true"], timeout_s=60 * machine.slowdown).exit_code == 0
+    assert "its kernel has no virtio port: sessions are over TCP" in machine.notices
 
 
 @pytest.mark.kernel

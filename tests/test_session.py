@@ -30,25 +30,43 @@ from rig.errors import InfrastructureError
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.machine.qemu import QemuMachine
-from rig.session import ConnectionLost, Endpoint, Session, SessionTimeout, wrapped
+from rig.session import ConnectionLost, Endpoint, Line, Session, SessionTimeout, wrapped
 
 # ---------------------------------------------------------------- the wrapper, in a local shell
 
 Local = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
-@pytest.fixture(scope="module", params=["shell", "runner"])
+def compiled_runner(directory: Path) -> Path:
+    """The runner of our images, for this host."""
+    runner = directory / "run"
+    source = Path(__file__).parents[1] / "images/debian/run.c"
+    words: list[str | Path] = [
+        "gcc",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f'-DSELF="{runner}"',
+        "-o",
+        runner,
+        source,
+    ]
+    subprocess.run(words, check=True)
+    return runner
+
+
+@pytest.fixture(scope="module", params=["shell", "runner", "login shell"])
 def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Local:
-    """Runs a wrapped command here, by the shell's words and by the runner of our images."""
-    runner = tmp_path_factory.mktemp("runner") / "run"
-    if request.param == "runner":
-        source = Path(__file__).parents[1] / "images/debian/run.c"
-        subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", "-o", runner, source], check=True)
+    """Runs a wrapped command here: by the shell's words, by the runner, and by it as sshd does."""
+    place = tmp_path_factory.mktemp("runner")
+    runner = place / "run" if request.param == "shell" else compiled_runner(place)
+    shell = str(runner) if request.param == "login shell" else "sh"
 
     def run(argv: list[str], **options: object) -> subprocess.CompletedProcess[bytes]:
         tag = f"test-{os.getpid()}"
         command = wrapped(argv, tag, runner=str(runner), **options)  # type: ignore[arg-type]
-        done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=20, check=False)
+        words = [shell, "-c", command]
+        done = subprocess.run(words, capture_output=True, timeout=20, check=False)
         Path(f"/run/rig-{tag}").unlink(missing_ok=True)
         return done
 
@@ -93,11 +111,63 @@ def test_a_group_and_a_session_of_its_own(local: Local) -> None:
     assert (protection, home) == ("0", "/root")
 
 
+# ------------------------------------------------------------------- the runner as a login shell
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled_runner(tmp_path_factory.mktemp("runner"))
+
+
+# Much of it looks like what a session sends. Each has to do what it does in a shell.
+COMMANDS = [
+    "echo $((1 + 1)) | tr 2 3; exit 4",
+    'printf \'%s \' "$0" "$SHELL"',
+    "[ -x RUN ] && exec RUN tag '' -- echo $HOME; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- echo a*; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- echo a >/dev/null; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- echo \"$HOME\"; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- echo \\n; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- echo 'no end; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- echo the end",
+    "[ -x RUN ] && exec RUN tag '' -- echo a && echo b; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- echo  a ; echo no",
+    "[ -x RUN ] && exec RUN tag '' -- printf '%s-' a '' b",
+    "",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_no_session_sent_is_the_shells(runner: Path, command: str) -> None:
+    line = command.replace("RUN", str(runner))
+    environment = {**os.environ, "SHELL": "/bin/sh"}
+
+    def done(shell: str) -> tuple[int, bytes, bytes]:
+        ran = subprocess.run(
+            [shell, "-c", line],
+            executable="/bin/sh" if shell == "sh" else shell,
+            env=environment,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+        return ran.returncode, ran.stdout, ran.stderr
+
+    assert done(str(runner)) == done("sh")
+    Path("/run/rig-tag").unlink(missing_ok=True)
+
+
+def test_a_login_without_a_command_is_a_login_shell(runner: Path) -> None:
+    words = {"input": b"echo $0 $SHELL", "capture_output": True, "timeout": 20}
+    done = subprocess.run(["-run"], executable=runner, check=True, **words)  # type: ignore[call-overload]
+    assert done.stdout == b"-sh /bin/sh\n"
+
+
 # ------------------------------------------------------------------- a server that misbehaves
 
 
-def make_key(path: Path) -> str:
-    process.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], timeout_s=30)
+def make_key(path: Path, kind: str = "ed25519") -> str:
+    process.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], timeout_s=60)
     return " ".join(path.with_suffix(".pub").read_text().split()[:2])
 
 
@@ -160,6 +230,22 @@ def server(tmp_path: Path) -> Iterator[Endpoint]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.fixture(params=["ed25519", "rsa"])
+def line(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Endpoint, Line]]:
+    """The same on a line of its own, where it has said its version already; with keys of ours."""
+    host_key = make_key(tmp_path / "host")
+    client = make_key(tmp_path / "client", request.param)
+    near, far = socket.socketpair()
+    transport = paramiko.Transport(far)
+    transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(tmp_path / "host")))
+    transport.start_server(event=threading.Event(), server=Server(client))
+    with contextlib.closing(near):
+        near.settimeout(10)
+        heard = near.recv(4096)
+        yield Endpoint("nowhere", 0, "root", tmp_path / "client", host_key), Line(near, heard)
+    transport.close()
+
+
 def with_key(endpoint: Endpoint, *, host_key: str = "", client_key: Path | None = None) -> Endpoint:
     return Endpoint(
         endpoint.host,
@@ -180,6 +266,65 @@ def test_our_key_is_refused(server: Endpoint, tmp_path: Path) -> None:
     make_key(tmp_path / "other")
     with pytest.raises(InfrastructureError, match="not the machine it should be"):
         Session(with_key(server, client_key=tmp_path / "other"), connect_timeout_s=10)
+
+
+def test_a_line_goes_on_where_it_was_heard_last(line: tuple[Endpoint, Line]) -> None:
+    endpoint, near = line
+    assert near.heard.startswith(b"SSH-2.0-")
+    with Session(endpoint, connect_timeout_s=10, line=near) as session:
+        assert session.run(["tail", "1", "0"], timeout_s=60).stdout == b"0\n"
+
+
+def test_what_was_heard_comes_first_and_whole() -> None:
+    near, far = socket.socketpair()
+    far.sendall(b"new")
+    with far, session_module._Continued(Line(near, b"0123456789")) as continued:
+        continued.settimeout(5)
+        assert [continued.recv(4) for _ in range(4)] == [b"0123", b"4567", b"89", b"new"]
+    assert near.fileno() == -1  # it was taken over
+
+
+def test_a_line_that_was_misheard_is_no_session(line: tuple[Endpoint, Line]) -> None:
+    endpoint, near = line
+    misheard = Line(near.socket, near.heard.replace(b"2.0-", b"2.0-another"))
+    with pytest.raises(ConnectionLost, match="no SSH login"):
+        Session(endpoint, connect_timeout_s=10, line=misheard)
+
+
+def test_a_line_has_to_show_the_host_key_too(line: tuple[Endpoint, Line], tmp_path: Path) -> None:
+    endpoint, near = line
+    other = with_key(endpoint, host_key=make_key(tmp_path / "other"))
+    with pytest.raises(InfrastructureError, match="its host key is SHA256:"):
+        Session(other, connect_timeout_s=10, line=near)
+
+
+def test_nobody_logs_in_before_what_has_to_be_done_is_done(line: tuple[Endpoint, Line]) -> None:
+    endpoint, near = line
+    threads: list[paramiko.Transport] = []
+
+    def meanwhile() -> None:
+        threads.extend(one for one in threading.enumerate() if isinstance(one, paramiko.Transport))
+        deadline = time.monotonic() + 10
+        while not all(one.initial_kex_done for one in threads) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not any(one.is_authenticated() for one in threads)
+        raise InfrastructureError("it was not renewed")
+
+    with pytest.raises(InfrastructureError, match="it was not renewed"):
+        Session(endpoint, connect_timeout_s=10, line=near, meanwhile=meanwhile)
+    assert len(threads) >= 2  # ours and the server's
+    assert not any(one.is_authenticated() for one in threads)
+
+
+@pytest.mark.parametrize("content", [None, b"no key"])
+def test_a_key_that_cannot_be_read_is_ours_to_mend(
+    server: Endpoint, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "none"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InfrastructureError, match=f"{path} is no key"):
+        Session(with_key(server, client_key=path), connect_timeout_s=10)
 
 
 def test_connection_lost_in_mid_command_keeps_the_output(server: Endpoint) -> None:

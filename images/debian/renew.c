@@ -3,11 +3,13 @@
  * Gives a machine restored from a snapshot what two restores must not share:
  * randomness, the time of day, host name and machine id.
  *
- * Runs from init and waits on a serial line of its own (argv[1]); a machine
- * without that line has no use for it. On the line, ended by newlines:
+ * Runs from init and waits on a virtio port of its own (argv[1]); a machine
+ * without that port has no use for it. On the line, ended by newlines:
  *
- *   hello                           -> "ready", and the machine can be saved
+ *   hello                           -> "ready"
+ *   rest                            -> "rested", and the machine can be saved
  *   renew SEED SECONDS.NANOSECONDS  -> "renewed", then the program ends
+ *   renew SEED SECONDS.NANOSECONDS PROGRAM  -> the same, and it runs PROGRAM
  *
  * SEED is hexadecimal; the machine id is drawn from what it seeds. Whatever
  * fails is answered with "failed: WHAT: ERROR" and ends the program too: the
@@ -15,7 +17,9 @@
  *
  * Every restore pays for what happens after "ready", on a processor that has
  * everything to translate anew: so files are opened before, they are in
- * memory, and the message is short.
+ * memory, and the message is short. While the first session's keys are being
+ * exchanged on one processor, running a program on another one, as a session
+ * does, has the kernel's and the C library's part of that translated already.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,18 +30,24 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
-#include <termios.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#define RUN "/usr/lib/rig/run"
+#define PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define SEED_BYTES 32
 #define ID_BYTES 16
+#define QUIET_S 6
+#define WAIT_MS 1000
+#define STEP_MS 20
 
 static int line, urandom = -1, machine_id = -1, hosts = -1;
 
 static void say(const char *words)
 {
-	dprintf(line, "%s\n", words);
+	if (write(line, words, strlen(words)) < 0)
+		exit(1);	/* the host hears nothing, and draws its conclusion */
 }
 
 static void fail(const char *what)
@@ -46,19 +56,22 @@ static void fail(const char *what)
 	exit(1);
 }
 
-/* A serial line starts as a terminal; this one carries bytes. */
+/* The driver adds ports in its own time, and this is started early. */
 static void open_line(const char *path)
 {
-	struct termios raw;
+	const struct timespec step = { .tv_nsec = STEP_MS * 1000000 };
 
-	line = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (line < 0 || tcgetattr(line, &raw))
-		exit(0);	/* no such line: this machine is never restored */
-	cfmakeraw(&raw);
-	cfsetspeed(&raw, B115200);
-	raw.c_cflag |= CLOCAL;
-	if (tcsetattr(line, TCSANOW, &raw))
-		fail("tcsetattr");
+	for (int ms = 0; ms < WAIT_MS; ms += STEP_MS) {
+		line = open(path, O_RDWR | O_CLOEXEC);
+		if (line >= 0)
+			return;
+		if (errno != ENOENT) {
+			perror(path);
+			exit(1);
+		}
+		nanosleep(&step, NULL);
+	}
+	exit(0);	/* no such line: this machine is never restored */
 }
 
 /* The file moves to /run, which is in memory; its place gets a link to it. */
@@ -85,12 +98,26 @@ static void prepare(void)
 		fail("/dev/urandom");
 	machine_id = open_in_memory("/etc/machine-id", "/run/machine-id");
 	hosts = open_in_memory("/etc/hosts", "/run/hosts");
-	say("ready");
+	say("ready\n");
 }
+
+/*
+ * What a kernel puts off (RCU, timers, write-back, measuring its clocks) is done within this time
+ * where nothing new happens, and no restored machine has to. Nothing tells when.
+ */
+static void rest(void)
+{
+	const struct timespec quiet = { .tv_sec = QUIET_S };
+
+	nanosleep(&quiet, NULL);
+	say("rested\n");
+}
+
+static const char digits[] = "0123456789abcdef";
 
 static int digit(char c)
 {
-	const char *digits = "0123456789abcdef", *found = c ? strchr(digits, c) : NULL;
+	const char *found = c ? strchr(digits, c) : NULL;
 
 	if (!found) {
 		errno = EINVAL;
@@ -130,24 +157,27 @@ static void renew_clock(const char *text)
 		fail("clock");
 }
 
+/* The host name is "rig-" and the beginning of the machine id. */
 static void renew_names(void)
 {
-	unsigned char id[ID_BYTES];
-	char text[2 * ID_BYTES + 2], name[16], entry[32];
-	int length;
+	unsigned char bytes[ID_BYTES];
+	char id[] = "00000000000000000000000000000000\n";
+	char entry[] = "127.0.0.1 rig-00000000\n";
+	char *name = strchr(entry, 'r');
 
-	if (getrandom(id, sizeof(id), 0) != sizeof(id))
+	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
 		fail("getrandom");
-	for (int i = 0; i < ID_BYTES; i++)
-		sprintf(text + 2 * i, "%02x", id[i]);
-	length = snprintf(name, sizeof(name), "rig-%.8s", text);
-	if (sethostname(name, length))
+	for (int i = 0; i < ID_BYTES; i++) {
+		id[2 * i] = digits[bytes[i] >> 4];
+		id[2 * i + 1] = digits[bytes[i] & 15];
+	}
+	memcpy(strchr(name, '0'), id, 8);
+	if (sethostname(name, strlen(name) - 1))
 		fail("hostname");
-	strcat(text, "\n");
-	if (ftruncate(machine_id, 0) || pwrite(machine_id, text, 33, 0) != 33)
+	/* As long as the one it replaces. */
+	if (pwrite(machine_id, id, strlen(id), 0) != (ssize_t)strlen(id))
 		fail("machine-id");
-	length = snprintf(entry, sizeof(entry), "127.0.0.1 %s\n", name);
-	if (write(hosts, entry, length) != length)
+	if (write(hosts, entry, strlen(entry)) != (ssize_t)strlen(entry))
 		fail("hosts");
 }
 
@@ -169,19 +199,38 @@ static int next_line(char *text, size_t size)
 	return 1;
 }
 
+static void rehearse(char *program)
+{
+	char *words[] = { RUN, "rehearsal", "", PATH, "--", program, NULL };
+	pid_t child = fork();
+
+	if (!child) {
+		execv(*words, words);
+		_exit(127);
+	}
+	if (child > 0)
+		waitpid(child, NULL, 0);
+	unlink("/run/rig-rehearsal");
+}
+
 static void renew(char *seed)
 {
-	char *clock = strchr(seed, ' ');
+	char *clock = strchr(seed, ' '), *program;
 
 	if (!clock) {
 		errno = EBADMSG;
 		fail("message");
 	}
 	*clock++ = '\0';
+	program = strchr(clock, ' ');
+	if (program)
+		*program++ = '\0';
 	renew_randomness(seed);
 	renew_clock(clock);
 	renew_names();
-	say("renewed");
+	say("renewed\n");
+	if (program)
+		rehearse(program);
 }
 
 int main(int argc, char **argv)
@@ -194,6 +243,8 @@ int main(int argc, char **argv)
 	while (next_line(text, sizeof(text))) {
 		if (!strcmp(text, "hello")) {
 			prepare();
+		} else if (!strcmp(text, "rest")) {
+			rest();
 		} else if (!strncmp(text, "renew ", 6)) {
 			renew(text + 6);
 			return 0;

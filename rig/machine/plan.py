@@ -47,8 +47,9 @@ class Plan:
     gdb: a chardev for the debugger, "" for none; the machine then waits to be continued.
     disk: raw, or of qcow2 where its name ends so. memory: a file that is the machine's memory, ""
     for none. kept: what the machine writes to its disk and that memory goes to the files; else it
-    is thrown away. renewal: a chardev for the line over which a restored machine is renewed, ""
-    for none. incoming: the machine waits to be told of the state it begins with.
+    is thrown away. session: a chardev for the line on which the machine's first session is served.
+    renewal: a chardev for the line over which a restored machine is renewed, "" for none. incoming:
+    the machine waits to be told of the state it begins with.
     """
 
     binary: str
@@ -65,6 +66,7 @@ class Plan:
     gdb: str = ""
     memory: str = ""
     kept: bool = False
+    session: str = "null"
     renewal: str = ""
     incoming: bool = False
 
@@ -75,14 +77,14 @@ def command_line(plan: Plan) -> list[str]:
         plan.binary,
         *_house(),
         *_board(plan),
+        *_lines(plan),
         *_processor(plan),
         *_kernel(plan),
         *_disk(plan),
         *_shelf(plan),
         *_network(plan),
-        *_lines(plan),
         *_debugger(plan),
-        *(("-incoming", "defer") if plan.incoming else ()),
+        *_incoming(plan),
     ]
 
 
@@ -157,9 +159,13 @@ def _network(plan: Plan) -> list[str]:
 
 
 def _lines(plan: Plan) -> list[str]:
+    """The ports' device comes before every other virtio device: /dev/vport0p1 and /dev/vport0p2."""
     words = ["-chardev", f"{plan.console},id=console", "-serial", "chardev:console"]
-    if plan.renewal:
-        words += ["-chardev", f"{plan.renewal},id=renewal", "-serial", "chardev:renewal"]
+    words += ["-device", "virtio-serial-pci,id=lines"]
+    for number, name, line in ((1, "session", plan.session), (2, "renewal", plan.renewal)):
+        if line:
+            port = f"virtserialport,bus=lines.0,nr={number},chardev={name},name=rig.{name}"
+            words += ["-chardev", f"{line},id={name}", "-device", port]
     if plan.monitor:
         words += ["-chardev", f"{plan.monitor},id=monitor", "-mon", "monitor,mode=control"]
     return words
@@ -167,6 +173,13 @@ def _lines(plan: Plan) -> list[str]:
 
 def _debugger(plan: Plan) -> list[str]:
     return ["-gdb", plan.gdb, "-S"] if plan.gdb else []
+
+
+def _incoming(plan: Plan) -> list[str]:
+    """No word to the network of where we are now: it is not another place, and the guest would
+    write its announcements first of all.
+    """
+    return ["-incoming", "defer", "-global", "migration.announce-rounds=0"] if plan.incoming else []
 
 
 def kernel_command_line(accel: str, append: str = "") -> str:
@@ -179,7 +192,7 @@ def kernel_command_line(accel: str, append: str = "") -> str:
     randomisation appends sysctl.kernel.randomize_va_space=2.
     """
     words = [
-        *("console=ttyS0", "root=/dev/vda", "rootfstype=ext4", "rw", "init=/usr/sbin/init"),
+        *("console=ttyS0", "root=/dev/vda", "rootfstype=ext4", "rw", "init=/usr/lib/rig/init"),
         *("panic=-1", "oops=panic", "printk.devkmsg=on"),
     ]
     if accel == "tcg":

@@ -36,13 +36,13 @@ from rig.machine.plan import (
 )
 from rig.machine.qmp import Monitor
 from rig.machine.snapshot import Snapshot
-from rig.session import ConnectionLost, Endpoint, Session
+from rig.session import ConnectionLost, Endpoint, Line, Session
 
-READY = "rig: ready"
+# What init says on the console (images/*/init.c).
+READY, _NO_LINE, _DEAF = "rig: ready", "rig: no session line", "rig: nobody can log in"
 _PANIC = r"Kernel panic - not syncing[^\n]*\n"
-_DEAF = r"rig: sshd did not start"
 
-# Says so once only the listening sshd is left, and the disk has been written.
+# Says so once only the session line's sshd is left, and the disk has been written.
 _AT_REST = "rig: at rest"
 _REST = (
     "sync; setsid sh -c '"
@@ -75,6 +75,10 @@ _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="qemu starter")
 def _with_parent() -> tuple[str, ...]:
     """Words that make a command die with its parent, where util-linux has them."""
     return ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+
+
+class _NoLineError(Exception):
+    """The guest serves no session on the line."""
 
 
 class QemuMachine:
@@ -116,11 +120,13 @@ class QemuMachine:
         self._plug, self._cut = threading.Lock(), False
         self._console: Console | None = None
         self._monitor: Monitor | None = None
+        self._monitor_line: socket.socket | None = None
         self._endpoint: Endpoint | None = None
         self._session: Session | None = None
         self._first_consoles: tuple[Path, ...] = ()
         self._started = self._boot_s = self._login_s = 0.0
         self._renewal: socket.socket | None = None
+        self._session_line: socket.socket | None = None
         self._not_restored = ""
         self.attach = ""
         if gdb:
@@ -136,8 +142,10 @@ class QemuMachine:
     @property
     def endpoint(self) -> Endpoint:
         """Where to log in; there once boot returned."""
-        if self._endpoint is None:
+        if not self._boot_s:
             raise InfrastructureError("the machine has not been booted")
+        if self._endpoint is None:
+            self._endpoint = self._make_endpoint(self._forwarded_port())
         return self._endpoint
 
     @property
@@ -154,8 +162,9 @@ class QemuMachine:
             f"QEMU 8.1); the first console is {kept.name}"
             for kept in self._first_consoles
         )
+        slow = ("its kernel has no virtio port: sessions are over TCP",) if self._lineless else ()
         cold = (f"booted from power-on: {self._not_restored}",) if self._not_restored else ()
-        return (*emulated, *slips, *cold)
+        return (*emulated, *slips, *slow, *cold)
 
     @property
     def consoles(self) -> tuple[Path, ...]:
@@ -243,6 +252,10 @@ class QemuMachine:
         assert self._renewal is not None
         saved.ask(self._renewal, b"hello\n", "ready", _LOGIN_S * self.slowdown)
         self._warm_up()
+        assert self._session_line is not None
+        heard = saved.greeting(self._session_line, _LOGIN_S * self.slowdown)
+        saved.ask(self._renewal, b"rest\n", "rested", _LOGIN_S * self.slowdown)
+        (self._saving / saved.GREETING).write_bytes(heard)
         with (self._saving / saved.STATE).open("wb") as file:
             self._monitor.save(file.fileno(), _SAVE_S)
         self._monitor.command("quit")
@@ -265,11 +278,9 @@ class QemuMachine:
                 Path(self.plan.memory).unlink(missing_ok=True)
                 saved.make_disk(self.plan.disk, self._image.disk)
             self._start(self.plan)
-            self._await_ready()
-            self._boot_s = self.age_s
-            self._endpoint = self._make_endpoint()
             self._session = self._login()
             self._login_s = self.age_s
+            self._session.slowdown = self.slowdown  # known only now
             self._stack.callback(self._session.close)
         except BaseException:
             self.close()
@@ -293,19 +304,39 @@ class QemuMachine:
         return True
 
     def _restore(self, snapshot: Snapshot) -> None:
-        with snapshot.state.open("rb") as file:
-            state = file.fileno()
-            self._start(saved.restoring(self.plan, snapshot), snapshot, state)
-        if self._monitor is None or self._renewal is None:
-            raise self._ended()
-        self._endpoint = self._make_endpoint()
-        self._monitor.load(state, _RESTORE_S)
-        saved.ask(self._renewal, saved.renewal(), "renewed", _LOGIN_S)
-        self._boot_s = self.age_s
-        self._session = self._new_session()
+        """All that can be said before the guest runs is said before: it finds our part of the key
+        exchange when it gets there.
+        """
+        with snapshot.state.open("rb") as state:
+            number = state.fileno()
+            self._start(saved.restoring(self.plan, snapshot), snapshot, number)
+        assert self._session_line is not None
+        self._session = Session(
+            self._make_endpoint(0),  # nobody dials it: the line is there
+            connect_timeout_s=_LOGIN_S,
+            line=Line(self._session_line, snapshot.greeting),
+            meanwhile=functools.partial(self._renew, number),
+        )
         self._login_s = self.age_s
         self._session.slowdown = self.slowdown  # known only now
         self._stack.callback(self._session.close)
+
+    def _renew(self, state: int) -> float:
+        """Have QEMU read the state, a file that it inherited, and give the guest, as soon as it
+        runs, what no two machines may share.
+        """
+        self._greet_monitor()
+        if self._monitor is None or self._renewal is None:
+            raise self._ended()
+        try:
+            self._monitor.load(state, _RESTORE_S)
+        except InfrastructureError as error:
+            raise self._qemu_failed() from error
+        # Emulated, every piece of code is slow once; the other CPU has nothing else to do now.
+        spare = self.plan.accel == "tcg" and self.plan.cpus > 1
+        saved.ask(self._renewal, saved.renewal("true" if spare else ""), "renewed", _LOGIN_S)
+        self._boot_s = self.age_s
+        return _LOGIN_S
 
     def _emulator_slipped(self) -> bool:
         """The kernel fell over the breakpoint of its own code patching, under TCG.
@@ -387,8 +418,8 @@ class QemuMachine:
     def _start(
         self, plan: Plan, snapshot: Snapshot | None = None, state: int | None = None
     ) -> None:
-        """Start QEMU with our ends of its lines in place, and greet its monitor. state: the open
-        file that a snapshot's machine begins with.
+        """Start QEMU with our ends of its lines in place. state: the open file that a snapshot's
+        machine begins with; else its monitor is greeted.
         """
         with contextlib.ExitStack() as far:
 
@@ -402,18 +433,19 @@ class QemuMachine:
 
             inherited: list[int] = []
             line, console = joined("console")
-            monitor, control = joined("monitor")
+            self._monitor_line, control = joined("monitor")
+            self._session_line, session = joined("session")
             self._renewal, renewal = joined(plan.renewal)
             assert line is not None
-            assert monitor is not None
+            assert self._monitor_line is not None
             self._paths[0].parent.mkdir(parents=True, exist_ok=True)
             before = snapshot.console.read_bytes() if snapshot else b""
             self._console = Console(line, self._paths[0], before)
             self._stack.callback(self._console.close)
-            self._stack.callback(monitor.close)
-            if self._renewal:
-                self._stack.callback(self._renewal.close)
-            plan = replace(plan, console=console, monitor=control, renewal=renewal)
+            for ours in (self._monitor_line, self._session_line, self._renewal):
+                if ours:
+                    self._stack.callback(ours.close)
+            plan = replace(plan, console=console, monitor=control, session=session, renewal=renewal)
             if self._shelf is not None:
                 inherited.append(self._shelf)
                 plan = replace(plan, shelf=f"/dev/fd/{self._shelf}")
@@ -422,7 +454,8 @@ class QemuMachine:
             self._started = time.monotonic()
             self._process = self._spawn(command_line(plan), tuple(inherited))
             self._stack.callback(process.end, self._process)
-        self._connect_monitor(monitor)
+        if state is None:
+            self._greet_monitor()
 
     def _spawn(self, words: list[str], lines: tuple[int, ...]) -> subprocess.Popen[bytes]:
         if not shutil.which(words[0]):
@@ -446,10 +479,12 @@ class QemuMachine:
                 self._process = _starter.submit(start).result()
                 return self._process
 
-    def _connect_monitor(self, line: socket.socket) -> None:
-        """Greet QEMU. When it has ended well already, the console says why."""
+    def _greet_monitor(self) -> None:
+        """Wait for QEMU. When it has ended well already, the console says why."""
+        assert self._monitor_line is not None
+        self._monitor = None  # of a machine before this one
         try:
-            self._monitor = Monitor(line, timeout_s=_MONITOR_S)
+            self._monitor = Monitor(self._monitor_line, timeout_s=_MONITOR_S)
         except InfrastructureError as error:
             if self._ended_well():
                 return
@@ -481,12 +516,13 @@ class QemuMachine:
         if seen != READY:
             self.console.wait_closed(5.0)  # the rest of the report
             raise self._not_booted(f"did not reach login: {seen.strip()}")
+        self._boot_s = self.age_s
 
     def _listen(self, silence_s: float) -> str:
         """What decides the boot, or "" when there was other news for silence_s seconds."""
         known = self.console.size()
         try:
-            return self.console.expect([re.escape(READY), _DEAF, _PANIC], silence_s)
+            return self.console.expect([READY, _DEAF, _PANIC], silence_s)
         except TimeoutError as error:
             if self.console.size() > known:
                 return ""
@@ -508,24 +544,54 @@ class QemuMachine:
             reproduce=dry_run(self.plan, self._image).splitlines()[0],
         )
 
-    def _make_endpoint(self) -> Endpoint:
+    def _forwarded_port(self) -> int:
         if self._monitor is None:
             raise self._ended()
-        listing = self._monitor.command("human-monitor-command", **{"command-line": "info usernet"})
+        words = {"command-line": "info usernet"}
+        return forwarded_port(str(self._monitor.command("human-monitor-command", **words)))
+
+    def _make_endpoint(self, port: int) -> Endpoint:
         return Endpoint(
             host="127.0.0.1",
-            port=forwarded_port(str(listing)),
+            port=port,
             user="root",
             client_key=self._image.client_key,
             host_key=self._image.host_key,
         )
 
     def _login(self) -> Session:
-        """SSH answers, or this was no boot."""
+        """SSH answers, or this was no boot. A machine that will be saved leaves its line alone."""
         try:
-            return self._new_session()
+            if self._saving:
+                self._await_ready()
+                return self._new_session()
+            return self._first_session()
         except ConnectionLost as error:
             raise self._not_booted(f"let nobody log in: {error.message}") from error
+
+    def _first_session(self) -> Session:
+        """On the session line, where keys are exchanged before the machine is ready."""
+        assert self._session_line is not None
+        try:
+            return Session(
+                self._make_endpoint(0),
+                connect_timeout_s=_LOGIN_S,
+                line=Line(self._session_line),
+                meanwhile=self._await_line,
+            )
+        except _NoLineError:
+            return self._new_session()
+
+    def _await_line(self) -> float:
+        """Wait until the guest is ready; the seconds that a login may take from then on."""
+        self._await_ready()
+        if self._lineless:
+            raise _NoLineError("there is none")
+        return _LOGIN_S * self.slowdown
+
+    @property
+    def _lineless(self) -> bool:
+        return self._console is not None and _NO_LINE in self._console.text()
 
     def _new_session(self) -> Session:
         slowdown = self.slowdown
