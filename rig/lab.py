@@ -15,7 +15,7 @@ from typing import Any
 
 from rig import image, kbuild, kconfig, process, suite
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError, CrashError
+from rig.errors import BootError
 from rig.guest import Guest
 from rig.image import Image
 from rig.kbuild import Kernel
@@ -30,6 +30,10 @@ from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
 
 _SNAPSHOT = "snapshot"  # the kind, in the store
+
+
+class _NoSnapshotError(Exception):
+    """The state of this machine is none to begin from; says why."""
 
 
 class KernelLab:
@@ -162,7 +166,7 @@ class KernelLab:
 
     def _saved(self, make: Callable[..., QemuMachine]) -> Snapshot | None:
         """Out of the store, or saved now; not when its console shows a splat, since every verdict
-        has to see that one anew.
+        has to see that one anew, nor when the kernel has no port to be renewed over.
         """
         key = snapshot.key(make().plan, self.kernel.key, self.image.key)
         try:
@@ -172,9 +176,9 @@ class KernelLab:
                 lambda directory: self._save(make, directory),
                 uses=[f"kernel/{self.kernel.key}", f"image/{self.image.key}"],
             )
-        except CrashError as error:
+        except _NoSnapshotError as error:
             self._cold = True
-            self._say((f"booted from power-on: no snapshot is kept, {error.message}",))
+            self._say((f"booted from power-on: no snapshot is kept, {error}",))
             return None
         return snapshot.load(key, place, lambda: self._discard(key))
 
@@ -183,7 +187,9 @@ class KernelLab:
         with contextlib.closing(make(saving=directory)) as machine:
             machine.boot()
             if splats := machine.console.splats():
-                raise CrashError(f"its boot shows a splat: {splats[0].title}")
+                raise _NoSnapshotError(f"its boot shows a splat: {splats[0].title}")
+            if machine.lineless:
+                raise _NoSnapshotError("its kernel has no virtio port")
             machine.save()
 
     def _discard(self, key: str) -> None:

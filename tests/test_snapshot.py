@@ -28,6 +28,7 @@ from rig.machine import plan, qemu, snapshot
 from rig.machine.plan import Plan
 from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
+from rig.record import Record
 from rig.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -385,3 +386,19 @@ def test_the_first_boot_saves_and_the_next_restore(
     with contextlib.closing(lab.machine(tmp_path / "results", number=3)) as machine:
         machine.boot()
         assert machine.facts["start"] == "power-on"
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("built_kernel", "built_image")
+def test_a_kernel_without_the_port_is_not_saved(
+    rig_config: Config, user_store: Store, tmp_path: Path
+) -> None:
+    machine = replace(rig_config.machine(), append="initcall_blacklist=virtio_console_init")
+    lab = KernelLab(rig_config, rig_config.kernel(), machine, user_store)
+    lab.prepare(())
+    for number in range(2):
+        with contextlib.closing(lab.machine(tmp_path / "results", number=number)) as one:
+            one.boot()
+            assert one.facts["start"] == "power-on"
+    told_of = lab.describe(Record.begin(tmp_path / "record", "rig", "k").run).notices
+    assert "booted from power-on: no snapshot is kept, its kernel has no virtio port" in told_of

@@ -162,9 +162,14 @@ class QemuMachine:
             f"QEMU 8.1); the first console is {kept.name}"
             for kept in self._first_consoles
         )
-        slow = ("its kernel has no virtio port: sessions are over TCP",) if self._lineless else ()
+        slow = ("its kernel has no virtio port: sessions are over TCP",) if self.lineless else ()
         cold = (f"booted from power-on: {self._not_restored}",) if self._not_restored else ()
         return (*emulated, *slips, *slow, *cold)
+
+    @property
+    def lineless(self) -> bool:
+        """The guest has said that it serves no session line: its kernel has no virtio ports."""
+        return self._console is not None and _NO_LINE in self._console.text()
 
     @property
     def consoles(self) -> tuple[Path, ...]:
@@ -585,13 +590,9 @@ class QemuMachine:
     def _await_line(self) -> float:
         """Wait until the guest is ready; the seconds that a login may take from then on."""
         self._await_ready()
-        if self._lineless:
+        if self.lineless:
             raise _NoLineError("there is none")
         return _LOGIN_S * self.slowdown
-
-    @property
-    def _lineless(self) -> bool:
-        return self._console is not None and _NO_LINE in self._console.text()
 
     def _new_session(self) -> Session:
         slowdown = self.slowdown
