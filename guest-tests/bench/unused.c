@@ -91,9 +91,9 @@ static void fork_alone(void)
 	for (int time = 0; time < TIMES; time++) {
 		exact_begin(&window);
 		child = syscall(SYS_fork);
-		exact_end(&window);
 		if (!child)
 			_exit(0);
+		exact_end(&window);
 		if (waitpid(child, NULL, 0) != child)
 			fail("fork");
 		exact_report("fork", &window);
