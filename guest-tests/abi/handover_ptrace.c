@@ -287,7 +287,20 @@ TEST(stops_of_what_is_traced_by_inheritance)
 	EXPECT_EQ(1, forks);
 }
 
-TEST(single_steps)
+/* Tens of thousands of stops: minutes, where every check of the kernel is on. */
+FIXTURE(slow)
+{
+};
+
+FIXTURE_SETUP(slow)
+{
+}
+
+FIXTURE_TEARDOWN(slow)
+{
+}
+
+TEST_F_TIMEOUT(slow, single_steps, 300)
 {
 	int status, steps = 0;
 	pid_t child;
