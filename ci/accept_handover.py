@@ -33,7 +33,13 @@ WARM, COLD = 4500, 26000
 DRIFT = 0.05
 SLEEPS = 3
 UNUSED, UNUSED_FORK = 2, 16
+# Nothing that the issue asks for: it has to stay known what exit and wait pay besides fork.
+UNUSED_EXIT = 64
 REPEATS, MACHINES = 20, ("single", "default", "quad")
+# The series' own selftests, and the whole suite that grew out of them. The latter takes 20 minutes
+# on the flavour with all detectors, too long for 60 runs.
+SELFTESTS = "kselftest async_submit --kernel {kernel}"
+ABI, HARD_REPEATS = "boot-and-test {kernel} --suite abi", 1
 STORM_PROCESSES, STORM_S = 2000, 3600.0
 
 Values = Mapping[str, list[int]]
@@ -174,7 +180,7 @@ def unused(place: Place) -> list[Figure]:
         ("pread", 1, UNUSED),
         ("two context switches", 2, UNUSED),
         ("fork", 1, UNUSED_FORK),
-        ("fork, exit, wait", 1, UNUSED_FORK),
+        ("fork, exit, wait", 1, UNUSED_EXIT),
     ):
         # The same path on both sides: a window with a timer's tick in it is longer on one only.
         more = (min(on[name]) - min(off[name])) / share
@@ -211,14 +217,19 @@ def same(place: Place) -> list[Figure]:
 # -- trials -------------------------------------------------------------------------------------
 
 
-def suites(kernel: str, machine: str) -> Callable[[Place], list[Figure]]:
-    """The selftests, again and again, on one flavour and one number of CPUs."""
+def repeated(
+    command: str, kernel: str, machine: str, times: int
+) -> Callable[[Place], list[Figure]]:
+    """A test command again and again, on one flavour and one number of CPUs.
+
+    command: rig's verb and its words, in which {kernel} stands for the flavour.
+    """
 
     def step(place: Place) -> list[Figure]:
         here, good, cases = opened(place), 0, 0
         file = here.temporary / "run.json"
-        words = ("boot-and-test", kernel, "--machine", machine, "--suite", "abi")
-        for _ in range(REPEATS):
+        words = (*command.format(kernel=kernel).split(), "--machine", machine)
+        for _ in range(times):
             done = here.rig(*words, "--json", str(file))
             if done.returncode != 0:
                 sys.stderr.write(done.output[-4000:] + "\n")
@@ -226,7 +237,7 @@ def suites(kernel: str, machine: str) -> Callable[[Place], list[Figure]]:
             good += 1
             cases = len(json.loads(file.read_bytes())["cases"])
         how = f"rig {' '.join(words)}, {cases} cases each"
-        return [exactly(f"{kernel}_{machine}", good, "clean runs", REPEATS, how), leftovers(place)]
+        return [exactly(place.name, good, "clean runs", times, how), leftovers(place)]
 
     return step
 
@@ -288,9 +299,10 @@ def steps() -> dict[str, Step]:
     found["detectors"] = detectors
     for kernel in (KERNEL, HARD):
         found[f"storm_{kernel}"] = storm(kernel)
-    for kernel in (KERNEL, HARD):
+    for kernel, times in ((KERNEL, REPEATS), (HARD, HARD_REPEATS)):
         for machine in MACHINES:
-            found[f"suites_{kernel}_{machine}"] = suites(kernel, machine)
+            found[f"selftests_{kernel}_{machine}"] = repeated(SELFTESTS, kernel, machine, REPEATS)
+            found[f"abi_{kernel}_{machine}"] = repeated(ABI, kernel, machine, times)
     found["patches"] = patches
     return {name: whole(step) for name, step in found.items()}
 

@@ -240,12 +240,16 @@ def scratch(here: Here, kernel: Path) -> list[Figure]:
     if done.returncode != 0:
         return [timed("scratch_build", done, 3600.0, "rig build in another directory and store")]
     ours, theirs = {kernel.name: hashes(kernel)}, {built(done).name: hashes(built(done))}
-    shutil.rmtree(here.work / "scratch", ignore_errors=True)
     how = (
         "bzImage and vmlinux against a build from nothing: another directory, another store, "
         f"CCACHE_DISABLE=1 ({done.duration_s:.0f} s)"
     )
-    return [same("one_line_build_identical", ours, theirs, how)]
+    figure = same("one_line_build_identical", ours, theirs, how)
+    if figure.ok:
+        shutil.rmtree(here.work / "scratch", ignore_errors=True)
+    else:
+        say(f"not the same: {kernel} and {built(done)}, kept with their trees")
+    return [figure]
 
 
 # -- boots --------------------------------------------------------------------------------------

@@ -25,8 +25,10 @@ _COMMAND = ("sh", "-c", "uname -r && dmesg --level emerg,alert,crit,err")
 
 
 def prefix(patches: tuple[series.Patch, ...], directory: Path) -> Path:
-    """A quilt directory of these patches."""
-    directory.mkdir()
+    """A quilt directory of these patches. Always the same one: a worktree and a build tree belong
+    to its path, so each patch costs what it makes necessary and no more.
+    """
+    directory.mkdir(exist_ok=True)
     for patch in patches:
         (directory / patch.name).write_bytes(patch.data)
     lines = (f"{patch.name} -p{patch.strip}\n" for patch in patches)
@@ -54,7 +56,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="rig-each-") as work:
         for count in range(options.first, len(patches) + 1):
             started = time.monotonic()
-            ok, words = boots(kernel.name, prefix(patches[:count], Path(work) / str(count)))
+            ok, words = boots(kernel.name, prefix(patches[:count], Path(work) / "series"))
             good &= ok
             took = f"{time.monotonic() - started:.0f} s"
             mark = "ok  " if ok else "FAIL"
