@@ -262,16 +262,17 @@ def storm(kernel: str) -> Callable[[Place], list[Figure]]:
 def detectors(place: Place) -> list[Figure]:
     """What would have reported a fault does so, in the same flavour: each is provoked once."""
     here, figures = opened(place), []
-    for name, splat, command in (
-        ("kasan", "kasan", "echo WRITE_AFTER_FREE"),
-        ("lockdep", "lockdep", "echo SPINLOCKUP"),
-        ("atomic_sleep", "atomic-sleep", "echo SLEEPING_IN_ATOMIC"),
+    for crash, splats in (
+        ("WRITE_AFTER_FREE", ("kasan-uaf",)),
+        ("SPINLOCKUP", ("lockdep", "atomic-sleep")),
     ):
-        script = f"{command} >/sys/kernel/debug/provoke-crash/DIRECT"
+        script = f"echo {crash} >/sys/kernel/debug/provoke-crash/DIRECT"
         _, value = here.json("boot", HARD, "--json", "--", "sh", "-c", script)
         seen = [one["type"] for one in value.get("splats", [])]
         how = f"rig boot {HARD} -- sh -c '{script}': {', '.join(seen) or 'no splat'}"
-        figures.append(exactly(f"{name}_is_live", int(splat in seen), "report", 1, how))
+        for splat in splats:
+            name = f"{splat.replace('-', '_')}_is_reported"
+            figures.append(exactly(name, int(splat in seen), "report", 1, how))
     return figures
 
 
