@@ -21,9 +21,16 @@ from rig.progress import QUIET, Progress
 from rig.series import Tree
 from rig.store import WORK_MARK, Store, digest, file_identity
 
-_RECIPE = "2"  # raise when the way a kernel is built changes
+_RECIPE = "3"  # raise when the way a kernel is built changes
 _FRAGMENTS = "kernel-configs"
 _TOOLS = ("gcc", "ld", "as", "make")
+# Make's variable -> the program, and the symbol that needs it. Kconfig writes the versions of what
+# it finds into every .config, so the program is hidden from a kernel that does not ask for that.
+_OPTIONAL = {
+    "RUSTC": ("rustc", "RUST"),
+    "BINDGEN": ("bindgen", "RUST"),
+    "PAHOLE": ("pahole", "DEBUG_INFO_BTF"),
+}
 _COMPILE_TIMEOUT_S = 3 * 3600
 # Where the tree seems to lie in debug information, whatever directory it was built in.
 _VIRTUAL_TREE = "/usr/src/linux"
@@ -132,7 +139,7 @@ def build(
     tree = series.apply(pristine, patches, _tree_slot(config, kernel), store, progress)
     slot = _build_slot(tree, kernel)
     ccache = store.root / "ccache" / "objects" if shutil.which("ccache") else None
-    tools = _toolchain(kernel.arch, store)
+    tools = _toolchain(kernel.arch, store) | _optional_tools(asked)
     plan = _Plan(kernel, tree, asked, tools, store.root / "build" / slot, ccache)
     made: list[Path] = []
 
@@ -256,6 +263,17 @@ def _toolchain(arch: str, store: Store) -> dict[str, str]:
     return dict(known)
 
 
+def _optional_tools(asked: Mapping[str, kconfig.Asked]) -> dict[str, str]:
+    """The same of what only some kernels need. Not kept: rustc is often a launcher that stays the
+    same while what it launches changes."""
+    wanted = {name for name, symbol in _OPTIONAL.values() if _is_asked(asked, symbol)}
+    return {name: _first_line(name) for name in sorted(wanted) if shutil.which(name)}
+
+
+def _is_asked(asked: Mapping[str, kconfig.Asked], symbol: str) -> bool:
+    return symbol in asked and asked[symbol].value == "y"
+
+
 def _first_line(tool: str) -> str:
     return process.run([tool, "--version"], timeout_s=20).output.splitlines()[0]
 
@@ -272,11 +290,16 @@ def _make_argv(plan: _Plan, targets: Sequence[str]) -> list[str]:
     maps = (f"{plan.tree.directory}/={_VIRTUAL_TREE}/", f"{plan.directory}={_VIRTUAL_TREE}/build")
     # Debug information only: __FILE__ is made relative to the tree by the kernel's own Makefile.
     flags = " ".join(f"-fdebug-prefix-map={one}" for one in maps)
+    hidden = [
+        f"{variable}=none"
+        for variable, (_, symbol) in _OPTIONAL.items()
+        if not _is_asked(plan.asked, symbol)
+    ]
     return [
         "make", "-C", str(plan.tree.directory), f"O={plan.directory}", f"-j{os.cpu_count()}",
         f"ARCH={_MAKE_ARCH[plan.kernel.arch]}", f"CROSS_COMPILE={cross}", f"CC={compiler}",
         # An empty LOCALVERSION keeps a "+" for "not at a tag" out of the release.
-        "LOCALVERSION=", f"KCFLAGS={flags}", f"KAFLAGS={flags}", *targets,
+        "LOCALVERSION=", f"KCFLAGS={flags}", f"KAFLAGS={flags}", *hidden, *targets,
     ]  # fmt: skip
 
 

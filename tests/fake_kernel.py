@@ -11,11 +11,13 @@ PATCHLEVEL = 12
 SUBLEVEL = 1
 EXTRAVERSION =
 B = $(O)
+RUSTC = rustc
 MAP = -fmacro-prefix-map=$(CURDIR)/=
 %config:
 \t@mkdir -p $(B)/include/config $(B)/arch/x86/boot
 \t@echo run >> $(B)/make.runs
 \t@sh $(CURDIR)/conf.sh $@ $(B)/.config
+\t@v=$$($(RUSTC) --version 2>/dev/null) && echo "CONFIG_RUSTC=\\"$$v\\"" >> $(B)/.config; true
 bzImage: vmlinux
 \t@cp $(B)/vmlinux $(B)/arch/x86/boot/bzImage
 vmlinux:
@@ -38,7 +40,7 @@ grep '^CONFIG_' "$2" | tac | awk -F= '!seen[$1]++' | tac > "$2.new"
 : > "$2"
 while IFS= read -r line; do
   case "$line" in
-    CONFIG_FOO=*|CONFIG_NET=*) echo "$line" >> "$2" ;;
+    CONFIG_FOO=*|CONFIG_NET=*|CONFIG_RUST=*) echo "$line" >> "$2" ;;
     CONFIG_BAR=*) grep -q '^CONFIG_FOO=y' "$2.new" && echo "$line" >> "$2" ;;
   esac
 done < "$2.new"
@@ -57,6 +59,8 @@ config BAR
 \t  Needs foo.
 config HIDDEN
 \tbool
+config RUST
+\tbool "Rust"
 """
 
 MAIN_C = """\

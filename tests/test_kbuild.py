@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,9 +55,8 @@ class Notes:
         self.notes.append("closed")
 
 
-def build(project: Path, store: str = "store", **changes: Path) -> kbuild.Kernel:
+def build(project: Path, store: str = "store", extra: Sequence[Path] = ()) -> kbuild.Kernel:
     loaded = config.load(project / "rig.toml")
-    extra = tuple(changes.values())
     return kbuild.build(loaded, loaded.kernel(), Store(project / store), extra_configs=extra)
 
 
@@ -104,7 +104,7 @@ def test_each_input_changes_the_key(project: Path, tmp_path: Path) -> None:
     keys = {build(project).key}
     extra = tmp_path / "extra.config"
     extra.write_text("CONFIG_NET=y\n")
-    keys.add(build(project, extra=extra).key)
+    keys.add(build(project, extra=[extra]).key)
     series = project / "series" / "one.patch"
     series.write_text(PATCH.replace("counter = 2", "counter = 7"))
     keys.add(build(project).key)
@@ -282,6 +282,29 @@ def test_another_compiler_is_asked_for_its_version(
     gcc.write_text(gcc.read_text().replace("gcc one", "gcc two"))
     second = build(project)
     assert (second.facts["compiler"], second.cached) == ("gcc two", False)
+
+
+def test_a_program_that_was_not_asked_for_does_not_change_the_kernel(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools, asked = project / "tools", project / "rust.config"
+    tools.mkdir()
+    asked.write_text("CONFIG_RUST=y\n")
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    rustc, seen = tools / "rustc", []
+    for version in ("one", "two"):
+        rustc.write_text(f"#!/bin/sh\necho rustc {version}\n")
+        rustc.chmod(0o755)
+        for extra in ((), (asked,)):
+            kernel = build(project, extra=extra)
+            found = [line for line in kernel.config.read_text().splitlines() if "RUSTC" in line]
+            seen.append((kernel.cached, found))
+    assert seen == [
+        (False, []),
+        (False, ['CONFIG_RUSTC="rustc one"']),
+        (True, []),
+        (False, ['CONFIG_RUSTC="rustc two"']),
+    ]
 
 
 def targets_made(project: Path) -> list[str]:
