@@ -63,7 +63,7 @@ class Monitor:
         Memory that is shared with a file is not part of the state (x-ignore-shared).
         InfrastructureError when QEMU fails, or after timeout_s.
         """
-        self._enable("events", "x-ignore-shared")
+        self.command("migrate-set-capabilities", **_capabilities("events", "x-ignore-shared"))
         self._client.send_fd_scm(file)
         self.command("getfd", fdname="state")
         self.command("migrate", uri="fd:state")
@@ -76,13 +76,15 @@ class Monitor:
         """Have the state read from a file that QEMU inherited by this number; returns when the
         machine goes on from there. A QEMU that cannot load it ends: InfrastructureError.
         """
-        self._enable("x-ignore-shared")
-        self.command("migrate-incoming", uri=f"fd:{file}")
+        self._wait(self._load(f"fd:{file}"))
         self._wait(self._next("RESUME"), timeout_s)
 
-    def _enable(self, *names: str) -> None:
-        wanted = [{"capability": name, "state": True} for name in names]
-        self.command("migrate-set-capabilities", capabilities=wanted)
+    async def _load(self, uri: str) -> None:
+        """Both commands at once: QEMU executes them in their order, and does not wait for us."""
+        await asyncio.gather(
+            self._client.execute("migrate-set-capabilities", _capabilities("x-ignore-shared")),
+            self._client.execute("migrate-incoming", {"uri": uri}),
+        )
 
     async def _next(self, name: str, statuses: Sequence[str] = ("",)) -> str:
         """The status of the next event of this name that has one of these."""
@@ -136,3 +138,8 @@ class Monitor:
             ) from error
         except (QMPError, OSError, EOFError) as error:
             raise InfrastructureError(f"QEMU's monitor went away: {error}") from error
+
+
+def _capabilities(*names: str) -> dict[str, object]:
+    """What migrate-set-capabilities is to switch on."""
+    return {"capabilities": [{"capability": name, "state": True} for name in names]}
