@@ -1,4 +1,4 @@
-"""Build and boot a kernel after each patch of its series, so that none leans on a later one.
+"""Build, boot and test a kernel after each patch of its series, so that none leans on a later one.
 
 Run as `python ci/each_patch.py [KERNEL] [--from N]`. Needs a full build for nearly every patch
 that touches a central header, so it belongs to acceptance and the nightly. Exit code 1 when one of
@@ -8,20 +8,29 @@ them does not build, boot or come out clean.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from rig import config, series  # noqa: E402
-from rig.process import run  # noqa: E402
+from rig.process import Completed, run  # noqa: E402
 
 _LIMIT_S = 3600.0
 # Prints the release, so that the kernel that answers is seen to be the one that was built.
 _COMMAND = ("sh", "-c", "uname -r && dmesg --level emerg,alert,crit,err")
+# From which patch on (by its file name) which programs of the abi suite have to pass: before the
+# first there are no calls to make, and only the last of them lets workers make a call that sleeps.
+_SUITE = "abi"
+_PROGRAMS = (
+    ("async_submit-offload-calls-to-workers", "not handover and not storm"),
+    ("async_submit-show-which-way-calls-go", ""),
+)
 
 
 def prefix(patches: tuple[series.Patch, ...], directory: Path) -> Path:
@@ -36,17 +45,44 @@ def prefix(patches: tuple[series.Patch, ...], directory: Path) -> Path:
     return directory
 
 
-def boots(kernel: str, directory: Path) -> tuple[bool, str]:
-    """Build and boot; whether it did, and what the guest (or the rig) said."""
-    rig = [sys.executable, "-m", "rig", "boot", kernel, "--series", str(directory), "--"]
-    done = run([*rig, *_COMMAND], cwd=ROOT, timeout_s=_LIMIT_S, check=False, separate=True)
-    clean = done.returncode == 0 and len(done.output.splitlines()) == 1
-    return clean, done.output.strip() if clean else f"{done.errors[-3000:]}{done.output}"
+def boots(kernel: str, directory: Path, programs: str | None) -> tuple[bool, str]:
+    """Build, boot and test; whether it did, and what the guest (or the rig) said.
+
+    programs: pytest's -k for the abi suite; None when none of it can pass yet.
+    """
+    words = ["boot", kernel, "--series", str(directory), "--", *_COMMAND]
+    done = _rig(words)
+    if done.returncode != 0 or len(done.output.splitlines()) != 1:
+        return False, f"{done.errors[-3000:]}{done.output}"
+    said = done.output.strip()
+    if programs is None:
+        return True, said
+    words = ["boot-and-test", kernel, "--series", str(directory), "--suite", _SUITE]
+    done = _rig([*words, *(["-k", programs] if programs else [])])
+    verdict = re.search(r"^(PASS|FAIL|ERROR): .*", done.output, re.MULTILINE)
+    if done.returncode != 0 or not verdict:
+        return False, f"{said}\n{done.output[-3000:]}{done.errors[-1000:]}"
+    return True, f"{said}, {verdict[0]}"
+
+
+def _rig(words: Sequence[str]) -> Completed:
+    argv = [sys.executable, "-m", "rig", "--quiet", *words]
+    return run(argv, cwd=ROOT, timeout_s=_LIMIT_S, check=False, separate=True)
+
+
+def programs(names: Sequence[str]) -> str | None:
+    """What has to pass after the patches of these names. Pure."""
+    for patch, which in reversed(_PROGRAMS):
+        if any(patch in name for name in names):
+            return which
+    return None
 
 
 def main(argv: list[str]) -> int:
     """Every prefix of the series; 0 when all of them are good."""
-    parser = argparse.ArgumentParser(description="build and boot after each patch of a series")
+    parser = argparse.ArgumentParser(
+        description="build, boot and test after each patch of a series"
+    )
     parser.add_argument("kernel", nargs="?", default=None)
     parser.add_argument("--from", dest="first", type=int, default=1, metavar="N")
     options = parser.parse_args(argv)
@@ -56,7 +92,9 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="rig-each-") as work:
         for count in range(options.first, len(patches) + 1):
             started = time.monotonic()
-            ok, words = boots(kernel.name, prefix(patches[:count], Path(work) / "series"))
+            directory = prefix(patches[:count], Path(work) / "series")
+            which = programs([patch.name for patch in patches[:count]])
+            ok, words = boots(kernel.name, directory, which)
             good &= ok
             took = f"{time.monotonic() - started:.0f} s"
             mark = "ok  " if ok else "FAIL"
