@@ -2,7 +2,9 @@
 
 `make accept WHAT=x` runs ci/accept_x.py, which names its steps and hands them to `Acceptance`.
 A step that passed is kept, so an interrupted measurement goes on where it stopped; a step that
-failed is done again the next time, and counted.
+failed is done again the next time, and counted. Measurements of many hours name what they measure:
+while none of these files changed, what passed on an earlier commit still holds, and each figure
+says on which commit it was measured.
 """
 
 from __future__ import annotations
@@ -103,6 +105,7 @@ class Acceptance:
     """One issue's must-hold list: its steps in their order, and the checkout they measure.
 
     place: makes what a step is given. notices: what the runs themselves said of the machine.
+    measured: the files that the figures are of; () when every commit has to be measured anew.
     """
 
     what: str
@@ -111,6 +114,7 @@ class Acceptance:
     steps: Mapping[str, Step]
     place: Callable[[Path, str, str], Place]
     notices: Callable[[Path], list[str]]
+    measured: tuple[str, ...] = ()
 
     @property
     def result(self) -> Path:
@@ -127,10 +131,14 @@ class Acceptance:
             shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, exist_ok=True)
         kept = work / "steps.json"
-        state: State = json.loads(kept.read_bytes()) if kept.is_file() else {}
+        if kept.is_file():
+            state: State = json.loads(kept.read_bytes())
+        else:
+            state = {} if options.fresh else self._still_true(commit)
         say(f"commit {commit[:12]}, working in {work}")
         for name in options.step or self.steps:
             self._measure(self.place(work, name, commit), name, state, kept)
+            self._write(commit, work, state)
         held = self._write(commit, work, state)
         file = self.result.relative_to(self.root)
         say(f"{'every bar was held' if held else 'a bar was missed'}: {file}")
@@ -154,6 +162,7 @@ class Acceptance:
         state[name] = {
             "passed": all(figure.ok for figure in figures),
             "attempts": before.get("attempts", 0) + 1,
+            "commit": place.commit,
             "load_before": round(load, 2),
             "figures": [dataclasses.asdict(figure) for figure in figures],
         }
@@ -163,7 +172,12 @@ class Acceptance:
 
     def _write(self, commit: str, work: Path, state: State) -> bool:
         """Write the result; True when every bar was held."""
-        figures = [_judged(figure, step) for step in state.values() for figure in step["figures"]]
+        figures = [
+            _judged(figure, name, state[name])
+            for name in self.steps
+            if name in state
+            for figure in state[name]["figures"]
+        ]
         held = set(state) == set(self.steps) and all(f["verdict"] == "pass" for f in figures)
         own = f":!{self.result.relative_to(self.root)}"
         value = {
@@ -180,14 +194,49 @@ class Acceptance:
         self.result.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
         return held
 
+    def _still_true(self, commit: str) -> State:
+        """The steps that passed on an earlier commit, of which nothing measured has changed."""
+        if not self.measured or not self.result.is_file():
+            return {}
+        by_step: dict[str, list[dict[str, Any]]] = {}
+        for figure in json.loads(self.result.read_bytes())["figures"]:
+            by_step.setdefault(figure.get("step", ""), []).append(figure)
+        state: State = {}
+        for name in self.steps:
+            figures = by_step.get(name, [])
+            passed = bool(figures) and all(one["verdict"] == "pass" for one in figures)
+            if passed and self._unchanged(figures[0]["commit"], commit):
+                say(f"{name}: holds since {figures[0]['commit'][:12]}")
+                state[name] = {
+                    "passed": True,
+                    "attempts": figures[0]["attempts"],
+                    "commit": figures[0]["commit"],
+                    "figures": [_unjudged(figure) for figure in figures],
+                }
+        return state
+
+    def _unchanged(self, before: str, commit: str) -> bool:
+        """False also when git does not know the commit."""
+        words = ["git", "diff", "--quiet", before, commit, "--", *self.measured]
+        return run(words, cwd=self.root, timeout_s=60, check=False).returncode == 0
+
     def _git(self, *words: str) -> str:
         return run(["git", *words], cwd=self.root, timeout_s=60).output.strip()
 
 
-def _judged(figure: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
+def _judged(figure: dict[str, Any], name: str, step: dict[str, Any]) -> dict[str, Any]:
     """A figure as the file has it."""
     rest = {key: value for key, value in figure.items() if key != "ok"}
-    return {**rest, "verdict": "pass" if figure["ok"] else "fail", "attempts": step["attempts"]}
+    verdict = "pass" if figure["ok"] else "fail"
+    origin = {"step": name, "commit": step["commit"], "attempts": step["attempts"]}
+    return {**rest, "verdict": verdict, **origin}
+
+
+def _unjudged(figure: dict[str, Any]) -> dict[str, Any]:
+    """A figure as it was measured, from the file's."""
+    names = {field.name for field in dataclasses.fields(Figure)}
+    rest = {key: value for key, value in figure.items() if key in names}
+    return {**rest, "ok": figure["verdict"] == "pass"}
 
 
 def _replace(path: Path, text: str) -> None:

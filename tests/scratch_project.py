@@ -13,10 +13,10 @@ def write(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def git(place: Path, *words: str) -> None:
-    """Run git as somebody of no name."""
+def git(place: Path, *words: str) -> str:
+    """What git says, run as somebody of no name."""
     who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
-    process.run(["git", *who, *words], cwd=place, timeout_s=30)
+    return process.run(["git", *who, *words], cwd=place, timeout_s=30).output.strip()
 
 
 def commit(place: Path) -> None:

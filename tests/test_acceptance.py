@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,6 +112,44 @@ def test_what_passed_is_not_measured_again(project: Path, tmp_path: Path) -> Non
     assert code == 0
     assert sign.exists()  # a second measurement would have started from nothing
     assert figures(result)["cold_boot_and_test"]["attempts"] == 1
+
+
+def test_what_passed_holds_on_later_commits_while_nothing_measured_changed(
+    project: Path, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    def step(name: str, ok: bool) -> object:
+        def measure(_place: object) -> list[object]:
+            done.append(name)
+            return [SHARED.Figure(name, 1, "", "1", ok, "")]
+
+        return measure
+
+    def no_notices(_work: Path) -> list[str]:
+        return []
+
+    def measure(work: str, *words: str) -> list[tuple[str, str]]:
+        steps = {"good": step("good", ok=True), "bad": step("bad", ok=False)}
+        acceptance = SHARED.Acceptance(
+            "x", "", project, steps, partial(SHARED.Place, project), no_notices, ("kernel", "fake")
+        )
+        acceptance.main(["--work", str(tmp_path / work), *words])
+        result = json.loads((project / "ci/acceptance/x.json").read_bytes())
+        return [(figure["name"], figure["commit"]) for figure in result["figures"]]
+
+    first = git(project, "rev-parse", "HEAD")
+    assert measure("one") == [("good", first), ("bad", first)]
+    write(project / "run.json", "{}")
+    commit(project)
+    second = git(project, "rev-parse", "HEAD")
+    assert measure("two") == [("good", first), ("bad", second)]
+    assert measure("three", "--fresh", "--step", "good") == [("good", second)]
+    write(project / "kernel", "other bytes")
+    commit(project)
+    third = git(project, "rev-parse", "HEAD")
+    assert measure("four") == [("good", third), ("bad", third)]
+    assert done == ["good", "bad", "bad", "good", "good", "bad"]
 
 
 @pytest.mark.parametrize(
