@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -139,15 +140,28 @@ class Store:
         uses: as in publish.
         """
         place = self.root / kind / key
-        while True:
-            self._make_directories(place)
-            if self.take(place):
-                break
+        while not self.take(place):
+            self._make_scratch(place, uses)
         mark = place / WORK_MARK
         if not mark.exists() or read_mark(place).get("uses", []) != list(uses):
             write_mark(place, {"uses": list(uses)})
         os.utime(place)
         return place
+
+    def _make_scratch(self, place: Path, uses: Sequence[str]) -> None:
+        """Make it with its mark, at once: without one it would be an entry that is damaged."""
+        self._make_directories(place.parent)
+        work = Path(tempfile.mkdtemp(prefix=f"{MAKING}{place.name}-", dir=place.parent))
+        try:
+            write_mark(work, {"uses": list(uses)})
+            work.chmod(0o755)
+            work.rename(place)
+        except OSError as error:
+            # Another rig was first, or took this one for what a killed rig had left.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+        finally:
+            remove(work)
 
     @contextlib.contextmanager
     def hold(self, entry: Path) -> Iterator[None]:

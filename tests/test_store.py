@@ -18,8 +18,9 @@ import pytest
 from processes import is_gone
 
 from rig import process, upkeep
+from rig import store as store_module
 from rig.errors import InfrastructureError, UsageError
-from rig.store import Store, digest
+from rig.store import WORK_MARK, Store, digest
 
 
 def test_an_entry_is_made_once(tmp_path: Path) -> None:
@@ -405,3 +406,35 @@ def test_a_lock_is_free_after_its_block_whatever_still_runs(tmp_path: Path) -> N
     with store.locked_now("kind", "key") as free:
         assert free
     process.end(command)
+
+
+def test_a_work_directory_that_was_not_finished_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_place: Path, _value: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_mark", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Store(tmp_path).scratch("work", "tree")
+    assert upkeep.verify(Store(tmp_path)) == []
+    place = Store(tmp_path).scratch("work", "tree")
+    assert (place / WORK_MARK).is_file()
+    assert [path.name for path in place.parent.iterdir()] == ["tree"]
+
+
+def test_another_rig_makes_the_same_work_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store_module.write_mark
+
+    def overtaken(place: Path, value: dict[str, object]) -> None:
+        monkeypatch.setattr(store_module, "write_mark", write)
+        (Store(tmp_path).scratch("work", "tree") / "file").touch()
+        write(place, value)
+
+    monkeypatch.setattr(store_module, "write_mark", overtaken)
+    place = Store(tmp_path).scratch("work", "tree")
+    assert (place / "file").exists()
+    assert [path.name for path in place.parent.iterdir()] == ["tree"]
