@@ -379,4 +379,122 @@ IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 60)
 	return found;
 }
 
+/* --- restart_syscall() by hand ------------------------------------------------------------ */
+
+static int nothing_comes[2];
+static volatile long restarted;
+
+/* Uses the worker up that an interrupted sleep was to go on with, and gets another one. */
+static void restarts_by_hand(int signal)
+{
+	struct submission reading = { .result = UNTOUCHED }, inline_call = { .result = UNTOUCHED };
+	char byte;
+
+	reading.cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &reading.result, __NR_read,
+				      ARGS(nothing_comes[0], P(&byte), 1));
+	async_submit(0, &inline_call.result, __NR_getppid, ARGS(0));
+	restarted = raw_call(__NR_restart_syscall);
+	async_cancel(0, reading.cookie);
+	while (wait_for_async(0, reading.cookie, &deadline) == -EINTR)
+		;
+	handled++;
+}
+
+IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 60)
+{
+	const struct sigaction action = { .sa_handler = restarts_by_hand };
+	const struct timespec time = { .tv_nsec = 300 * 1000 * 1000 };
+	long long end = now_ns() + 20 * 1000000000LL;
+	const char *found = NULL;
+	int interrupted = 0, ret;
+	pthread_t thread;
+
+	CHECK_EQ(0, pipe(nothing_comes));
+	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	CHECK_EQ(0, sigaction(SIGUSR2, &action, NULL));
+	target = gettid();
+	enough = false;
+	CHECK_EQ(0, pthread_create(&thread, NULL, send_signals, NULL));
+	while (interrupted < times(5, 100) && !found && now_ns() < end) {
+		struct submission s = { .result = UNTOUCHED };
+
+		restarted = -EINTR;
+		s.cookie = async_submit(0, &s.result, __NR_nanosleep, ARGS(P(&time), 0));
+		if (!s.cookie && s.result == -EINTR)
+			interrupted++;
+		else if (!is_cookie(s.cookie))
+			found = trouble("submitted %ld, result %ld", s.cookie, s.result);
+		if (!found && restarted != -EINTR)
+			found = trouble("restart_syscall() returned %ld", restarted);
+		if (is_cookie(s.cookie)) {
+			async_cancel(0, s.cookie);
+			while ((ret = wait_for_async(0, s.cookie, &deadline)) == -EINTR)
+				;
+		}
+	}
+	enough = true;
+	CHECK_EQ(0, pthread_join(thread, NULL));
+	if (!found && !interrupted)
+		found = "no sleep was interrupted inline";
+	return found;
+}
+
+/* What a handler interrupted is its parent's: the child has nothing to go on with. */
+static volatile int child_status;
+
+static void forks_and_restarts(int signal)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid)
+		_exit(raw_call(__NR_restart_syscall) == -EINTR ? 0 : 1);
+	while (waitpid(pid, &status, 0) != pid)
+		;
+	child_status = status;
+	handled++;
+}
+
+IN_A_CHILD(child_of_a_handler_restarts_no_wait)
+{
+	const struct sigaction action = { .sa_handler = forks_and_restarts };
+	const pid_t process = getpid();
+	struct reading r;
+	int status;
+	pid_t pid;
+
+	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	target = gettid();
+	TRY(begin_reading(&r));
+	child_status = -1;
+	pid = fork();
+	while (!pid) {
+		usleep(100 * 1000);
+		if (tgkill(process, target, SIGUSR1))
+			_exit(0);
+	}
+	CHECK_EQ(-EINTR, wait_for_async(0, r.s.cookie, &deadline));
+	CHECK_EQ(0, kill(pid, SIGKILL));
+	CHECK_EQ(pid, waitpid(pid, &status, 0));
+	CHECK_EQ(0, child_status);
+	return end_reading(&r);
+}
+
+/* A cookie that was never returned is none, also where its call nearly got it. */
+IN_A_CHILD(cookie_of_a_hand_over_that_was_called_off)
+{
+	struct submission s;
+	struct reading r;
+
+	TRY(begin_reading(&r));
+	TRY(hold_lease(0));
+	gives_up = false;
+	TRY(open_leased(&s));
+	CHECK_EQ(0, s.cookie);
+	CHECK_EQ(-EINVAL, wait_for_async(0, r.s.cookie + 1, &no_time));
+	CHECK_EQ(-EINVAL, async_cancel(0, r.s.cookie + 1));
+	TRY(let_lease_go());
+	return end_reading(&r);
+}
+
 TEST_HARNESS_MAIN

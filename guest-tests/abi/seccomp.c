@@ -332,4 +332,74 @@ TEST_F(mode, user_notif_continue)
 	EXPECT_EQ(-EBADF, n.result);
 }
 
+/* --- a signal while the supervisor is asked ----------------------------------------------- */
+
+static volatile int interruptions;
+
+static void on_interruption(int signal)
+{
+	__atomic_add_fetch(&interruptions, 1, __ATOMIC_RELEASE);
+}
+
+static bool interrupt_while_asking(const struct notified *n, int flags)
+{
+	const struct sigaction action = { .sa_handler = on_interruption, .sa_flags = flags };
+	struct pollfd entry = { .fd = n->listener, .events = POLLIN };
+
+	return !sigaction(SIGUSR1, &action, NULL) && poll(&entry, 1, DEADLINE_S * 1000) == 1 &&
+	       !pthread_kill(n->thread, SIGUSR1) &&
+	       becomes_true(__atomic_load_n(&interruptions, __ATOMIC_ACQUIRE) == 1);
+}
+
+/* As a direct call does: it is made again, and the supervisor asked again. */
+TEST_F(mode, user_notif_is_asked_again_after_a_handler_that_restarts)
+{
+	struct notified n;
+
+	ASSERT_TRUE(start_notified(&n, variant->flags));
+	ASSERT_TRUE(interrupt_while_asking(&n, SA_RESTART));
+	EXPECT_EQ(__NR_dup, supervise(n.listener, 4242, 0, false).data.nr);
+	ASSERT_EQ(0, pthread_join(n.thread, NULL));
+	EXPECT_SUBMITTED(n.submitted);
+	EXPECT_EQ(4242, n.result);
+}
+
+TEST_F(mode, user_notif_is_eintr_after_a_handler_that_does_not)
+{
+	struct notified n;
+
+	ASSERT_TRUE(start_notified(&n, variant->flags));
+	ASSERT_TRUE(interrupt_while_asking(&n, 0));
+	ASSERT_EQ(0, pthread_join(n.thread, NULL));
+	/* Nothing was given to a worker yet. */
+	EXPECT_EQ(0, n.submitted);
+	EXPECT_EQ(-EINTR, n.result);
+}
+
+static void *is_filtered_itself(void *argument)
+{
+	struct notified *n = argument;
+	long listener = filter(__NR_async_submit, SECCOMP_RET_USER_NOTIF,
+			       SECCOMP_FILTER_FLAG_NEW_LISTENER);
+
+	__atomic_store_n(&n->listener, listener, __ATOMIC_RELEASE);
+	if (listener > 0)
+		n->submitted = async_submit(n->flags, &n->result, __NR_getppid, ARGS(0));
+	return NULL;
+}
+
+/* The filter did not let async_submit() in: there is no inner call that was interrupted. */
+TEST_F(mode, outer_call_that_is_asked_about_is_eintr)
+{
+	struct notified n = { .flags = variant->flags, .result = UNTOUCHED };
+
+	ASSERT_EQ(0, pthread_create(&n.thread, NULL, is_filtered_itself, &n));
+	ASSERT_TRUE(becomes_true(__atomic_load_n(&n.listener, __ATOMIC_ACQUIRE)));
+	ASSERT_LT(0, n.listener);
+	ASSERT_TRUE(interrupt_while_asking(&n, 0));
+	ASSERT_EQ(0, pthread_join(n.thread, NULL));
+	EXPECT_EQ(-EINTR, n.submitted);
+	EXPECT_EQ(UNTOUCHED, n.result);
+}
+
 TEST_HARNESS_MAIN
