@@ -400,11 +400,13 @@ static void restarts_by_hand(int signal)
 	handled++;
 }
 
-IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 60)
+IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 120)
 {
 	const struct sigaction action = { .sa_handler = restarts_by_hand };
 	const struct timespec time = { .tv_nsec = 300 * 1000 * 1000 };
-	long long end = now_ns() + 20 * 1000000000LL;
+	/* One CPU hardly ever has a signal come between the submission and the sleep. */
+	const bool sure = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+	long long end = now_ns() + (sure ? 40 : 2) * 1000000000LL;
 	const char *found = NULL;
 	int interrupted = 0, ret;
 	pthread_t thread;
@@ -434,7 +436,7 @@ IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 60)
 	}
 	enough = true;
 	CHECK_EQ(0, pthread_join(thread, NULL));
-	if (!found && !interrupted)
+	if (!found && !interrupted && sure)
 		found = "no sleep was interrupted inline";
 	return found;
 }
