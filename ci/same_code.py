@@ -132,15 +132,23 @@ def build_tree(kernel: str) -> Path:
     return tree_of(built.directory)
 
 
+def same(entry: Path, tree: Path) -> bool:
+    """Whether the kernel of an entry is the one that lies in a build tree."""
+    return (entry / "vmlinux").samefile(tree / "vmlinux")
+
+
 def tree_of(entry: Path) -> Path:
     """The build tree of a kernel in the store, by the command that its metadata keeps."""
     text = json.dumps(json.loads((entry / "metadata.json").read_bytes()))
     found = re.search(r"O=(/[^\s\"']+/build/[^\s\"']+)", text)
-    if not found or not Path(found[1]).is_dir():
+    tree = Path(found[1]) if found else None
+    # The entry's vmlinux is a second name of the tree's, until another kernel is built there.
+    if not tree or not (tree / "vmlinux").exists() or not same(entry, tree):
         raise InfrastructureError(
-            f"{entry}: its build tree is gone", hint="remove the entry and build it again"
+            f"{entry}: its build tree is gone, or has gone on to another configuration",
+            hint="remove the entry and build it again",
         )
-    return Path(found[1])
+    return tree
 
 
 def lines(verdict: Verdict) -> Iterator[str]:

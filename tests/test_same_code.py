@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from rig.errors import InfrastructureError
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "ci"))  # where a script of ci/ finds what it shares
@@ -78,3 +81,17 @@ def test_what_has_to_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert same_code.main(["one"]) == 2
     assert "usage: same_code.py KERNEL KERNEL" in capsys.readouterr().err
+
+
+def test_a_build_tree_that_has_gone_on_is_not_compared(tmp_path: Path) -> None:
+    entry, tree = tmp_path / "entry", tmp_path / "build" / "plain-1"
+    entry.mkdir()
+    tree.mkdir(parents=True)
+    (entry / "metadata.json").write_text(json.dumps({"by_hand": f"make O={tree} vmlinux"}))
+    (tree / "vmlinux").write_text("one kernel")
+    (entry / "vmlinux").hardlink_to(tree / "vmlinux")
+    assert same_code.tree_of(entry) == tree
+    (tree / "vmlinux").unlink()
+    (tree / "vmlinux").write_text("another one")
+    with pytest.raises(InfrastructureError, match="has gone on to another configuration"):
+        same_code.tree_of(entry)
