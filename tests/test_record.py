@@ -108,6 +108,9 @@ def test_what_went_wrong_between_two_results_is_not_lost(
     record = Record.begin(tmp_path, "", "async")
     shutil.rmtree(record.directory)
     record.add([Case("abi", "a", "1")])  # soon after the first time, so it is left to the timer
-    time.sleep(1.0)
+    timer = record._timer
+    assert timer is not None
+    timer.join(30)
+    record.directory.mkdir()  # now it could be written, but what was lost has to be told
     with pytest.raises(InfrastructureError, match="cannot be written"):
         record.add([Case("abi", "a", "2")])

@@ -294,26 +294,32 @@ def test_what_killed_rigs_left_is_swept_unless_it_is_being_made(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "kind").iterdir()] == [".making-other-abcd1234"]
 
 
-def test_a_lock_file_that_went_while_somebody_waited_locks_nobody_out(tmp_path: Path) -> None:
+def test_a_lock_file_that_went_while_somebody_waited_locks_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One waits for the lock; its file goes; a third rig comes. The two never meet inside."""
     store = Store(tmp_path)
     inside: list[str] = []
+    together: list[int] = []
 
     def enter(name: str) -> None:
         with Store(tmp_path).lock("kind", "key"):
             inside.append(name)
-            assert len(inside) == 1
-            time.sleep(0.3)
+            time.sleep(0.3)  # long enough for the other one to be seen
+            together.append(len(inside))
             inside.remove(name)
 
     waiting = threading.Thread(target=enter, args=("waiting",))
     with store.lock("kind", "key"):
         waiting.start()
-        time.sleep(0.3)
+        deadline = time.monotonic() + 30
+        while "waiting for another rig" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
         store.lock_path("kind", "key").unlink()
     enter("third")
     waiting.join(30)
     assert not waiting.is_alive()
+    assert together == [1, 1]
 
 
 def test_a_work_directory_is_measured_when_it_was_used(tmp_path: Path) -> None:
