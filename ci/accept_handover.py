@@ -42,8 +42,11 @@ SELFTESTS = "kselftest async_submit --kernel {kernel}"
 ABI, HARD_REPEATS = "boot-and-test {kernel} --suite abi", 1
 STORM_PROCESSES, STORM_S = 2000, 3600.0
 
-# The kernel, how it is configured and booted, and the programs. The trials take hours.
-MEASURED = ("patches/async-submit", "kernel-configs", "rig.toml", "guest-tests", "images")
+# The trials take hours. A verdict is worth as much as what it was made with, so that is in it too.
+MEASURED = (
+    *("patches/async-submit", "kernel-configs", "rig.toml", "guest-tests", "images", "rig"),
+    *("ci/accept_handover.py", "ci/same_code.py", "ci/each_patch.py", "ci/check_series.py"),
+)
 
 Values = Mapping[str, list[int]]
 

@@ -105,7 +105,8 @@ class Acceptance:
     """One issue's must-hold list: its steps in their order, and the checkout they measure.
 
     place: makes what a step is given. notices: what the runs themselves said of the machine.
-    measured: the files that the figures are of; () when every commit has to be measured anew.
+    measured: all files that a figure depends on, those that measure and judge it among them; ()
+    when every commit has to be measured anew.
     """
 
     what: str
@@ -136,10 +137,10 @@ class Acceptance:
         else:
             state = {} if options.fresh else self._still_true(commit)
         say(f"commit {commit[:12]}, working in {work}")
+        held = False
         for name in options.step or self.steps:
             self._measure(self.place(work, name, commit), name, state, kept)
-            self._write(commit, work, state)
-        held = self._write(commit, work, state)
+            held = self._write(commit, work, state)
         file = self.result.relative_to(self.root)
         say(f"{'every bar was held' if held else 'a bar was missed'}: {file}")
         return 0 if held else 1

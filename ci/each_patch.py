@@ -25,7 +25,8 @@ _LIMIT_S = 3600.0
 # Prints the release, so that the kernel that answers is seen to be the one that was built.
 _COMMAND = ("sh", "-c", "uname -r && dmesg --level emerg,alert,crit,err")
 # From which patch on (by its file name) which programs of the abi suite have to pass: before the
-# first there are no calls to make, and only the last of them lets workers make a call that sleeps.
+# first of these nothing can be outstanding, and the tests of the hand-over ask the counters, which
+# come with the second.
 _SUITE = "abi"
 _PROGRAMS = (
     ("async_submit-offload-calls-to-workers", "not handover and not storm"),
