@@ -9,6 +9,8 @@
  */
 #include <linux/close_range.h>
 #include <linux/futex.h>
+#include <linux/keyctl.h>
+#include <linux/lsm.h>
 #include <sys/epoll.h>
 
 #include "calls.h"
@@ -48,12 +50,6 @@ static const char * const in_place[] = {
 	"sched_getparam", "sched_getscheduler", "sched_getattr", "sched_getaffinity",
 	"sched_get_priority_max", "sched_get_priority_min",
 	"get_mempolicy", "get_robust_list", "getrusage",
-	/*
-	 * Not named by the contract, which says "queries about the calling thread itself": the
-	 * capabilities and attributes of the thread are such, and the calls for keys look up its
-	 * keyrings, and change its credentials if it has none. A worker's are not the thread's.
-	 */
-	"capget", "lsm_get_self_attr", "add_key", "request_key",
 };
 
 /*
@@ -254,6 +250,26 @@ static bool is_refused(long nr, const unsigned long *args)
 	       result == UNTOUCHED;
 }
 
+static bool is_in_place(long nr, const unsigned long *args)
+{
+	long result = UNTOUCHED;
+
+	return async_submit(ASYNC_SUBMIT_OFFLOAD, &result, nr, args) == -EOPNOTSUPP &&
+	       result == UNTOUCHED && async_submit(0, &result, nr, args) == 0 &&
+	       result != UNTOUCHED;
+}
+
+static bool is_free(long nr, const unsigned long *args)
+{
+	long result = UNTOUCHED, cookie;
+
+	cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, nr, args);
+	if (!is_cookie(cookie) || wait_for_async(0, cookie, &deadline))
+		return false;
+	result = UNTOUCHED;
+	return async_submit(0, &result, nr, args) == 0 && result != UNTOUCHED;
+}
+
 TEST(close_range_that_unshares_is_refused)
 {
 	EXPECT_TRUE(is_refused(__NR_close_range, ARGS(1000, 2000, CLOSE_RANGE_UNSHARE)));
@@ -317,6 +333,33 @@ TEST(other_operations_of_futex_are_free)
 	EXPECT_EQ(0, result);
 	ASSERT_EQ(0, async_submit(0, &result, __NR_futex, ARGS(P(&word), FUTEX_WAIT_PRIVATE, 9)));
 	EXPECT_EQ(-EAGAIN, result);
+}
+
+/* They may give the thread the keyring, where it is one of those that a thread has. */
+TEST(key_calls_are_in_place_by_their_keyring)
+{
+	static const long own[] = {
+		KEY_SPEC_THREAD_KEYRING, KEY_SPEC_PROCESS_KEYRING, KEY_SPEC_SESSION_KEYRING,
+		KEY_SPEC_USER_KEYRING, KEY_SPEC_USER_SESSION_KEYRING,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(own); i++) {
+		EXPECT_TRUE(is_in_place(__NR_add_key, ARGS(0, 0, 0, 0, own[i])));
+		/* The keyring is an int to the call. */
+		EXPECT_TRUE(is_in_place(__NR_add_key, ARGS(0, 0, 0, 0, (unsigned int)own[i])));
+		EXPECT_TRUE(is_in_place(__NR_request_key, ARGS(0, 0, 0, own[i])));
+	}
+	EXPECT_TRUE(is_free(__NR_add_key, ARGS(0, 0, 0, 0, 1)));
+	EXPECT_TRUE(is_free(__NR_request_key, ARGS(0, 0, 0, 0)));
+	EXPECT_TRUE(is_free(__NR_request_key, ARGS(0, 0, 0, 1)));
+}
+
+TEST(attributes_of_the_task_are_looked_up_in_place)
+{
+	EXPECT_TRUE(is_in_place(__NR_lsm_get_self_attr, ARGS(LSM_ATTR_EXEC)));
+	EXPECT_TRUE(is_in_place(__NR_lsm_get_self_attr, ARGS(LSM_ATTR_PREV)));
+	EXPECT_TRUE(is_free(__NR_lsm_get_self_attr, ARGS(LSM_ATTR_CURRENT)));
 }
 
 TEST(polls_with_a_signal_mask_are_refused)

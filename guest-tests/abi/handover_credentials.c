@@ -343,4 +343,165 @@ WITH_A_SECRET(namespace_of_another_thread)
 	return NULL;
 }
 
+/* --- whose the process is ---------------------------------------------------------------- */
+
+/* Shared with the child. */
+static int *at;
+
+/* Leaves the main thread to other tasks, in a process group of its own, and becomes nobody. */
+static const char *becomes_nobody(bool with_a_call)
+{
+	struct reading r;
+
+	CHECK_EQ(0, setpgid(0, 0));
+	TRY(hand_over(3));
+	if (with_a_call)
+		TRY(begin_reading(&r));
+	CHECK_EQ(0, set_uids(NOBODY, NOBODY, NOBODY));
+	reach(at, 1);
+	CHECK(await(at, 2));
+	if (with_a_call)
+		TRY(end_reading(&r));
+	return NULL;
+}
+
+FIXTURE(nobody)
+{
+	pid_t child;
+};
+
+FIXTURE_VARIANT(nobody)
+{
+	bool with_a_call;
+};
+
+FIXTURE_VARIANT_ADD(nobody, idle)
+{
+	.with_a_call = false,
+};
+
+FIXTURE_VARIANT_ADD(nobody, busy)
+{
+	.with_a_call = true,
+};
+
+FIXTURE_SETUP(nobody)
+{
+	if (geteuid())
+		SKIP(return, "needs root");
+	at = share(sizeof(*at));
+	ASSERT_NE(NULL, at);
+	self->child = fork_child();
+	ASSERT_LE(0, self->child);
+	if (!self->child)
+		exit_fine(becomes_nobody(variant->with_a_call));
+	ASSERT_TRUE(await(at, 1));
+}
+
+FIXTURE_TEARDOWN(nobody)
+{
+	if (self->child > 0) {
+		kill(self->child, SIGKILL);
+		waitpid(self->child, NULL, 0);
+	}
+}
+
+/* What a process of this user gets when it asks whether it may send a signal there. */
+static int asks_as(int uid, pid_t pid)
+{
+	pid_t child = fork_child();
+
+	if (child)
+		return child < 0 ? -errno : status_of(child);
+	if (set_uids(uid, uid, uid))
+		_exit(1);
+	_exit(kill(pid, 0) ? errno : 0);
+}
+
+TEST_F(nobody, takes_signals_of_nobody)
+{
+	EXPECT_EQ(0, asks_as(NOBODY, self->child));
+	EXPECT_EQ(0, asks_as(NOBODY, -self->child));
+	EXPECT_EQ(EPERM, WEXITSTATUS(asks_as(1, self->child)));
+	EXPECT_EQ(EPERM, WEXITSTATUS(asks_as(1, -self->child)));
+}
+
+TEST_F(nobody, is_told_as_nobody)
+{
+	siginfo_t info = { };
+
+	ASSERT_EQ(0, kill(self->child, SIGSTOP));
+	ASSERT_EQ(0, waitid(P_PID, self->child, &info, WSTOPPED));
+	EXPECT_EQ(self->child, info.si_pid);
+	EXPECT_EQ(NOBODY, info.si_uid);
+	ASSERT_EQ(0, kill(self->child, SIGCONT));
+	ASSERT_EQ(0, waitid(P_PID, self->child, &info, WCONTINUED));
+	EXPECT_EQ(NOBODY, info.si_uid);
+	reach(at, 2);
+	ASSERT_EQ(0, waitid(P_PID, self->child, &info, WEXITED | WNOWAIT));
+	EXPECT_EQ(CLD_EXITED, info.si_code);
+	EXPECT_EQ(0, info.si_status);
+	EXPECT_EQ(NOBODY, info.si_uid);
+}
+
+TEST_F(nobody, is_told_as_nobody_when_killed)
+{
+	siginfo_t info = { };
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	ASSERT_EQ(0, kill(self->child, SIGKILL));
+	ASSERT_EQ(SIGCHLD, sigtimedwait(&set, &info, &(struct timespec){ DEADLINE_S, 0 }));
+	EXPECT_EQ(self->child, info.si_pid);
+	EXPECT_EQ(NOBODY, info.si_uid);
+}
+
+/* The main thread ends first: the last of the process is another one. */
+static void *ends_later(void *argument)
+{
+	pid_t tid = getpid();
+
+	/* A main thread that has ended is a zombie as long as there are others. */
+	becomes_true(thread_state(tid) == 'Z' || counter("outstanding") == 0);
+	await(at, 2);
+	_exit(0);
+	return argument;
+}
+
+static void ends_its_main_thread(void)
+{
+	pthread_t thread;
+
+	if (hand_over(3) || set_uids(NOBODY, NOBODY, NOBODY) ||
+	    pthread_create(&thread, NULL, ends_later, NULL))
+		_exit(1);
+	reach(at, 1);
+	pthread_exit(NULL);
+}
+
+TEST(process_whose_main_thread_has_ended_is_nobodys)
+{
+	siginfo_t info = { };
+	pid_t child;
+
+	if (geteuid())
+		SKIP(return, "needs root");
+	at = share(sizeof(*at));
+	ASSERT_NE(NULL, at);
+	child = fork_child();
+	ASSERT_LE(0, child);
+	if (!child)
+		ends_its_main_thread();
+	ASSERT_TRUE(await(at, 1));
+	/* Whether it has ended yet or not. */
+	usleep(10000);
+	reach(at, 2);
+	ASSERT_EQ(0, waitid(P_PID, child, &info, WEXITED | WNOWAIT));
+	EXPECT_EQ(0, info.si_status);
+	EXPECT_EQ(NOBODY, info.si_uid);
+	EXPECT_EQ(0, status_of(child));
+}
+
 TEST_HARNESS_MAIN

@@ -3,6 +3,7 @@
  * Locks know their owner by its tid, and the kernel knows where a thread keeps the robust ones:
  * both stay true over hand-overs, in the thread, and in the tasks it has left behind.
  */
+#include <dirent.h>
 #include <linux/futex.h>
 
 #include "handover.h"
@@ -349,6 +350,49 @@ IN_EITHER_THREAD_TIMEOUT(pi_futex_with_waiters_at_any_time, 60)
 		TRY(theirs);
 	}
 	return found;
+}
+
+/* --- the tid of a worker ------------------------------------------------------------------ */
+
+/* Some task of the process that is none of its threads. */
+static pid_t tid_of_a_worker(void)
+{
+	struct dirent *entry;
+	pid_t tid = 0;
+	DIR *dir;
+
+	dir = opendir("/proc/self/task");
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' && atoi(entry->d_name) != gettid())
+			tid = atoi(entry->d_name);
+	if (dir)
+		closedir(dir);
+	return tid;
+}
+
+static long locks_what_is_of(pid_t tid)
+{
+	const struct timespec time = { .tv_sec = now_ns() / 1000000000LL + 2 };
+	static uint32_t word;
+
+	word = tid;
+	return raw_call(__NR_futex, &word, FUTEX_LOCK_PI2, 0, &time, NULL, 0);
+}
+
+/* Whoever finds its tid in /proc cannot wait for it: it will never unlock anything. */
+TEST(worker_owns_no_pi_futex)
+{
+	struct reading r;
+
+	ASSERT_FINE(hand_over_once());
+	ASSERT_LT(0, tid_of_a_worker());
+	EXPECT_EQ(-ESRCH, locks_what_is_of(tid_of_a_worker()));
+
+	/* The same while it makes a call. */
+	ASSERT_FINE(begin_reading(&r));
+	EXPECT_EQ(-ESRCH, locks_what_is_of(tid_of_a_worker()));
+	ASSERT_FINE(end_reading(&r));
+	EXPECT_EQ(-EDEADLK, locks_what_is_of(gettid()));
 }
 
 /* --- robust lists ----------------------------------------------------------------------- */

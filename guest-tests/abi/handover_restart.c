@@ -7,6 +7,7 @@
 #include "../kselftest_harness.h"
 
 EITHER_THREAD()
+PATIENCE()
 
 static bool is_restart_code(long value)
 {
@@ -377,6 +378,52 @@ IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 60)
 	enough = true;
 	CHECK_EQ(0, pthread_join(thread, NULL));
 	return found;
+}
+
+static const char *sleeps_among_stops(void)
+{
+	const struct timespec time = { .tv_nsec = 3 * 1000 * 1000 };
+	struct pollfd poll = { .fd = -1 };
+	int i;
+
+	for (i = 0; i < times(400, 10000); i++) {
+		const long nr = i % 2 ? __NR_nanosleep : __NR_poll;
+		const unsigned long *args = i % 2 ? ARGS(P(&time), 0) : ARGS(P(&poll), 1, 3);
+		long result = UNTOUCHED, cookie;
+		long long start = now_ns();
+
+		cookie = async_submit(0, &result, nr, args);
+		CHECK(is_cookie(cookie));
+		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
+		CHECK_EQ(0, result_of(&result));
+		CHECK(now_ns() - start >= time.tv_nsec);
+	}
+	return NULL;
+}
+
+/*
+ * A signal that stops the process may come just before the call sleeps. Then that is interrupted,
+ * and goes on by itself when the process does, without a handler to tell of it.
+ */
+PATIENT_TEST(sleep_among_stops_lasts_as_long, 120)
+{
+	pid_t child = fork_child();
+	siginfo_t info = { };
+	int i;
+
+	ASSERT_LE(0, child);
+	if (!child)
+		exit_fine(sleeps_among_stops());
+	for (i = 0; !info.si_pid; i++) {
+		usleep(i * 37 % 1500);
+		ASSERT_EQ(0, kill(child, SIGSTOP));
+		/* Whether it has stopped by then or not. */
+		usleep(i % 3 * 100);
+		ASSERT_EQ(0, kill(child, SIGCONT));
+		waitid(P_PID, child, &info, WEXITED | WNOHANG | WNOWAIT);
+	}
+	EXPECT_EQ(0, status_of(child));
+	EXPECT_LT(20, i);
 }
 
 /* --- restart_syscall() by hand ------------------------------------------------------------ */

@@ -12,6 +12,7 @@
 #include "../kselftest_harness.h"
 
 EITHER_THREAD()
+PATIENCE()
 
 enum { OUTSTANDING = 100 };
 
@@ -684,6 +685,82 @@ TEST_F_TIMEOUT(thread, tgkill_storm, 300)
 			EXPECT_LT(0, (long)sent);
 	}
 	EXPECT_EQ(0, in_wrong_thread);
+}
+
+/* --- two threads, each with a signal of its own ------------------------------------------ */
+
+static struct {
+	pthread_t thread, sender;
+	volatile pid_t tid;
+	volatile long came;
+	volatile bool over;
+} two[2];
+
+static volatile sig_atomic_t came_to_the_wrong;
+
+static void note_of_two(int signal)
+{
+	int i = signal == SIGUSR2;
+
+	if (gettid() != two[i].tid)
+		came_to_the_wrong = 1;
+	two[i].came++;
+}
+
+static void *send_to_one(void *argument)
+{
+	const int i = (long)argument, signal = i ? SIGUSR2 : SIGUSR1;
+	sigset_t set;
+
+	sigfillset(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	while (!two[i].tid)
+		sched_yield();
+	while (!two[i].over)
+		if (tgkill(getpid(), two[i].tid, signal))
+			return "no such thread";
+	return NULL;
+}
+
+static void *is_one_of_two(void *argument)
+{
+	const int i = (long)argument;
+	const char *found = NULL;
+	int fds[2], n;
+
+	if (pipe(fds))
+		return "no pipe";
+	two[i].tid = gettid();
+	for (n = 0; (n < times(500, 30000) || two[i].came < 100) && !found; n++)
+		found = read_among_signals(fds);
+	two[i].over = true;
+	/* It must be there as long as somebody sends to it. */
+	pthread_join(two[i].sender, NULL);
+	return (void *)found;
+}
+
+/*
+ * The workers of one are those of the other: a task that was looked up as the one thread may be
+ * the other when the signal is sent.
+ */
+PATIENT_TEST(tgkill_storm_of_two, 300)
+{
+	void *found;
+	long i;
+
+	memset(two, 0, sizeof(two));
+	EXPECT_FINE(handle(SIGUSR1, note_of_two, SA_RESTART));
+	EXPECT_FINE(handle(SIGUSR2, note_of_two, SA_RESTART));
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pthread_create(&two[i].sender, NULL, send_to_one, (void *)i));
+		ASSERT_EQ(0, pthread_create(&two[i].thread, NULL, is_one_of_two, (void *)i));
+	}
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pthread_join(two[i].thread, &found));
+		EXPECT_FINE(found);
+		EXPECT_LE(100, two[i].came);
+	}
+	EXPECT_EQ(0, came_to_the_wrong);
 }
 
 /* --- signals that calls cause ------------------------------------------------------------- */

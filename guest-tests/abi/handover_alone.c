@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Some calls are for processes of a single thread. A program that has one, and whose calls are
+ * complete, is such a process, however many workers it has had: they go, and the leader is the
+ * main thread again, which must not be seen by anything but that the call succeeds.
+ */
+#include <dirent.h>
+#include <sys/resource.h>
+
+#include "handover.h"
+#include "../kselftest_harness.h"
+
+PATIENCE()
+
+static long leave(unsigned long flags)
+{
+	return raw_call(__NR_unshare, flags);
+}
+
+/* How many tasks the process has. */
+static int tasks(void)
+{
+	struct dirent *entry;
+	int n = 0;
+	DIR *dir;
+
+	dir = opendir("/proc/self/task");
+	while (dir && (entry = readdir(dir)))
+		n += entry->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+/* Runs a body in a process of its own, whose main thread it has for itself. */
+#define IN_A_PROCESS(name)						\
+	static const char *name##_body(void);				\
+	TEST(name)							\
+	{								\
+		EXPECT_FINE(run_in_child(false, name##_body));		\
+	}								\
+	static const char *name##_body(void)
+
+IN_A_PROCESS(new_user_namespace_after_an_inline_call)
+{
+	long result;
+
+	CHECK_EQ(0, async_submit(0, &result, __NR_getppid, ARGS(0)));
+	CHECK_EQ(0, leave(CLONE_NEWUSER));
+	return hand_over(3);
+}
+
+IN_A_PROCESS(new_user_namespace_after_a_hand_over)
+{
+	pid_t tid = gettid();
+
+	TRY(hand_over_once());
+	CHECK_EQ(0, leave(CLONE_NEWUSER));
+	CHECK_EQ(tid, gettid());
+	CHECK_EQ(1, tasks());
+	return hand_over(3);
+}
+
+IN_A_PROCESS(again_and_again)
+{
+	int i;
+
+	for (i = 0; i < 20; i++) {
+		TRY(hand_over(i % 4));
+		CHECK_EQ(0, leave(CLONE_VM));
+		CHECK_EQ(1, tasks());
+	}
+	return NULL;
+}
+
+IN_A_PROCESS(many_workers_go)
+{
+	struct reading r[50];
+	int i;
+
+	for (i = 0; i < 50; i++)
+		TRY(begin_reading(&r[i]));
+	for (i = 0; i < 50; i++)
+		TRY(end_reading(&r[i]));
+	CHECK(tasks() > 50);
+	CHECK_EQ(0, leave(CLONE_NEWUSER));
+	CHECK_EQ(1, tasks());
+	CHECK_EQ(0, counter("workers"));
+	return hand_over(3);
+}
+
+/* A call that is on its way is a thread of the process, and stays one. */
+IN_A_PROCESS(outstanding_call_is_a_thread)
+{
+	struct reading r;
+
+	TRY(hand_over(2));
+	TRY(begin_reading(&r));
+	CHECK_EQ(-EINVAL, leave(CLONE_NEWUSER));
+	TRY(end_reading(&r));
+	CHECK_EQ(0, leave(CLONE_NEWUSER));
+	return hand_over_once();
+}
+
+static int stage;
+
+static void *wait_for_the_end(void *argument)
+{
+	await(&stage, 1);
+	return argument;
+}
+
+IN_A_PROCESS(other_thread_is_a_thread)
+{
+	pthread_t thread;
+
+	TRY(hand_over(2));
+	stage = 0;
+	CHECK_EQ(0, pthread_create(&thread, NULL, wait_for_the_end, NULL));
+	CHECK_EQ(-EINVAL, leave(CLONE_NEWUSER));
+	TRY(hand_over(2));
+	CHECK_EQ(-EINVAL, leave(CLONE_NEWUSER));
+	reach(&stage, 1);
+	CHECK_EQ(0, pthread_join(thread, NULL));
+	/* It may still be on its way out. */
+	CHECK(becomes_true(leave(CLONE_NEWUSER) == 0));
+	return hand_over_once();
+}
+
+static const char *is_refused(void)
+{
+	TRY(hand_over(2));
+	CHECK_EQ(-EINVAL, leave(CLONE_NEWUSER));
+	return hand_over(2);
+}
+
+/* Its process has another thread, whatever it does. */
+TEST(other_thread_is_refused)
+{
+	EXPECT_FINE(run_in_child(true, is_refused));
+}
+
+static const char *enters(const char *name, int type)
+{
+	char path[64];
+	long entered;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0);
+	TRY(hand_over(2));
+	entered = raw_call(__NR_setns, fd, type);
+	CHECK_EQ(0, entered);
+	TRY(hand_over(2));
+	CHECK_EQ(0, raw_call(__NR_setns, fd, 0));
+	close(fd);
+	return hand_over(2);
+}
+
+IN_A_PROCESS(mount_namespace_is_entered)
+{
+	CHECK_EQ(0, leave(CLONE_NEWNS));
+	return enters("mnt", CLONE_NEWNS);
+}
+
+/* One that does not ask how many threads there are. */
+IN_A_PROCESS(host_name_namespace_is_entered)
+{
+	return enters("uts", CLONE_NEWUTS);
+}
+
+IN_A_PROCESS(bad_descriptor_is_one)
+{
+	TRY(hand_over(2));
+	CHECK_EQ(-EBADF, raw_call(__NR_setns, -1, 0));
+	CHECK_EQ(-EINVAL, raw_call(__NR_setns, STDERR_FILENO, 0));
+	return hand_over(2);
+}
+
+/* What a thread has, and would miss. */
+static const char *keeps_what_it_has(void)
+{
+	char stack[MINSIGSTKSZ + 4096], cwd[64], name[16];
+	stack_t old, alternate = { .ss_sp = stack, .ss_size = sizeof(stack) };
+	sigset_t set, seen, pending;
+	pid_t tid = gettid(), child;
+	struct timespec before, after;
+	volatile double half = 0.5;
+	int fds[2];
+
+	CHECK_EQ(0, leave(CLONE_FILES | CLONE_FS | CLONE_SYSVSEM));
+	CHECK_EQ(0, pipe(fds));
+	CHECK_EQ(0, chdir("/proc"));
+	CHECK_EQ(0, sigaltstack(&alternate, NULL));
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	CHECK_EQ(0, sigprocmask(SIG_SETMASK, &set, NULL));
+	CHECK_EQ(0, tgkill(getpid(), tid, SIGUSR2));
+	CHECK_EQ(0, prctl(PR_SET_NAME, "alone"));
+	CHECK_EQ(0, setpriority(PRIO_PROCESS, 0, 5));
+	child = fork();
+	CHECK(child >= 0);
+	if (!child) {
+		pause();
+		_exit(0);
+	}
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+
+	CHECK_EQ(0, leave(CLONE_NEWUSER));
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+	CHECK(after.tv_sec > before.tv_sec ||
+	      (after.tv_sec == before.tv_sec && after.tv_nsec > before.tv_nsec));
+	CHECK_EQ(tid, gettid());
+	CHECK_EQ(tid, getpid());
+	CHECK(half + half == 1.0);
+	CHECK_EQ(1, write(fds[1], "x", 1));
+	CHECK(getcwd(cwd, sizeof(cwd)) && !strcmp(cwd, "/proc"));
+	CHECK_EQ(0, sigaltstack(NULL, &old));
+	CHECK(old.ss_sp == stack && old.ss_size == sizeof(stack));
+	CHECK_EQ(0, sigprocmask(SIG_SETMASK, NULL, &seen));
+	CHECK(sigismember(&seen, SIGUSR2) && !sigismember(&seen, SIGUSR1));
+	CHECK_EQ(0, sigpending(&pending));
+	CHECK(sigismember(&pending, SIGUSR2));
+	CHECK_EQ(0, prctl(PR_GET_NAME, name));
+	CHECK(!strcmp(name, "alone"));
+	errno = 0;
+	CHECK_EQ(5, getpriority(PRIO_PROCESS, 0));
+	CHECK_EQ(0, kill(child, SIGKILL));
+	CHECK_EQ(child, waitpid(child, NULL, __WALL));
+	return hand_over(2);
+}
+
+IN_A_PROCESS(keeps_what_the_thread_has)
+{
+	TRY(hand_over(3));
+	return keeps_what_it_has();
+}
+
+static volatile sig_atomic_t handled;
+
+static void note(int signal)
+{
+	handled += signal == SIGUSR1;
+}
+
+static const char *is_alone_among_signals(void)
+{
+	const struct sigaction action = { .sa_handler = note, .sa_flags = SA_RESTART };
+	sigset_t none;
+	int i;
+
+	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	sigemptyset(&none);
+	CHECK_EQ(0, sigprocmask(SIG_SETMASK, &none, NULL));
+	for (i = 0; i < times(40, 4000); i++) {
+		TRY(hand_over_among_others());
+		CHECK_EQ(0, leave(CLONE_VM));
+	}
+	CHECK(handled > 0);
+	return NULL;
+}
+
+static bool has_ended(pid_t child)
+{
+	siginfo_t info = { };
+
+	return waitid(P_PID, child, &info, WEXITED | WNOHANG | WNOWAIT) || info.si_pid;
+}
+
+/* Signals may come at any moment, and the call is made in the end. */
+PATIENT_TEST(among_signals, 120)
+{
+	sigset_t set;
+	pid_t child;
+
+	/* They wait until the child has its handler. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	ASSERT_EQ(0, sigprocmask(SIG_BLOCK, &set, NULL));
+	child = fork_child();
+	ASSERT_LE(0, child);
+	if (!child)
+		exit_fine(is_alone_among_signals());
+
+	while (!has_ended(child)) {
+		ASSERT_EQ(0, kill(child, SIGUSR1));
+		usleep(200);
+	}
+	EXPECT_EQ(0, status_of(child));
+}
+
+TEST_HARNESS_MAIN
