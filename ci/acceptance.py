@@ -2,7 +2,8 @@
 
 `make accept WHAT=x` runs ci/accept_x.py, which names its steps and hands them to `Acceptance`.
 A step that passed is kept, so an interrupted measurement goes on where it stopped; a step that
-failed is done again the next time, and counted. Measurements of many hours name what they measure:
+failed is done again the next time, and counted. Runs side by side, each with --step, share what
+they have measured of one commit. Measurements of many hours name what they measure:
 while none of these files changed, what passed on an earlier commit still holds, and each figure
 says on which commit it was measured.
 """
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -21,7 +23,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +141,15 @@ class Acceptance:
         say(f"commit {commit[:12]}, working in {work}")
         held = False
         for name in options.step or self.steps:
-            self._measure(self.place(work, name, commit), name, state, kept)
-            held = self._write(commit, work, state)
+            figures = self._measure(self.place(work, name, commit), name, state)
+            with _alone(work / "steps.lock"):
+                if kept.is_file():  # what others have measured since
+                    state.update({**json.loads(kept.read_bytes()), name: state[name]})
+                _replace(kept, json.dumps(state))
+                held = self._write(commit, work, state)
+            for figure in figures:
+                mark = "ok  " if figure.ok else "FAIL"
+                say(f"  {mark} {figure.name} {figure.value} {figure.unit}")
         file = self.result.relative_to(self.root)
         say(f"{'every bar was held' if held else 'a bar was missed'}: {file}")
         return 0 if held else 1
@@ -152,12 +161,14 @@ class Acceptance:
         parser.add_argument("--step", choices=self.steps, action="append", help="only these")
         return parser.parse_args(argv)
 
-    def _measure(self, place: Place, name: str, state: State, kept: Path) -> None:
-        """Do a step unless it passed before; its figures and how often it was tried go to state."""
+    def _measure(self, place: Place, name: str, state: State) -> list[Figure]:
+        """Do a step unless it passed before; its figures and how often it was tried go to state.
+        Returns the new ones.
+        """
         before = state.get(name, {})
         if before.get("passed"):
             say(f"{name}: measured before")
-            return
+            return []
         load = os.getloadavg()[0]
         figures = self.steps[name](place)
         state[name] = {
@@ -167,9 +178,7 @@ class Acceptance:
             "load_before": round(load, 2),
             "figures": [dataclasses.asdict(figure) for figure in figures],
         }
-        _replace(kept, json.dumps(state))
-        for figure in figures:
-            say(f"  {'ok  ' if figure.ok else 'FAIL'} {figure.name} {figure.value} {figure.unit}")
+        return figures
 
     def _write(self, commit: str, work: Path, state: State) -> bool:
         """Write the result; True when every bar was held."""
@@ -238,6 +247,14 @@ def _unjudged(figure: dict[str, Any]) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(Figure)}
     rest = {key: value for key, value in figure.items() if key in names}
     return {**rest, "ok": figure["verdict"] == "pass"}
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else is in here with the same file."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _replace(path: Path, text: str) -> None:

@@ -243,3 +243,25 @@ def test_the_environment_is_a_new_users(
     assert "mine" not in found.values()
     assert found["HOME"] != os.environ["HOME"]
     assert found["PATH"] == os.environ["PATH"]
+
+
+def test_runs_side_by_side_share_what_they_measure(project: Path, tmp_path: Path) -> None:
+    """The one begins and ends while the other is in the middle of a step."""
+
+    def shared(steps: dict[str, Any]) -> Any:
+        place = partial(SHARED.Place, project)
+        return SHARED.Acceptance("side", "", project, steps, place, lambda work: [])
+
+    def good(place: Any) -> list[Any]:
+        return [SHARED.Figure(place.name, 1, "", "1", True, "")]
+
+    def while_another_runs(place: Any) -> list[Any]:
+        assert shared({"long": good, "short": good}).main([*words, "--step", "short"]) == 1
+        return good(place)
+
+    words = ["--work", str(tmp_path / "work")]
+    both = shared({"long": while_another_runs, "short": good})
+    assert both.main([*words, "--step", "long"]) == 0
+    result = json.loads((project / "ci/acceptance/side.json").read_bytes())
+    assert set(figures(result)) == {"long", "short"}
+    assert result["not_measured"] == []
