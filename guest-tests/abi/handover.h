@@ -373,7 +373,7 @@ static inline bool write_text(const char *path, const char *text)
 	}								\
 	static const char *name##_body(void)
 
-#define IN_EITHER_THREAD(name)	IN_EITHER_THREAD_TIMEOUT(name, 30)
+#define IN_EITHER_THREAD(name)	IN_EITHER_THREAD_TIMEOUT(name, TEST_TIMEOUT_DEFAULT)
 
 /* The same, each in a process of its own. */
 #define IN_A_CHILD(name)						\

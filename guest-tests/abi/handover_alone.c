@@ -270,7 +270,7 @@ static bool has_ended(pid_t child)
 }
 
 /* Signals may come at any moment, and the call is made in the end. */
-PATIENT_TEST(among_signals, 120)
+PATIENT_TEST(among_signals, 300)
 {
 	sigset_t set;
 	pid_t child;

@@ -172,7 +172,7 @@ static const char *submit_many(int fd)
 	return NULL;
 }
 
-IN_EITHER_THREAD_TIMEOUT(a_thousand_outstanding, 120)
+IN_EITHER_THREAD_TIMEOUT(a_thousand_outstanding, 300)
 {
 	pid_t tid = gettid();
 	int fds[2], i, sum = 0;
@@ -192,7 +192,7 @@ IN_EITHER_THREAD_TIMEOUT(a_thousand_outstanding, 120)
 	return NULL;
 }
 
-IN_EITHER_THREAD_TIMEOUT(a_thousand_end_at_once, 120)
+IN_EITHER_THREAD_TIMEOUT(a_thousand_end_at_once, 300)
 {
 	int fds[2], round, i;
 
@@ -286,7 +286,7 @@ PATIENT_TEST(threads_hand_over_at_the_same_time, 300)
 }
 
 /* Threads that are short-lived hand over, so that workers serve one thread after the other. */
-PATIENT_TEST(one_thread_after_the_other, 120)
+PATIENT_TEST(one_thread_after_the_other, 300)
 {
 	long handed_over = counter("handed_over");
 	int i, n = times(100, 5000);

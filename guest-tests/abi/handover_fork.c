@@ -225,7 +225,7 @@ static const char *hands_over_until_stopped(void)
 }
 
 /* Other threads are anywhere in a hand-over when this one forks. */
-IN_EITHER_THREAD_TIMEOUT(while_other_threads_hand_over, 120)
+IN_EITHER_THREAD_TIMEOUT(while_other_threads_hand_over, 300)
 {
 	static body_fn body = hands_over_until_stopped;
 	pthread_t threads[3];

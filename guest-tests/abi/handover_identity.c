@@ -238,7 +238,7 @@ static void note_thread(int signal)
 	handled_by = gettid();
 }
 
-IN_EITHER_THREAD_TIMEOUT(signals_to_itself, 120)
+IN_EITHER_THREAD_TIMEOUT(signals_to_itself, 300)
 {
 	const struct sigaction action = { .sa_handler = note_thread };
 	struct reading r;

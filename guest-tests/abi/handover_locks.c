@@ -207,7 +207,7 @@ static const char *count_together(const struct kind *kind)
 	return NULL;
 }
 
-PATIENT_TEST(contended_mutexes, 120)
+PATIENT_TEST(contended_mutexes, 300)
 {
 	static const struct kind kinds[] = {
 		{ PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_STALLED, PTHREAD_PRIO_NONE },
@@ -221,7 +221,7 @@ PATIENT_TEST(contended_mutexes, 120)
 }
 
 /* Waiters come at any moment, also between the start of the call and its sleep. */
-PATIENT_TEST(contended_pi_mutexes, 40)
+PATIENT_TEST(contended_pi_mutexes, 300)
 {
 	static const struct kind kinds[] = {
 		{ PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_STALLED, PTHREAD_PRIO_INHERIT },
@@ -315,7 +315,7 @@ static const char *locks_and_unlocks(void)
 }
 
 /* Waiters come at any moment: also right when the call sleeps. */
-IN_EITHER_THREAD_TIMEOUT(pi_futex_with_waiters_at_any_time, 60)
+IN_EITHER_THREAD_TIMEOUT(pi_futex_with_waiters_at_any_time, 300)
 {
 	const struct kind kind = { PTHREAD_MUTEX_ERRORCHECK, 0, PTHREAD_PRIO_INHERIT };
 	static body_fn body = locks_and_unlocks;
@@ -372,7 +372,7 @@ static pid_t tid_of_a_worker(void)
 
 static long locks_what_is_of(pid_t tid)
 {
-	const struct timespec time = { .tv_sec = now_ns() / 1000000000LL + 2 };
+	const struct timespec time = { .tv_sec = now_ns() / 1000000000LL + DEADLINE_S };
 	static uint32_t word;
 
 	word = tid;
@@ -539,7 +539,7 @@ TEST_F(process, owner_that_was_killed_is_noticed)
 		ASSERT_EQ(0, kill(child, SIGKILL));
 		ASSERT_EQ(SIGKILL, status_of(child));
 		clock_gettime(CLOCK_REALTIME, &end);
-		end.tv_sec += 2;
+		end.tv_sec += DEADLINE_S;
 		ASSERT_EQ(EOWNERDEAD, pthread_mutex_timedlock(shared_mutex, &end));
 		ASSERT_EQ(0, pthread_mutex_consistent(shared_mutex));
 		ASSERT_EQ(0, pthread_mutex_unlock(shared_mutex));
@@ -608,7 +608,7 @@ static const char *hands_over_and_takes_its_time(void)
 	return NULL;
 }
 
-PATIENT_TEST(join_returns_only_when_the_thread_is_done, 120)
+PATIENT_TEST(join_returns_only_when_the_thread_is_done, 300)
 {
 	int i;
 
@@ -708,7 +708,7 @@ static void *takes_second_turns(void *argument)
 	return (void *)takes_turns(1);
 }
 
-PATIENT_TEST(threads_take_turns, 120)
+PATIENT_TEST(threads_take_turns, 300)
 {
 	pthread_t thread;
 	void *found;

@@ -476,7 +476,7 @@ TEST_F(child, attach_stops_it)
 	EXPECT_ENDS_WELL();
 }
 
-TEST_F_TIMEOUT(child, killed_by_its_tracer, 90)
+TEST_F_TIMEOUT(child, killed_by_its_tracer, 300)
 {
 	ASSERT_EQ(0, ptrace(PTRACE_SEIZE, shared->tid, NULL, PTRACE_O_EXITKILL));
 	ASSERT_EQ(0, kill(self->pid, SIGKILL));

@@ -38,7 +38,7 @@ static const char *woken_or_cancelled(const struct sleeper *sleeper, bool cancel
 	return found ? trouble("%s: %s", sleeper->name, found) : NULL;
 }
 
-IN_EITHER_THREAD_TIMEOUT(every_call_is_handed_over_and_woken, 120)
+IN_EITHER_THREAD_TIMEOUT(every_call_is_handed_over_and_woken, 300)
 {
 	int i, round;
 
@@ -49,7 +49,7 @@ IN_EITHER_THREAD_TIMEOUT(every_call_is_handed_over_and_woken, 120)
 	return NULL;
 }
 
-IN_EITHER_THREAD_TIMEOUT(every_call_is_handed_over_and_cancelled, 120)
+IN_EITHER_THREAD_TIMEOUT(every_call_is_handed_over_and_cancelled, 300)
 {
 	int i, round;
 
@@ -342,7 +342,7 @@ IN_A_CHILD(pending_signal_after_progress)
 /* --- time that is left -------------------------------------------------------------------- */
 
 /* A sleep that was interrupted inline and goes on by itself ends when it should have. */
-IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 60)
+IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 300)
 {
 	const struct timespec time = { .tv_nsec = 300 * 1000 * 1000 };
 	const struct sigaction restarts = { .sa_handler = note, .sa_flags = SA_RESTART };
@@ -405,7 +405,7 @@ static const char *sleeps_among_stops(void)
  * A signal that stops the process may come just before the call sleeps. Then that is interrupted,
  * and goes on by itself when the process does, without a handler to tell of it.
  */
-PATIENT_TEST(sleep_among_stops_lasts_as_long, 120)
+PATIENT_TEST(sleep_among_stops_lasts_as_long, 300)
 {
 	pid_t child = fork_child();
 	siginfo_t info = { };
@@ -447,7 +447,7 @@ static void restarts_by_hand(int signal)
 	handled++;
 }
 
-IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 120)
+IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 300)
 {
 	const struct sigaction action = { .sa_handler = restarts_by_hand };
 	const struct timespec time = { .tv_nsec = 300 * 1000 * 1000 };

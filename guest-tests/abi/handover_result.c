@@ -337,7 +337,7 @@ static const char *flickers(void)
 }
 
 /* Another thread takes away the right to write again and again: -EFAULT, or what is usual. */
-IN_EITHER_THREAD_TIMEOUT(writable_now_and_then, 120)
+IN_EITHER_THREAD_TIMEOUT(writable_now_and_then, 300)
 {
 	static body_fn body = flickers;
 	const char *trouble_seen = NULL;

@@ -70,7 +70,7 @@ static const char *is_current_over_migrations(void)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(thread, cpu_is_current_over_migrations, 120)
+TEST_F_TIMEOUT(thread, cpu_is_current_over_migrations, 300)
 {
 	if (!is_there())
 		SKIP(return, "no rseq area");
@@ -139,7 +139,7 @@ static const char *stays_while_others_hand_over(void)
 	return found;
 }
 
-TEST_F_TIMEOUT(thread, area_is_its_own, 120)
+TEST_F_TIMEOUT(thread, area_is_its_own, 300)
 {
 	if (!is_there() || cpus < 2)
 		SKIP(return, "needs an rseq area and two processors");

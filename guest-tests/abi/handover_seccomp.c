@@ -250,7 +250,7 @@ static const char *synchronises_often(void)
 }
 
 /* At any moment of a hand-over: each is there when the next call is made. */
-IN_EITHER_THREAD_TIMEOUT(filters_for_all_at_any_time, 120)
+IN_EITHER_THREAD_TIMEOUT(filters_for_all_at_any_time, 300)
 {
 	static body_fn body = synchronises_often;
 	long handed_over = counter("handed_over");

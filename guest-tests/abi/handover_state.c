@@ -752,7 +752,7 @@ static const char *settles(void)
 }
 
 /* The thread may go on as another task at the very moment that something is set. */
-IN_EITHER_THREAD_TIMEOUT(settings_made_by_another_thread, 120)
+IN_EITHER_THREAD_TIMEOUT(settings_made_by_another_thread, 300)
 {
 	const char *found = NULL;
 	body_fn body = settles;

@@ -129,7 +129,7 @@ do {									\
 	self->pid = 0;							\
 } while (0)
 
-TEST_F_TIMEOUT(child, stopped_and_continued, 60)
+TEST_F_TIMEOUT(child, stopped_and_continued, 300)
 {
 	int i;
 
@@ -318,7 +318,7 @@ do {									\
 	EXPECT_NE(0, access(CGROUP, F_OK));				\
 } while (0)
 
-TEST_F_TIMEOUT(child, frozen_and_thawed, 60)
+TEST_F_TIMEOUT(child, frozen_and_thawed, 300)
 {
 	int i;
 
@@ -333,7 +333,7 @@ TEST_F_TIMEOUT(child, frozen_and_thawed, 60)
 	EXPECT_GONE();
 }
 
-TEST_F_TIMEOUT(busy, frozen_and_thawed, 120)
+TEST_F_TIMEOUT(busy, frozen_and_thawed, 300)
 {
 	int i;
 

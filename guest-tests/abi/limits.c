@@ -234,7 +234,7 @@ FIXTURE_TEARDOWN_PARENT(full)
 		write_number(THREADS_MAX, self->threads_max);
 }
 
-TEST_F_TIMEOUT(full, limit_of_4096, 150)
+TEST_F_TIMEOUT(full, limit_of_4096, 300)
 {
 	ASSERT_EQ(DEFAULT_LIMIT, read_number(SYSCTL));
 	ASSERT_EQ(DEFAULT_LIMIT, submit_reads(DEFAULT_LIMIT + 1));

@@ -194,7 +194,7 @@ static bool set_up_poll(struct sleeping *s)
 
 static bool set_up_poll_with_timeout(struct sleeping *s)
 {
-	return set_up_poll(s) && ((s->args[2] = FOREVER_S), true);
+	return set_up_poll(s) && ((s->args[2] = FOREVER_S * 1000), true);
 }
 
 static struct timespec long_time = { .tv_sec = FOREVER_S };
@@ -235,7 +235,7 @@ static bool set_up_epoll(struct sleeping *s)
 	if (s->fds[2] < 0 || !have_pipe(s) ||
 	    epoll_ctl(s->fds[2], EPOLL_CTL_ADD, s->fds[0], &event))
 		return false;
-	SLEEPS_IN(s, __NR_epoll_wait, s->fds[2], P(&s->u.event), 1, FOREVER_S);
+	SLEEPS_IN(s, __NR_epoll_wait, s->fds[2], P(&s->u.event), 1, FOREVER_S * 1000);
 	s->value = 1;
 	return true;
 }
