@@ -319,6 +319,13 @@ static inline bool is_reached(const int *stage, int value)
 
 #define await(stage, value)	becomes_true(is_reached(stage, value))
 
+/* In a child, which is there for as long as its parent wants it. */
+static inline void stay_until(const int *stage, int value)
+{
+	while (!is_reached(stage, value))
+		poll(NULL, 0, 1);
+}
+
 /* The start of a file, as a string; false if it cannot be read. */
 static inline bool read_text(const char *path, char *text, size_t size)
 {
@@ -383,5 +390,42 @@ static inline bool write_text(const char *path, const char *text)
 		EXPECT_FINE(run_in_child(variant->other, name##_body));	\
 	}								\
 	static const char *name##_body(void)
+
+/*
+ * CHILD_FIXTURE(name, memory, body): a child that runs the body, in its main thread or another
+ * one, and shares *memory with its parent. A stage "at" is in there: the body reaches 1 when the
+ * test may begin, and goes on until 2 is reached.
+ */
+#define CHILD_FIXTURE(name, memory, body)				\
+	FIXTURE(name) { pid_t pid; int *at; };				\
+	FIXTURE_VARIANT(name) { bool other; };				\
+	FIXTURE_VARIANT_ADD(name, main) { .other = false, };		\
+	FIXTURE_VARIANT_ADD(name, other) { .other = true, };		\
+	FIXTURE_SETUP(name)						\
+	{								\
+		memory = share(sizeof(*memory));			\
+		ASSERT_NE(NULL, memory);				\
+		self->at = &memory->at;					\
+		self->pid = fork_child();				\
+		ASSERT_LE(0, self->pid);				\
+		if (self->pid == 0)					\
+			exit_fine(run_in(variant->other, body));	\
+		ASSERT_TRUE(await(self->at, 1));			\
+	}								\
+	FIXTURE_TEARDOWN(name)						\
+	{								\
+		if (self->pid > 0) {					\
+			kill(self->pid, SIGKILL);			\
+			waitpid(self->pid, NULL, 0);			\
+		}							\
+	}
+
+/* In a test of such a child: tells it to end, which it has to do without trouble. */
+#define EXPECT_ENDS_WELL()						\
+do {									\
+	reach(self->at, 2);						\
+	EXPECT_EQ(0, status_of(self->pid));				\
+	self->pid = 0;							\
+} while (0)
 
 #endif /* HANDOVER_H */

@@ -327,55 +327,11 @@ static const char *stays(void)
 	TRY(begin_reading(&r));
 	stage->tid = gettid();
 	reach(&stage->at, 1);
-	CHECK(await(&stage->at, 2));
+	stay_until(&stage->at, 2);
 	return end_reading(&r);
 }
 
-FIXTURE(child)
-{
-	pid_t pid;
-};
-
-FIXTURE_VARIANT(child)
-{
-	bool other;
-};
-
-FIXTURE_VARIANT_ADD(child, main)
-{
-	.other = false,
-};
-
-FIXTURE_VARIANT_ADD(child, other)
-{
-	.other = true,
-};
-
-FIXTURE_SETUP(child)
-{
-	stage = share(sizeof(*stage));
-	ASSERT_NE(NULL, stage);
-	self->pid = fork_child();
-	ASSERT_LE(0, self->pid);
-	if (self->pid == 0)
-		exit_fine(run_in(variant->other, stays));
-	ASSERT_TRUE(await(&stage->at, 1));
-}
-
-FIXTURE_TEARDOWN(child)
-{
-	if (self->pid > 0) {
-		kill(self->pid, SIGKILL);
-		waitpid(self->pid, NULL, 0);
-	}
-}
-
-#define EXPECT_ENDS_WELL()						\
-do {									\
-	reach(&stage->at, 2);						\
-	EXPECT_EQ(0, status_of(self->pid));				\
-	self->pid = 0;							\
-} while (0)
+CHILD_FIXTURE(child, stage, stays)
 
 TEST_F(child, exit_status)
 {
@@ -653,44 +609,7 @@ static const char *hands_over_until_told(void)
 	return NULL;
 }
 
-FIXTURE(busy)
-{
-	pid_t pid;
-};
-
-FIXTURE_VARIANT(busy)
-{
-	bool other;
-};
-
-FIXTURE_VARIANT_ADD(busy, main)
-{
-	.other = false,
-};
-
-FIXTURE_VARIANT_ADD(busy, other)
-{
-	.other = true,
-};
-
-FIXTURE_SETUP(busy)
-{
-	stage = share(sizeof(*stage));
-	ASSERT_NE(NULL, stage);
-	self->pid = fork_child();
-	ASSERT_LE(0, self->pid);
-	if (self->pid == 0)
-		exit_fine(run_in(variant->other, hands_over_until_told));
-	ASSERT_TRUE(await(&stage->at, 1));
-}
-
-FIXTURE_TEARDOWN(busy)
-{
-	if (self->pid > 0) {
-		kill(self->pid, SIGKILL);
-		waitpid(self->pid, NULL, 0);
-	}
-}
+CHILD_FIXTURE(busy, stage, hands_over_until_told)
 
 TEST_F_TIMEOUT(busy, stop_and_continue, 300)
 {

@@ -337,58 +337,14 @@ static const char *stays(void)
 	shared->tid = gettid();
 	shared->cookie = r[0].s.cookie;
 	reach(&shared->at, 1);
-	CHECK(await(&shared->at, 2));
+	stay_until(&shared->at, 2);
 	for (i = 0; i < OUTSTANDING; i++)
 		TRY(end_reading(&r[i]));
 	/* It is let go, and its next call is handed over. */
 	return hand_over(3);
 }
 
-FIXTURE(child)
-{
-	pid_t pid;
-};
-
-FIXTURE_VARIANT(child)
-{
-	bool other;
-};
-
-FIXTURE_VARIANT_ADD(child, main)
-{
-	.other = false,
-};
-
-FIXTURE_VARIANT_ADD(child, other)
-{
-	.other = true,
-};
-
-FIXTURE_SETUP(child)
-{
-	shared = share(sizeof(*shared));
-	ASSERT_NE(NULL, shared);
-	self->pid = fork_child();
-	ASSERT_LE(0, self->pid);
-	if (self->pid == 0)
-		exit_fine(run_in(variant->other, stays));
-	ASSERT_TRUE(await(&shared->at, 1));
-}
-
-FIXTURE_TEARDOWN(child)
-{
-	if (self->pid > 0) {
-		kill(self->pid, SIGKILL);
-		waitpid(self->pid, NULL, 0);
-	}
-}
-
-#define EXPECT_ENDS_WELL()						\
-do {									\
-	reach(&shared->at, 2);						\
-	EXPECT_EQ(0, status_of(self->pid));				\
-	self->pid = 0;							\
-} while (0)
+CHILD_FIXTURE(child, shared, stays)
 
 /* The tids of a process that are workers': all but those of its threads. */
 static int find_workers(pid_t pid, pid_t tid, pid_t *workers, int max)
@@ -566,44 +522,7 @@ static const char *hands_over_until_told(void)
 	return NULL;
 }
 
-FIXTURE(busy)
-{
-	pid_t pid;
-};
-
-FIXTURE_VARIANT(busy)
-{
-	bool other;
-};
-
-FIXTURE_VARIANT_ADD(busy, main)
-{
-	.other = false,
-};
-
-FIXTURE_VARIANT_ADD(busy, other)
-{
-	.other = true,
-};
-
-FIXTURE_SETUP(busy)
-{
-	shared = share(sizeof(*shared));
-	ASSERT_NE(NULL, shared);
-	self->pid = fork_child();
-	ASSERT_LE(0, self->pid);
-	if (self->pid == 0)
-		exit_fine(run_in(variant->other, hands_over_until_told));
-	ASSERT_TRUE(await(&shared->at, 1));
-}
-
-FIXTURE_TEARDOWN(busy)
-{
-	if (self->pid > 0) {
-		kill(self->pid, SIGKILL);
-		waitpid(self->pid, NULL, 0);
-	}
-}
+CHILD_FIXTURE(busy, shared, hands_over_until_told)
 
 /* A thread that hands over is found by its tid at any time. */
 TEST_F_TIMEOUT(busy, found_by_its_tid, 300)

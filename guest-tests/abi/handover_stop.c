@@ -67,7 +67,7 @@ static const char *stays_until_told(void)
 {
 	TRY(submits_all());
 	reach(&shared->at, 1);
-	CHECK(await(&shared->at, 2));
+	stay_until(&shared->at, 2);
 	return ends_all();
 }
 
@@ -83,51 +83,7 @@ static const char *has_no_result(void)
 	return NULL;
 }
 
-FIXTURE(child)
-{
-	pid_t pid;
-};
-
-FIXTURE_VARIANT(child)
-{
-	bool other;
-};
-
-FIXTURE_VARIANT_ADD(child, main)
-{
-	.other = false,
-};
-
-FIXTURE_VARIANT_ADD(child, other)
-{
-	.other = true,
-};
-
-FIXTURE_SETUP(child)
-{
-	shared = share(sizeof(*shared));
-	ASSERT_NE(NULL, shared);
-	self->pid = fork_child();
-	ASSERT_LE(0, self->pid);
-	if (self->pid == 0)
-		exit_fine(run_in(variant->other, stays_until_told));
-	ASSERT_TRUE(await(&shared->at, 1));
-}
-
-FIXTURE_TEARDOWN(child)
-{
-	if (self->pid > 0) {
-		kill(self->pid, SIGKILL);
-		waitpid(self->pid, NULL, 0);
-	}
-}
-
-#define EXPECT_ENDS_WELL()						\
-do {									\
-	reach(&shared->at, 2);						\
-	EXPECT_EQ(0, status_of(self->pid));				\
-	self->pid = 0;							\
-} while (0)
+CHILD_FIXTURE(child, shared, stays_until_told)
 
 TEST_F_TIMEOUT(child, stopped_and_continued, 300)
 {
@@ -200,44 +156,7 @@ static const char *hands_over_until_told(void)
 	return NULL;
 }
 
-FIXTURE(busy)
-{
-	pid_t pid;
-};
-
-FIXTURE_VARIANT(busy)
-{
-	bool other;
-};
-
-FIXTURE_VARIANT_ADD(busy, main)
-{
-	.other = false,
-};
-
-FIXTURE_VARIANT_ADD(busy, other)
-{
-	.other = true,
-};
-
-FIXTURE_SETUP(busy)
-{
-	shared = share(sizeof(*shared));
-	ASSERT_NE(NULL, shared);
-	self->pid = fork_child();
-	ASSERT_LE(0, self->pid);
-	if (self->pid == 0)
-		exit_fine(run_in(variant->other, hands_over_until_told));
-	ASSERT_TRUE(await(&shared->at, 1));
-}
-
-FIXTURE_TEARDOWN(busy)
-{
-	if (self->pid > 0) {
-		kill(self->pid, SIGKILL);
-		waitpid(self->pid, NULL, 0);
-	}
-}
+CHILD_FIXTURE(busy, shared, hands_over_until_told)
 
 TEST_F_TIMEOUT(busy, stopped_and_continued, 300)
 {
