@@ -6,6 +6,8 @@
 #include "sleepers.h"
 #include "../kselftest_harness.h"
 
+#define MS	1000000LL
+
 EITHER_THREAD()
 PATIENCE()
 
@@ -108,6 +110,9 @@ static void *send_signals(void *argument)
 		tgkill(getpid(), target, i++ & 1 ? SIGUSR1 : SIGUSR2);
 		for (pause = i * 37 % 4000; pause && !enough; pause--)
 			asm volatile("" : : : "memory");
+		/* Where a handler takes as long as that, nothing else is done but in here. */
+		if (i % 64 == 0)
+			poll(NULL, 0, 3);
 	}
 	return NULL;
 }
@@ -341,7 +346,7 @@ IN_A_CHILD(pending_signal_after_progress)
 
 /* --- time that is left -------------------------------------------------------------------- */
 
-/* A sleep that was interrupted inline and goes on by itself ends when it should have. */
+/* A sleep that a handler interrupts before it has begun to is made again, and is as long then. */
 IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 300)
 {
 	const struct timespec time = { .tv_nsec = 300 * 1000 * 1000 };
@@ -380,9 +385,231 @@ IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 300)
 	return found;
 }
 
+/* --- a signal just before the call sleeps ------------------------------------------------- */
+
+/* A timer whose signal is to come between a submission and the sleep of its call. */
+struct aim {
+	timer_t timer;
+	long ns;
+};
+
+enum hit { NOT_SEEN, EARLY, HIT, LATE };
+
+static const char *take_aim(struct aim *aim, int signal)
+{
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = signal };
+
+	event._sigev_un._tid = gettid();
+	aim->ns = 50 * 1000;
+	CHECK_EQ(0, timer_create(CLOCK_MONOTONIC, &event, &aim->timer));
+	return NULL;
+}
+
+static const char *shoot(const struct aim *aim)
+{
+	const struct itimerspec soon = { .it_value.tv_nsec = aim->ns };
+
+	CHECK_EQ(0, timer_settime(aim->timer, 0, &soon, NULL));
+	return NULL;
+}
+
+/* How long that takes is the machine's affair. It finds the moment wherever that is. */
+static void correct_aim(struct aim *aim, enum hit hit)
+{
+	if (hit == EARLY && aim->ns < 10 * 1000 * 1000)
+		aim->ns += aim->ns / 8 + 1;
+	else if (hit == LATE)
+		aim->ns -= aim->ns / 8;
+}
+
+/* Calls with a time limit, and what they end with when it is over. */
+enum { NANOSLEEP, CLOCK_NANOSLEEP, FUTEX, POLL, TIMED_CALLS };
+
+static const char *const timed_names[TIMED_CALLS] = {
+	"nanosleep", "clock_nanosleep", "futex", "poll",
+};
+
+struct timed {
+	struct timespec time;
+	struct pollfd entry;
+	int word;
+	long nr, value;
+	unsigned long args[6];
+};
+
+static void make_timed(struct timed *t, int call, long ms)
+{
+	const unsigned long arguments[TIMED_CALLS][6] = {
+		[NANOSLEEP] = { P(&t->time) },
+		[CLOCK_NANOSLEEP] = { CLOCK_MONOTONIC, 0, P(&t->time) },
+		[FUTEX] = { P(&t->word), FUTEX_WAIT_PRIVATE, 0, P(&t->time) },
+		[POLL] = { P(&t->entry), 1, ms },
+	};
+	static const long numbers[TIMED_CALLS] = {
+		__NR_nanosleep, __NR_clock_nanosleep, __NR_futex, __NR_poll,
+	};
+
+	memset(t, 0, sizeof(*t));
+	t->time = (struct timespec){ ms / 1000, ms % 1000 * 1000000 };
+	t->entry.fd = -1;
+	t->nr = numbers[call];
+	t->value = call == FUTEX ? -ETIMEDOUT : 0;
+	memcpy(t->args, arguments[call], sizeof(t->args));
+}
+
+/*
+ * A child that makes such calls and is stopped, and its parent, who lets it go on. A call that was
+ * interrupted inline goes on by itself then, without a handler to tell of it, for the time that is
+ * left. What tells it from one that began only then is when it ends: before its whole time has
+ * passed once more.
+ */
+struct stops {
+	int call;
+	bool over;		/* the process goes on when the time of the call is over */
+	long ms;
+	bool submitting;
+	long result;
+	long handed_over_before;
+	long long begun_ns;
+	/* The parent's: */
+	int hit;
+	long long continued_ns;
+	/* How often calls went on, and ended without a sleep or were handed over. */
+	int inlined, handed_over;
+};
+
+static struct stops *stops;
+
+static const char *is_stopped_once(struct aim *aim)
+{
+	long handed_over = counter("handed_over"), cookie;
+	long long ended_ns;
+	struct timed t;
+
+	make_timed(&t, stops->call, stops->ms);
+	stops->hit = NOT_SEEN;
+	stops->result = UNTOUCHED;
+	stops->handed_over_before = handed_over;
+	stops->begun_ns = now_ns();
+	TRY(shoot(aim));
+	__atomic_store_n(&stops->submitting, true, __ATOMIC_SEQ_CST);
+	cookie = async_submit(0, &stops->result, t.nr, t.args);
+	if (cookie) {
+		CHECK(is_cookie(cookie));
+		/* It has come, or comes now. */
+		CHECK(becomes_true(stops->hit));
+		if (stops->hit != HIT)
+			async_cancel(0, cookie);
+		CHECK_EQ(handed_over + 1, counter("handed_over"));
+		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
+	} else {
+		CHECK_EQ(HIT, stops->hit);
+		CHECK_EQ(handed_over, counter("handed_over"));
+	}
+	ended_ns = now_ns();
+	__atomic_store_n(&stops->submitting, false, __ATOMIC_SEQ_CST);
+	correct_aim(aim, stops->hit);
+	if (stops->hit != HIT && result_of(&stops->result) == -ECANCELED)
+		return NULL;
+
+	/* Whatever came in between, it lasts as long as it is to, and ends as it is to. */
+	CHECK_EQ(t.value, result_of(&stops->result));
+	CHECK(ended_ns - stops->begun_ns >= stops->ms * MS);
+	if (stops->hit != HIT)
+		return NULL;
+	if (ended_ns < stops->continued_ns + stops->ms * MS) {
+		stops->inlined += !cookie;
+		stops->handed_over += !!cookie;
+	} else if (stops->ms < 2000) {
+		/* It was stopped before the call, or this machine is that slow. */
+		stops->ms += stops->ms / 4;
+	}
+	return NULL;
+}
+
+/* With time left it has to sleep again, and to leave user space to a successor. */
+static int times_gone_on(void)
+{
+	return stops->handed_over + (stops->over ? stops->inlined : 0);
+}
+
+/* In the child. Until calls went on in this way, which only a kernel that is wrong never does. */
+static const char *is_stopped(void)
+{
+	const int wanted = times(3, 100);
+	long long end;
+	struct aim aim;
+	int i;
+
+	TRY(hand_over_once());
+	TRY(take_aim(&aim, SIGSTOP));
+	for (i = 0; i < 2 * TIMED_CALLS; i++) {
+		stops->call = i / 2;
+		stops->over = i % 2;
+		stops->ms = 40;
+		stops->inlined = 0;
+		stops->handed_over = 0;
+		end = now_ns() + DEADLINE_S * 1000000000LL;
+		while (times_gone_on() < wanted && now_ns() < end)
+			TRY(is_stopped_once(&aim));
+		if (times_gone_on() < wanted)
+			return trouble("%s: stopped for %s: went on inline %d times, handed over %d",
+				       timed_names[stops->call],
+				       stops->over ? "all its time" : "a while",
+				       stops->inlined, stops->handed_over);
+	}
+	return NULL;
+}
+
+static const char *lets_it_go_on(pid_t child)
+{
+	long long until;
+	char pid[16];
+	int status;
+
+	snprintf(pid, sizeof(pid), "%d", child);
+	for (;;) {
+		status = next_status(child, WUNTRACED);
+		CHECK(status >= 0);
+		if (!WIFSTOPPED(status))
+			break;
+		if (!__atomic_load_n(&stops->submitting, __ATOMIC_SEQ_CST))
+			stops->hit = EARLY;
+		/* A successor may stop before it has stored the cookie. */
+		else if (result_of(&stops->result) == UNTOUCHED &&
+			 counter_of(pid, "handed_over") == stops->handed_over_before)
+			stops->hit = HIT;
+		else
+			stops->hit = LATE;
+		until = stops->begun_ns + stops->ms * MS / (stops->over ? 1 : 2);
+		if (stops->hit == HIT)
+			CHECK(becomes_true(now_ns() > until));
+		stops->continued_ns = now_ns();
+		CHECK_EQ(0, kill(child, SIGCONT));
+	}
+	CHECK_EQ(0, status);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(thread, call_that_was_stopped_goes_on_by_itself, 900)
+{
+	pid_t child;
+
+	stops = share(sizeof(*stops));
+	ASSERT_NE(NULL, stops);
+	child = fork_child();
+	ASSERT_LE(0, child);
+	if (!child)
+		exit_fine(run_in(variant->other, is_stopped));
+	EXPECT_FINE(lets_it_go_on(child));
+}
+
+/* How often the child has slept. */
+static int *slept;
+
 static const char *sleeps_among_stops(void)
 {
-	const struct timespec time = { .tv_nsec = 3 * 1000 * 1000 };
+	const struct timespec time = { .tv_nsec = 3 * MS };
 	struct pollfd poll = { .fd = -1 };
 	int i;
 
@@ -393,24 +620,25 @@ static const char *sleeps_among_stops(void)
 		long long start = now_ns();
 
 		cookie = async_submit(0, &result, nr, args);
-		CHECK(is_cookie(cookie));
-		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
-		CHECK_EQ(0, result_of(&result));
+		/* Stopped before it slept, its time may be over when it goes on. */
+		CHECK(!cookie || is_cookie(cookie));
+		CHECK_EQ(0, final_value(cookie, &result));
 		CHECK(now_ns() - start >= time.tv_nsec);
+		reach(slept, i + 1);
 	}
 	return NULL;
 }
 
-/*
- * A signal that stops the process may come just before the call sleeps. Then that is interrupted,
- * and goes on by itself when the process does, without a handler to tell of it.
- */
+/* Stops at any time at all. */
 PATIENT_TEST(sleep_among_stops_lasts_as_long, 300)
 {
-	pid_t child = fork_child();
 	siginfo_t info = { };
-	int i;
+	int i, seen = 0;
+	pid_t child;
 
+	slept = share(sizeof(*slept));
+	ASSERT_NE(NULL, slept);
+	child = fork_child();
 	ASSERT_LE(0, child);
 	if (!child)
 		exit_fine(sleeps_among_stops());
@@ -420,6 +648,11 @@ PATIENT_TEST(sleep_among_stops_lasts_as_long, 300)
 		/* Whether it has stopped by then or not. */
 		usleep(i % 3 * 100);
 		ASSERT_EQ(0, kill(child, SIGCONT));
+		/* On a slow machine it does nothing but stop and go on, if it is let. */
+		if (i % 8 == 0 && seen < times(400, 10000)) {
+			ASSERT_TRUE(await(slept, seen + 1));
+			seen = __atomic_load_n(slept, __ATOMIC_ACQUIRE);
+		}
 		waitid(P_PID, child, &info, WEXITED | WNOHANG | WNOWAIT);
 	}
 	EXPECT_EQ(0, status_of(child));
@@ -430,6 +663,8 @@ PATIENT_TEST(sleep_among_stops_lasts_as_long, 300)
 
 static int nothing_comes[2];
 static volatile long restarted;
+/* What a signal is that comes now, and what the one was that came. */
+static volatile enum hit is_now, restarted_in;
 
 /* Uses the worker up that an interrupted sleep was to go on with, and gets another one. */
 static void restarts_by_hand(int signal)
@@ -444,48 +679,52 @@ static void restarts_by_hand(int signal)
 	async_cancel(0, reading.cookie);
 	while (wait_for_async(0, reading.cookie, &deadline) == -EINTR)
 		;
-	handled++;
+	restarted_in = is_now;
 }
 
 IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 300)
 {
 	const struct sigaction action = { .sa_handler = restarts_by_hand };
-	const struct timespec time = { .tv_nsec = 300 * 1000 * 1000 };
-	/* One CPU hardly ever has a signal come between the submission and the sleep. */
-	const bool sure = sysconf(_SC_NPROCESSORS_ONLN) > 1;
-	long long end = now_ns() + (sure ? 40 : 2) * 1000000000LL;
-	const char *found = NULL;
+	const struct timespec time = { .tv_sec = FOREVER_S };
+	long long end = now_ns() + DEADLINE_S * 1000000000LL;
 	int interrupted = 0, ret;
-	pthread_t thread;
+	struct aim aim;
 
 	CHECK_EQ(0, pipe(nothing_comes));
 	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
-	CHECK_EQ(0, sigaction(SIGUSR2, &action, NULL));
-	target = gettid();
-	enough = false;
-	CHECK_EQ(0, pthread_create(&thread, NULL, send_signals, NULL));
-	while (interrupted < times(5, 100) && !found && now_ns() < end) {
+	TRY(hand_over_once());
+	TRY(take_aim(&aim, SIGUSR1));
+	while (interrupted < times(5, 100)) {
 		struct submission s = { .result = UNTOUCHED };
 
+		CHECK(now_ns() < end);
+		restarted_in = NOT_SEEN;
 		restarted = -EINTR;
+		is_now = EARLY;
+		TRY(shoot(&aim));
+		is_now = HIT;
 		s.cookie = async_submit(0, &s.result, __NR_nanosleep, ARGS(P(&time), 0));
-		if (!s.cookie && s.result == -EINTR)
+		is_now = LATE;
+		if (!s.cookie) {
+			CHECK_EQ(-EINTR, s.result);
+			CHECK_EQ(HIT, restarted_in);
 			interrupted++;
-		else if (!is_cookie(s.cookie))
-			found = trouble("submitted %ld, result %ld", s.cookie, s.result);
-		if (!found && restarted != -EINTR)
-			found = trouble("restart_syscall() returned %ld", restarted);
-		if (is_cookie(s.cookie)) {
-			async_cancel(0, s.cookie);
+		} else {
+			CHECK(is_cookie(s.cookie));
+			/* It comes before any other call that restart_syscall() could go on with. */
+			while (!restarted_in && now_ns() < end)
+				;
+			CHECK(restarted_in);
+			correct_aim(&aim, restarted_in);
+			CHECK_EQ(0, async_cancel(0, s.cookie));
 			while ((ret = wait_for_async(0, s.cookie, &deadline)) == -EINTR)
 				;
+			CHECK_EQ(0, ret);
+			CHECK_EQ(-ECANCELED, s.result);
 		}
+		CHECK_EQ(-EINTR, restarted);
 	}
-	enough = true;
-	CHECK_EQ(0, pthread_join(thread, NULL));
-	if (!found && !interrupted && sure)
-		found = "no sleep was interrupted inline";
-	return found;
+	return NULL;
 }
 
 /* What a handler interrupted is its parent's: the child has nothing to go on with. */
@@ -504,27 +743,26 @@ static void forks_and_restarts(int signal)
 	handled++;
 }
 
+static void *interrupts_a_sleep(void *argument)
+{
+	if (becomes_true(thread_state(target) == 'S'))
+		tgkill(getpid(), target, SIGUSR1);
+	return NULL;
+}
+
 IN_A_CHILD(child_of_a_handler_restarts_no_wait)
 {
 	const struct sigaction action = { .sa_handler = forks_and_restarts };
-	const pid_t process = getpid();
 	struct reading r;
-	int status;
-	pid_t pid;
+	pthread_t thread;
 
 	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	target = gettid();
 	TRY(begin_reading(&r));
 	child_status = -1;
-	pid = fork();
-	while (!pid) {
-		usleep(100 * 1000);
-		if (tgkill(process, target, SIGUSR1))
-			_exit(0);
-	}
+	CHECK_EQ(0, pthread_create(&thread, NULL, interrupts_a_sleep, NULL));
 	CHECK_EQ(-EINTR, wait_for_async(0, r.s.cookie, &deadline));
-	CHECK_EQ(0, kill(pid, SIGKILL));
-	CHECK_EQ(pid, waitpid(pid, &status, 0));
+	CHECK_EQ(0, pthread_join(thread, NULL));
 	CHECK_EQ(0, child_status);
 	return end_reading(&r);
 }
