@@ -125,6 +125,16 @@ def told(run: Run) -> list[tuple[str, Status]]:
     return [(case.id, case.status) for case in run.cases]
 
 
+def trouble(run: Run) -> list[str]:
+    """What a log of CI has to say of each case that did not pass: the run itself is lost there."""
+    good = (Status.PASS, Status.SKIP)
+    return [
+        f"{case.id}: {case.status.value}: {case.message}\n{case.output[-2000:]}"
+        for case in run.cases
+        if case.status not in good
+    ]
+
+
 # -- the same as one machine -------------------------------------------------------------------
 
 
@@ -477,6 +487,7 @@ def test_two_real_machines_say_what_one_says(rig_config: Config, tmp_path: Path)
         runner.boot_and_test(Request(machine="single", jobs=jobs, results=tmp_path), rig_config)
         for jobs in (1, 2)
     )
+    assert (trouble(one.run), trouble(two.run)) == ([], [])
     assert told(one.run) == told(two.run)
     assert len(one.run.cases) > 100
     assert (one.exit_code, two.exit_code) == (0, 0)

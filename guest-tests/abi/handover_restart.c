@@ -3,6 +3,9 @@
  * Calls of every kind are handed over, woken, cancelled, and interrupted by signals at any
  * moment. No restart code of the kernel (512 to 516) is ever a value.
  */
+#include <sys/pidfd.h>
+
+#include "filters.h"
 #include "sleepers.h"
 #include "../kselftest_harness.h"
 
@@ -385,48 +388,17 @@ IN_EITHER_THREAD_TIMEOUT(sleep_among_signals_lasts_as_long, 300)
 	return found;
 }
 
-/* --- a signal just before the call sleeps ------------------------------------------------- */
-
-/* A timer whose signal is to come between a submission and the sleep of its call. */
-struct aim {
-	timer_t timer;
-	long ns;
-};
-
-enum hit { NOT_SEEN, EARLY, HIT, LATE };
-
-static const char *take_aim(struct aim *aim, int signal)
-{
-	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = signal };
-
-	event._sigev_un._tid = gettid();
-	aim->ns = 50 * 1000;
-	CHECK_EQ(0, timer_create(CLOCK_MONOTONIC, &event, &aim->timer));
-	return NULL;
-}
-
-static const char *shoot(const struct aim *aim)
-{
-	const struct itimerspec soon = { .it_value.tv_nsec = aim->ns };
-
-	CHECK_EQ(0, timer_settime(aim->timer, 0, &soon, NULL));
-	return NULL;
-}
-
-/* How long that takes is the machine's affair. It finds the moment wherever that is. */
-static void correct_aim(struct aim *aim, enum hit hit)
-{
-	if (hit == EARLY && aim->ns < 10 * 1000 * 1000)
-		aim->ns += aim->ns / 8 + 1;
-	else if (hit == LATE)
-		aim->ns -= aim->ns / 8;
-}
+/* --- a stop just before the call sleeps --------------------------------------------------- */
 
 /* Calls with a time limit, and what they end with when it is over. */
 enum { NANOSLEEP, CLOCK_NANOSLEEP, FUTEX, POLL, TIMED_CALLS };
 
 static const char *const timed_names[TIMED_CALLS] = {
 	"nanosleep", "clock_nanosleep", "futex", "poll",
+};
+
+static const long timed_numbers[TIMED_CALLS] = {
+	__NR_nanosleep, __NR_clock_nanosleep, __NR_futex, __NR_poll,
 };
 
 struct timed {
@@ -445,34 +417,31 @@ static void make_timed(struct timed *t, int call, long ms)
 		[FUTEX] = { P(&t->word), FUTEX_WAIT_PRIVATE, 0, P(&t->time) },
 		[POLL] = { P(&t->entry), 1, ms },
 	};
-	static const long numbers[TIMED_CALLS] = {
-		__NR_nanosleep, __NR_clock_nanosleep, __NR_futex, __NR_poll,
-	};
 
 	memset(t, 0, sizeof(*t));
 	t->time = (struct timespec){ ms / 1000, ms % 1000 * 1000000 };
 	t->entry.fd = -1;
-	t->nr = numbers[call];
+	t->nr = timed_numbers[call];
 	t->value = call == FUTEX ? -ETIMEDOUT : 0;
 	memcpy(t->args, arguments[call], sizeof(t->args));
 }
 
 /*
- * A child that makes such calls and is stopped, and its parent, who lets it go on. A call that was
- * interrupted inline goes on by itself then, without a handler to tell of it, for the time that is
- * left. What tells it from one that began only then is when it ends: before its whole time has
- * passed once more.
+ * A child that makes such calls, and its parent, who stops it in each of them just before it
+ * sleeps, and lets it go on. A call that was interrupted inline goes on by itself then, without a
+ * handler to tell of it, for the time that is left. What tells it from one that began only then is
+ * when it ends: before its whole time has passed once more.
  */
 struct stops {
+	int listener;		/* in the child; 0: not yet */
 	int call;
 	bool over;		/* the process goes on when the time of the call is over */
 	long ms;
-	bool submitting;
+	int submitted;
 	long result;
 	long handed_over_before;
-	long long begun_ns;
 	/* The parent's: */
-	int hit;
+	int stopped;
 	long long continued_ns;
 	/* How often calls went on, and ended without a sleep or were handed over. */
 	int inlined, handed_over;
@@ -480,48 +449,36 @@ struct stops {
 
 static struct stops *stops;
 
-static const char *is_stopped_once(struct aim *aim)
+static const char *is_stopped_once(void)
 {
 	long handed_over = counter("handed_over"), cookie;
-	long long ended_ns;
+	long long begun_ns, ended_ns;
 	struct timed t;
 
 	make_timed(&t, stops->call, stops->ms);
-	stops->hit = NOT_SEEN;
 	stops->result = UNTOUCHED;
 	stops->handed_over_before = handed_over;
-	stops->begun_ns = now_ns();
-	TRY(shoot(aim));
-	__atomic_store_n(&stops->submitting, true, __ATOMIC_SEQ_CST);
+	stops->submitted++;
+	begun_ns = now_ns();
 	cookie = async_submit(0, &stops->result, t.nr, t.args);
 	if (cookie) {
 		CHECK(is_cookie(cookie));
-		/* It has come, or comes now. */
-		CHECK(becomes_true(stops->hit));
-		if (stops->hit != HIT)
-			async_cancel(0, cookie);
 		CHECK_EQ(handed_over + 1, counter("handed_over"));
 		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
 	} else {
-		CHECK_EQ(HIT, stops->hit);
 		CHECK_EQ(handed_over, counter("handed_over"));
 	}
 	ended_ns = now_ns();
-	__atomic_store_n(&stops->submitting, false, __ATOMIC_SEQ_CST);
-	correct_aim(aim, stops->hit);
-	if (stops->hit != HIT && result_of(&stops->result) == -ECANCELED)
-		return NULL;
+	CHECK_EQ(stops->submitted, stops->stopped);
 
 	/* Whatever came in between, it lasts as long as it is to, and ends as it is to. */
 	CHECK_EQ(t.value, result_of(&stops->result));
-	CHECK(ended_ns - stops->begun_ns >= stops->ms * MS);
-	if (stops->hit != HIT)
-		return NULL;
+	CHECK(ended_ns - begun_ns >= stops->ms * MS);
 	if (ended_ns < stops->continued_ns + stops->ms * MS) {
 		stops->inlined += !cookie;
 		stops->handed_over += !!cookie;
 	} else if (stops->ms < 2000) {
-		/* It was stopped before the call, or this machine is that slow. */
+		/* This machine is that slow. */
 		stops->ms += stops->ms / 4;
 	}
 	return NULL;
@@ -538,11 +495,13 @@ static const char *is_stopped(void)
 {
 	const int wanted = times(3, 100);
 	long long end;
-	struct aim aim;
+	long listener;
 	int i;
 
 	TRY(hand_over_once());
-	TRY(take_aim(&aim, SIGSTOP));
+	listener = listener_of(timed_numbers, TIMED_CALLS);
+	CHECK(listener > 0);
+	reach(&stops->listener, listener);
 	for (i = 0; i < 2 * TIMED_CALLS; i++) {
 		stops->call = i / 2;
 		stops->over = i % 2;
@@ -551,9 +510,9 @@ static const char *is_stopped(void)
 		stops->handed_over = 0;
 		end = now_ns() + DEADLINE_S * 1000000000LL;
 		while (times_gone_on() < wanted && now_ns() < end)
-			TRY(is_stopped_once(&aim));
+			TRY(is_stopped_once());
 		if (times_gone_on() < wanted)
-			return trouble("%s: stopped for %s: went on inline %d times, handed over %d",
+			return trouble("%s: stopped for %s: went on %d times inline, %d handed over",
 				       timed_names[stops->call],
 				       stops->over ? "all its time" : "a while",
 				       stops->inlined, stops->handed_over);
@@ -561,33 +520,56 @@ static const char *is_stopped(void)
 	return NULL;
 }
 
-static const char *lets_it_go_on(pid_t child)
+/* Stops the next call of the child, if there is one before its end. */
+static const char *stops_a_call(pid_t child, int listener, bool *stopped)
 {
-	long long until;
+	struct pollfd entry = { .fd = listener, .events = POLLIN };
+	long long asleep_ns, until_ns;
 	char pid[16];
 	int status;
 
+	CHECK_EQ(1, poll(&entry, 1, DEADLINE_S * 1000));
+	*stopped = entry.revents & POLLIN;
+	if (!*stopped)
+		return NULL;
+	/* A call that goes on is not one that is made again. */
+	CHECK_EQ(stops->submitted, stops->stopped + 1);
+	TRY(signal_a_call(listener, child, SIGSTOP));
+	asleep_ns = now_ns();
+	status = next_status(child, WUNTRACED);
+	CHECK(status >= 0);
+	CHECK(WIFSTOPPED(status));
+	CHECK_EQ(SIGSTOP, WSTOPSIG(status));
+
+	/* It has neither slept nor left, and nothing was stored. */
 	snprintf(pid, sizeof(pid), "%d", child);
-	for (;;) {
-		status = next_status(child, WUNTRACED);
-		CHECK(status >= 0);
-		if (!WIFSTOPPED(status))
-			break;
-		if (!__atomic_load_n(&stops->submitting, __ATOMIC_SEQ_CST))
-			stops->hit = EARLY;
-		/* A successor may stop before it has stored the cookie. */
-		else if (result_of(&stops->result) == UNTOUCHED &&
-			 counter_of(pid, "handed_over") == stops->handed_over_before)
-			stops->hit = HIT;
-		else
-			stops->hit = LATE;
-		until = stops->begun_ns + stops->ms * MS / (stops->over ? 1 : 2);
-		if (stops->hit == HIT)
-			CHECK(becomes_true(now_ns() > until));
-		stops->continued_ns = now_ns();
-		CHECK_EQ(0, kill(child, SIGCONT));
+	CHECK_EQ(stops->handed_over_before, counter_of(pid, "handed_over"));
+	CHECK_EQ(UNTOUCHED, result_of(&stops->result));
+
+	until_ns = asleep_ns + stops->ms * MS / (stops->over ? 1 : 2);
+	CHECK(becomes_true(now_ns() > until_ns));
+	stops->stopped++;
+	stops->continued_ns = now_ns();
+	CHECK_EQ(0, kill(child, SIGCONT));
+	return NULL;
+}
+
+static const char *stops_all_calls(pid_t child)
+{
+	int listener, pidfd = pidfd_open(child, 0);
+	bool stopped = true;
+
+	CHECK(pidfd >= 0);
+	if (await(&stops->listener, 1)) {
+		listener = pidfd_getfd(pidfd, stops->listener, 0);
+		CHECK(listener >= 0);
+		while (stopped)
+			TRY(stops_a_call(child, listener, &stopped));
+		close(listener);
 	}
-	CHECK_EQ(0, status);
+	close(pidfd);
+	CHECK_EQ(0, status_of(child));
+	CHECK(stops->stopped >= 2 * TIMED_CALLS);
 	return NULL;
 }
 
@@ -601,7 +583,7 @@ TEST_F_TIMEOUT(thread, call_that_was_stopped_goes_on_by_itself, 900)
 	ASSERT_LE(0, child);
 	if (!child)
 		exit_fine(run_in(variant->other, is_stopped));
-	EXPECT_FINE(lets_it_go_on(child));
+	EXPECT_FINE(stops_all_calls(child));
 }
 
 /* How often the child has slept. */
@@ -663,8 +645,6 @@ PATIENT_TEST(sleep_among_stops_lasts_as_long, 300)
 
 static int nothing_comes[2];
 static volatile long restarted;
-/* What a signal is that comes now, and what the one was that came. */
-static volatile enum hit is_now, restarted_in;
 
 /* Uses the worker up that an interrupted sleep was to go on with, and gets another one. */
 static void restarts_by_hand(int signal)
@@ -679,52 +659,55 @@ static void restarts_by_hand(int signal)
 	async_cancel(0, reading.cookie);
 	while (wait_for_async(0, reading.cookie, &deadline) == -EINTR)
 		;
-	restarted_in = is_now;
+	handled++;
 }
 
-IN_EITHER_THREAD_TIMEOUT(restart_by_hand_goes_on_with_nothing, 300)
+static int interrupted_listener;
+
+static void *interrupts_calls(void *argument)
+{
+	int *times_more = argument;
+	const char *found = NULL;
+
+	if (!await(&interrupted_listener, 1))
+		return "no listener";
+	while (!found && (*times_more)--)
+		found = signal_a_call(interrupted_listener, getpid(), SIGUSR1);
+	return (void *)found;
+}
+
+IN_EITHER_THREAD(restart_by_hand_goes_on_with_nothing)
 {
 	const struct sigaction action = { .sa_handler = restarts_by_hand };
 	const struct timespec time = { .tv_sec = FOREVER_S };
-	long long end = now_ns() + DEADLINE_S * 1000000000LL;
-	int interrupted = 0, ret;
-	struct aim aim;
+	const int rounds = times(20, 1000);
+	const long nr = __NR_nanosleep;
+	int rounds_more = rounds, i;
+	void *found = "no value";
+	pthread_t thread;
+	long listener;
 
 	CHECK_EQ(0, pipe(nothing_comes));
 	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
 	TRY(hand_over_once());
-	TRY(take_aim(&aim, SIGUSR1));
-	while (interrupted < times(5, 100)) {
+	handled = 0;
+	/* Before the filter, so that it is not its own supervisor. */
+	CHECK_EQ(0, pthread_create(&thread, NULL, interrupts_calls, &rounds_more));
+	listener = listener_of(&nr, 1);
+	CHECK(listener > 0);
+	reach(&interrupted_listener, listener);
+	for (i = 0; i < rounds; i++) {
 		struct submission s = { .result = UNTOUCHED };
 
-		CHECK(now_ns() < end);
-		restarted_in = NOT_SEEN;
-		restarted = -EINTR;
-		is_now = EARLY;
-		TRY(shoot(&aim));
-		is_now = HIT;
-		s.cookie = async_submit(0, &s.result, __NR_nanosleep, ARGS(P(&time), 0));
-		is_now = LATE;
-		if (!s.cookie) {
-			CHECK_EQ(-EINTR, s.result);
-			CHECK_EQ(HIT, restarted_in);
-			interrupted++;
-		} else {
-			CHECK(is_cookie(s.cookie));
-			/* It comes before any other call that restart_syscall() could go on with. */
-			while (!restarted_in && now_ns() < end)
-				;
-			CHECK(restarted_in);
-			correct_aim(&aim, restarted_in);
-			CHECK_EQ(0, async_cancel(0, s.cookie));
-			while ((ret = wait_for_async(0, s.cookie, &deadline)) == -EINTR)
-				;
-			CHECK_EQ(0, ret);
-			CHECK_EQ(-ECANCELED, s.result);
-		}
+		restarted = UNTOUCHED;
+		s.cookie = async_submit(0, &s.result, nr, ARGS(P(&time), 0));
+		CHECK_EQ(0, s.cookie);
+		CHECK_EQ(-EINTR, s.result);
+		CHECK_EQ(i + 1, handled);
 		CHECK_EQ(-EINTR, restarted);
 	}
-	return NULL;
+	CHECK_EQ(0, pthread_join(thread, &found));
+	return found;
 }
 
 /* What a handler interrupted is its parent's: the child has nothing to go on with. */
