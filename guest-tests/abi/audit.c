@@ -8,13 +8,14 @@
 #include <linux/audit.h>
 #include <linux/futex.h>
 #include <linux/netlink.h>
+#include <dirent.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
 #include "filters.h"
-#include "handover.h"
+#include "missing.h"
 #include "../kselftest_harness.h"
 
 #if defined(__x86_64__)
@@ -1234,6 +1235,76 @@ TEST_F(audit, call_that_does_not_end)
 	EXPECT_FINE(same(last(__NR_readv, 1), last(__NR_readv, 0)));
 }
 
+/* How many tasks of this process are in such a state. */
+static int tasks_in_state(char state)
+{
+	struct dirent *entry;
+	int found = 0;
+	DIR *dir;
+
+	dir = opendir("/proc/self/task");
+	while (dir && (entry = readdir(dir)))
+		found += thread_state(atoi(entry->d_name)) == state;
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* In a process of its own: writes to a pipe, which others cannot use, until it is killed. */
+static void holds(struct scattered *pipe, int *stage)
+{
+	struct missing m;
+
+	if (make_missing(&m))
+		_exit(99);
+	reach(stage, 1);
+	write(pipe->fds[1], m.page, 7);
+	_exit(98);
+}
+
+/*
+ * The process is killed while three reads of it wait for the pipe, which no signal ends. They get
+ * it when its holder dies together with the thread, and read what is there.
+ */
+static const char *is_killed_in_three_calls(void)
+{
+	int *stage = share(sizeof(*stage));
+	long result = UNTOUCHED;
+	pthread_t thread;
+	pid_t holder;
+
+	CHECK(stage);
+	TRY(have_pipe(&left));
+	CHECK_EQ(3, write(left.fds[1], "abc", 3));
+	holder = fork_child();
+	CHECK(holder >= 0);
+	if (!holder)
+		holds(&left, stage);
+	CHECK(await(stage, 1));
+	CHECK(becomes_true(process_state(holder) == 'S'));
+	TRY(submit_sleeping(&of_another, __NR_readv, READV(&left)));
+	CHECK(is_cookie(async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_readv, READV(&left))));
+	CHECK_EQ(0, pthread_create(&thread, NULL, reads_directly, NULL));
+	CHECK(becomes_true(tasks_in_state('D') == 3));
+	exit_fine(NULL);
+}
+
+/* They have succeeded, though nobody has got to know. */
+TEST_F(audit, calls_that_end_when_the_process_does)
+{
+	int i;
+
+	ADD_RULE(calls);
+	RECORD(is_killed_in_three_calls);
+	ASSERT_CALLS(2, __NR_async_submit);
+	ASSERT_CALLS(3, __NR_readv);
+	for (i = 0; i < 3; i++) {
+		EXPECT_TRUE(last(__NR_readv, i)->success);
+		EXPECT_EQ(1, last(__NR_readv, i)->exit);
+		EXPECT_FINE(same(last(__NR_readv, i), last(__NR_readv, 0)));
+	}
+}
+
 /* --- calls of workers --------------------------------------------------------------------- */
 
 #define OFFLOADS	20
@@ -1267,6 +1338,27 @@ TEST_F(audit, offloaded_call)
 		EXPECT_FINE(submits(&r[i + 1], &r[i + 2]));
 		EXPECT_FINE(same(&r[i], &r[i + 2]));
 	}
+}
+
+/* The record says by what name. */
+static const char *offloads_by_another_name(void)
+{
+	TRY(offloads());
+	CHECK_EQ(0, prctl(PR_SET_NAME, "another_name"));
+	return offloads();
+}
+
+TEST_F(audit, name_of_an_offloaded_call)
+{
+	struct record *r = records;
+	int i;
+
+	ADD_RULE(calls);
+	RECORD(offloads_by_another_name);
+	ASSERT_RECORDS(6 * OFFLOADS);
+	for (i = 0; i < n; i += 3)
+		EXPECT_FINE(same(&r[i], &r[i + 2]));
+	EXPECT_NE(NULL, strstr(r[n - 1].who, "another_name"));
 }
 
 static const char *offloads_opening(const char *path)

@@ -142,14 +142,13 @@ static inline long long now_ns(void)
 	__holds;							\
 })
 
-/* The state letter of a thread of this process, 0 if there is no such thread. */
-static inline char thread_state(pid_t tid)
+/* The state letter in such a file, 0 if there is none. */
+static inline char state_in(const char *path)
 {
-	char path[64], line[256] = "";
+	char line[256] = "";
 	char *end;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
@@ -158,6 +157,23 @@ static inline char thread_state(pid_t tid)
 	close(fd);
 	end = strrchr(line, ')');
 	return end && end[1] ? end[2] : 0;
+}
+
+/* The state letter of a thread of this process, 0 if there is no such thread. */
+static inline char thread_state(pid_t tid)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	return state_in(path);
+}
+
+static inline char process_state(pid_t pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	return state_in(path);
 }
 
 /* A child that cannot outlive the test, however that ends. */

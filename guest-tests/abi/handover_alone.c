@@ -5,7 +5,9 @@
  * main thread again, which must not be seen by anything but that the call succeeds.
  */
 #include <dirent.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
 
 #include "handover.h"
 #include "../kselftest_harness.h"
@@ -178,7 +180,92 @@ IN_A_PROCESS(bad_descriptor_is_one)
 	return hand_over(2);
 }
 
-/* What a thread has, and would miss. */
+/* --- what a process of one thread does not leave to anybody ------------------------------- */
+
+static const char *closes_the_end_of_a_pipe(long (*own)(void))
+{
+	struct pollfd entry;
+	int fds[2];
+
+	CHECK_EQ(0, pipe(fds));
+	TRY(hand_over(3));
+	CHECK_EQ(0, own());
+	close(fds[1]);
+	entry = (struct pollfd){ .fd = fds[0], .events = POLLIN };
+	CHECK_EQ(1, poll(&entry, 1, 0));
+	CHECK_EQ(POLLHUP, entry.revents);
+	return hand_over(2);
+}
+
+static long own_files(void)
+{
+	return leave(CLONE_FILES);
+}
+
+static long own_range(void)
+{
+	return raw_call(__NR_close_range, 1000, 1000, CLOSE_RANGE_UNSHARE);
+}
+
+IN_A_PROCESS(own_files_are_closed)
+{
+	return closes_the_end_of_a_pipe(own_files);
+}
+
+IN_A_PROCESS(own_range_is_closed)
+{
+	return closes_the_end_of_a_pipe(own_range);
+}
+
+/* Locks belong to the table of descriptors. */
+IN_A_PROCESS(lock_of_own_files_is_its_own)
+{
+	struct flock lock = { .l_type = F_RDLCK };
+	int fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	CHECK(fd >= 0);
+	TRY(hand_over(3));
+	CHECK_EQ(0, fcntl(fd, F_SETLK, &lock));
+	CHECK_EQ(0, leave(CLONE_FILES));
+	lock.l_type = F_WRLCK;
+	CHECK_EQ(0, fcntl(fd, F_SETLK, &lock));
+	return hand_over(2);
+}
+
+IN_A_PROCESS(directory_that_was_left_is_not_used)
+{
+	char path[] = "/tmp/alone-XXXXXX";
+
+	CHECK_EQ(0, leave(CLONE_NEWNS));
+	CHECK(mkdtemp(path));
+	CHECK_EQ(0, mount("none", path, "tmpfs", 0, NULL));
+	CHECK_EQ(0, chdir(path));
+	TRY(hand_over(3));
+	CHECK_EQ(0, leave(CLONE_FS));
+	CHECK_EQ(0, chdir("/"));
+	CHECK_EQ(0, umount(path));
+	CHECK_EQ(0, rmdir(path));
+	return hand_over(2);
+}
+
+/* Semaphores are undone when the last one that shares the list leaves it. */
+IN_A_PROCESS(semaphore_is_undone)
+{
+	struct sembuf up = { .sem_op = 1, .sem_flg = SEM_UNDO };
+	int id = semget(IPC_PRIVATE, 1, 0600);
+
+	CHECK(id >= 0);
+	TRY(hand_over(3));
+	CHECK_EQ(0, semop(id, &up, 1));
+	CHECK_EQ(1, semctl(id, 0, GETVAL));
+	CHECK_EQ(0, leave(CLONE_SYSVSEM));
+	CHECK_EQ(0, semctl(id, 0, GETVAL));
+	CHECK_EQ(0, semctl(id, 0, IPC_RMID));
+	return hand_over(2);
+}
+
+/* --- what a thread has, and would miss ---------------------------------------------------- */
+
 static const char *keeps_what_it_has(void)
 {
 	char stack[MINSIGSTKSZ + 4096], cwd[64], name[16];
@@ -187,9 +274,13 @@ static const char *keeps_what_it_has(void)
 	pid_t tid = gettid(), child;
 	struct timespec before, after;
 	volatile double half = 0.5;
+	struct reading r;
 	int fds[2];
 
+	/* Of its own, as others are left with the ones of before. */
+	TRY(begin_reading(&r));
 	CHECK_EQ(0, leave(CLONE_FILES | CLONE_FS | CLONE_SYSVSEM));
+	TRY(end_reading(&r));
 	CHECK_EQ(0, pipe(fds));
 	CHECK_EQ(0, chdir("/proc"));
 	CHECK_EQ(0, sigaltstack(&alternate, NULL));

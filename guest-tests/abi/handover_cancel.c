@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Cancelling calls that were handed over: one end each, and nobody else's. */
-#include <linux/userfaultfd.h>
 #include <sys/socket.h>
 
-#include "handover.h"
+#include "missing.h"
 #include "../kselftest_harness.h"
 
 EITHER_THREAD()
@@ -280,48 +279,6 @@ PATIENT_TEST(several_cancel_the_same, 300)
 }
 
 /* --- what cannot be interrupted ----------------------------------------------------------- */
-
-/* A page that is not there until it is given: who touches it in the kernel waits. */
-struct missing {
-	int fd;
-	char *page;
-};
-
-static const char *make_missing(struct missing *m)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	const long size = getpagesize();
-
-	m->fd = syscall(__NR_userfaultfd, O_CLOEXEC);
-	CHECK(m->fd >= 0);
-	m->page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(m->page != MAP_FAILED);
-	CHECK_EQ(0, ioctl(m->fd, UFFDIO_API, &api));
-	range.range.start = P(m->page);
-	range.range.len = size;
-	CHECK_EQ(0, ioctl(m->fd, UFFDIO_REGISTER, &range));
-	return NULL;
-}
-
-static const char *give_missing(struct missing *m)
-{
-	static char content[4096] __attribute__((aligned(4096))) = "content";
-	struct uffdio_copy copy = {
-		.dst = P(m->page),
-		.src = P(content),
-		.len = sizeof(content),
-	};
-
-	CHECK_EQ(0, ioctl(m->fd, UFFDIO_COPY, &copy));
-	return NULL;
-}
-
-static void drop_missing(struct missing *m)
-{
-	close(m->fd);
-	munmap(m->page, getpagesize());
-}
 
 /* A fault of the kernel: the call is handed over there too, and ends when the page comes. */
 IN_EITHER_THREAD(call_that_waits_for_a_page)
