@@ -128,8 +128,14 @@ def compare(ours: Path, theirs: Path) -> Verdict:
 def build_tree(kernel: str) -> Path:
     """Where the objects of a kernel of rig.toml lie; it is built if it is not there."""
     config = configuration.load(ROOT / configuration.FILE_NAME)
-    built = kbuild.build(config, config.kernel(kernel), open_store())
-    return tree_of(built.directory)
+    store = open_store()
+    built = kbuild.build(config, config.kernel(kernel), store)
+    try:
+        return tree_of(built.directory)
+    except InfrastructureError:
+        # The store has made room, or another configuration has: the tree comes with the kernel.
+        store.discard("kernel", built.key)
+    return tree_of(kbuild.build(config, config.kernel(kernel), store).directory)
 
 
 def same(entry: Path, tree: Path) -> bool:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* ASYNC_SUBMIT_CQE: each outstanding call posts an entry to a ring of io_uring when it has ended. */
 #include "events.h"
+#include "missing.h"
 #include "ring.h"
 #include "../kselftest_harness.h"
 
@@ -158,6 +159,91 @@ TEST_F(kind, ring_that_nobody_has_any_more)
 	ASSERT_FINE(feed_reading(&r));
 	EXPECT_EQ(0, wait_for_async(0, r.s.cookie, &deadline));
 	EXPECT_EQ(1, result_of(&r.s.result));
+}
+
+/* The last one that has the ring is who posts to it. What the ring has goes at once. */
+TEST_F(kind, ring_goes_with_its_last_call)
+{
+	struct pollfd entry;
+	struct reading r;
+	int fds[2];
+
+	ASSERT_EQ(0, pipe(fds));
+	ASSERT_EQ(0, raw_call(__NR_io_uring_register, self->ring.fd, IORING_REGISTER_FILES,
+			      &fds[1], 1));
+	close(fds[1]);
+	ASSERT_FINE(submit_any_way(&r, self->flags));
+	drop_ring(&self->ring);
+	entry = (struct pollfd){ .fd = fds[0] };
+	EXPECT_EQ(0, poll(&entry, 1, 0));
+	ASSERT_FINE(feed_reading(&r));
+	ASSERT_EQ(0, wait_for_async(0, r.s.cookie, &deadline));
+	EXPECT_EQ(1, poll(&entry, 1, DEADLINE_S * 1000));
+	EXPECT_EQ(POLLHUP, entry.revents);
+}
+
+/* A ring with work that nobody has asked for, and its submitter becomes another program. */
+TEST_F(kind, exec_with_an_entry_in_the_ring)
+{
+	long result, cookie;
+	pid_t child;
+	int i;
+
+	for (i = 0; i < 20; i++) {
+		child = fork_child();
+		ASSERT_LE(0, child);
+		if (!child) {
+			struct ring ring;
+
+			if (!make_ring(&ring, variant->setup))
+				_exit(97);
+			cookie = async_submit(ASYNC_SUBMIT_OFFLOAD | CQE | WITH_FD(ring.fd),
+					      &result, __NR_getppid, ARGS(0));
+			if (wait_for_async(0, cookie, &deadline))
+				_exit(98);
+			/* It is told of after that. */
+			usleep(i * 500);
+			setenv("CQE_NEXT_PROGRAM", "1", 1);
+			execl("/proc/self/exe", "cqe", NULL);
+			_exit(99);
+		}
+		EXPECT_EQ(0, status_of(child));
+	}
+}
+
+static void __attribute__((constructor)) next_program(void)
+{
+	if (getenv("CQE_NEXT_PROGRAM"))
+		_exit(0);
+}
+
+static struct missing missing;
+static struct ring held;
+
+static void *holds_the_ring(void *argument)
+{
+	return (void *)raw_call(__NR_io_uring_register, held.fd, IORING_REGISTER_FILES,
+				missing.page, 1);
+}
+
+/* Who waits to post is nobody's spare meanwhile. */
+TEST(ring_that_is_held_holds_up_nobody)
+{
+	pthread_t thread;
+	struct reading r;
+
+	/* Of this kind the lock is needed to post. */
+	ASSERT_TRUE(make_ring(&held, IORING_SETUP_IOPOLL));
+	ASSERT_FINE(make_missing(&missing));
+	ASSERT_FINE(submit_any_way(&r, CQE | WITH_FD(held.fd)));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, holds_the_ring, NULL));
+	ASSERT_TRUE(becomes_true(page_is_waited_for(&missing)));
+	ASSERT_FINE(feed_reading(&r));
+	ASSERT_EQ(0, wait_for_async(0, r.s.cookie, &deadline));
+	EXPECT_FINE(hand_over(5));
+	ASSERT_FINE(give_missing(&missing));
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_FINE(reap_entry(&held, r.s.cookie, 1));
 }
 
 TEST_F(kind, killed_with_its_process)

@@ -25,6 +25,15 @@ static inline void *map_ring(const struct ring *ring, size_t size, off_t offset)
 		    offset);
 }
 
+/* What keeps it: the descriptor and three mappings. */
+static inline void drop_ring(struct ring *ring)
+{
+	munmap(ring->sq, ring->p.sq_off.array + 8 * sizeof(int));
+	munmap(ring->cq, ring->p.cq_off.cqes + 32 * sizeof(struct io_uring_cqe));
+	munmap(ring->sqes, 8 * sizeof(struct io_uring_sqe));
+	close(ring->fd);
+}
+
 static inline bool make_ring(struct ring *ring, unsigned int flags)
 {
 	*ring = (struct ring){ .p = { .flags = flags } };
