@@ -251,7 +251,7 @@ def _test(
         results=request.results,
         cold=True,
     )
-    command = Command("mutants", config, None, (mutant.name,))
+    command = Command("mutants", config, None, (mutant.name,), runner.chosen(wish, config))
     return runner.drive(wish, config, lab, command, board)
 
 
