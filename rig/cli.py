@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
-        _add_exact, _add_scan, _add_report, _add_store,
+        _add_exact, _add_mutants, _add_scan, _add_report, _add_store,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -222,6 +222,16 @@ def _add_kunit(verbs: _Verbs) -> None:
     parser.add_argument("--kunitconfig", metavar="PATH", help="of the tree, e.g. lib/kunit")
     parser.add_argument("--against", metavar="BASE", help="report only what is new against BASE")
     _results_options(parser)
+
+
+def _add_mutants(verbs: _Verbs) -> None:
+    words = "break the series by a line at a time, and see each breakage caught by its test"
+    parser = _verb(verbs, "mutants", _mutants, words)
+    parser.set_defaults(kernel=None)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    parser.add_argument("--list", action="store_true", help="only name them")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="instead of results/")
+    _json_flag(parser)
 
 
 def _add_scan(verbs: _Verbs) -> None:
@@ -579,6 +589,33 @@ def _kselftest(arguments: argparse.Namespace) -> int:
     with _progress(arguments) as progress:
         outcome = runner.kselftest(request, _config(arguments), progress)
     return _show(outcome)
+
+
+def _mutants(arguments: argparse.Namespace) -> int:
+    """0 when each of them was caught by the test it names, 1 when one was not."""
+    from rig import mutants
+
+    request = mutants.Request(names=tuple(arguments.names), results=arguments.results)
+    config = _config(arguments)
+    if arguments.list:
+        picked = mutants.chosen(request, config)
+        if arguments.json:
+            return _print_json([mutants.described(one) for one in picked])
+        for one in picked:
+            print(f"{one.name}: {one.says} ({one.caught_by})")
+        return 0
+
+    def tell(verdict: mutants.Verdict) -> None:
+        if not arguments.json:
+            print(mutants.line(verdict), flush=True)
+
+    with _progress(arguments) as progress:
+        verdicts = mutants.run(request, config, progress, tell)
+    if arguments.json:
+        _print_json([mutants.told(one) for one in verdicts])
+    else:
+        print(mutants.summary(verdicts))
+    return 0 if all(one.end is mutants.End.CAUGHT for one in verdicts) else 1
 
 
 def _kunit(arguments: argparse.Namespace) -> int:

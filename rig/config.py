@@ -58,6 +58,17 @@ class MachineConfig:
 
 
 @dataclass(frozen=True)
+class MutantsConfig:
+    """[mutants]: a directory of patches that each break the series, for `rig mutants`.
+
+    smoke: "suite/program" that has to pass in spite of each of them, or "".
+    """
+
+    directory: str = "tests/mutants"
+    smoke: str = ""
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole of rig.toml; root is the directory that holds it, relative paths start there."""
 
@@ -67,6 +78,7 @@ class Config:
     suites: tuple[str, ...] = ()
     kernels: dict[str, KernelConfig] = field(default_factory=dict)
     machines: dict[str, MachineConfig] = field(default_factory=dict)
+    mutants: MutantsConfig = field(default_factory=MutantsConfig)
 
     def kernel(self, name: str | None = None) -> KernelConfig:
         """The named kernel, or the default one; UsageError naming the nearest known name."""
@@ -96,11 +108,13 @@ def load(path: Path) -> Config:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
-    _reject_unknown(path, "", data, ("kernel", "machine", "default"))
+    _reject_unknown(path, "", data, ("kernel", "machine", "default", "mutants"))
     default = _table(path, "default", data.get("default", {}))
     _reject_unknown(path, "default", default, ("kernel", "machine", "suites"))
     kernels = _tables(path, "kernel", data, KernelConfig)
     machines = _tables(path, "machine", data, MachineConfig)
+    mutants = _table(path, "mutants", data.get("mutants", {}))
+    _reject_unknown(path, "mutants", mutants, ("directory", "smoke"))
     config = _convert(
         path,
         "default",
@@ -111,6 +125,7 @@ def load(path: Path) -> Config:
             "suites": default.get("suites", []),
             "kernels": kernels,
             "machines": machines,
+            "mutants": _convert(path, "mutants", mutants, MutantsConfig),
         },
         Config,
     )

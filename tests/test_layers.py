@@ -57,6 +57,7 @@ LAYERS = {
     "explain": 4,
     "watch": 4,
     "doctor": 4,
+    "mutants": 5,
     "pytest_plugin": 5,
     "terminal": 5,
     "cli": 6,

@@ -16,7 +16,7 @@ static const char *const names[] = {
 	"fell_back_deadline", "fell_back_uretprobe", "fell_back_pi_futex", "fell_back_vfork",
 	"fell_back_io_uring",
 	"fell_back_shadow_stack", "fell_back_fpu_state", "missed", "cancelled", "outstanding",
-	"workers",
+	"unreaped", "workers",
 };
 
 enum { NAMES = sizeof(names) / sizeof(*names) };

@@ -3,79 +3,14 @@
  * Requests of io_uring complete in the task that made them, and some rings know one task only: a
  * thread with such falls back. Rings at rest do not matter.
  */
-#include <linux/io_uring.h>
-
-#include "handover.h"
+#include "ring.h"
 #include "../kselftest_harness.h"
-
-struct ring {
-	int fd;
-	char *sq, *cq;
-	struct io_uring_sqe *sqes;
-	struct io_uring_params p;
-};
-
-static unsigned int *word(char *ring, unsigned int offset)
-{
-	return (unsigned int *)(ring + offset);
-}
-
-static void *map_ring(const struct ring *ring, size_t size, off_t offset)
-{
-	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
-		    offset);
-}
-
-static bool make_ring(struct ring *ring, unsigned int flags)
-{
-	*ring = (struct ring){ .p = { .flags = flags } };
-	ring->fd = raw_call(__NR_io_uring_setup, 8, &ring->p);
-	if (ring->fd < 0)
-		return false;
-	ring->sq = map_ring(ring, ring->p.sq_off.array + 8 * sizeof(int), IORING_OFF_SQ_RING);
-	ring->cq = map_ring(ring, ring->p.cq_off.cqes + 16 * sizeof(struct io_uring_cqe),
-			    IORING_OFF_CQ_RING);
-	ring->sqes = map_ring(ring, 8 * sizeof(struct io_uring_sqe), IORING_OFF_SQES);
-	return ring->sq != MAP_FAILED && ring->cq != MAP_FAILED && ring->sqes != MAP_FAILED;
-}
-
-/* Submits a request, and waits for so many completions. */
-static long enter(struct ring *ring, struct io_uring_sqe sqe, unsigned int wait)
-{
-	unsigned int *tail = word(ring->sq, ring->p.sq_off.tail);
-	unsigned int index = *tail & *word(ring->sq, ring->p.sq_off.ring_mask);
-
-	ring->sqes[index] = sqe;
-	word(ring->sq, ring->p.sq_off.array)[index] = index;
-	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-	return raw_call(__NR_io_uring_enter, ring->fd, 1, wait, IORING_ENTER_GETEVENTS, NULL, 0);
-}
-
-/* Takes the next completion; its value. */
-static const char *reap(struct ring *ring, unsigned long user_data, int value)
-{
-	unsigned int *head = word(ring->cq, ring->p.cq_off.head);
-	const unsigned int *tail = word(ring->cq, ring->p.cq_off.tail);
-	struct io_uring_cqe *cqes = (void *)(ring->cq + ring->p.cq_off.cqes);
-	struct io_uring_cqe cqe;
-
-	/* Rings with DEFER_TASKRUN complete requests when asked to. */
-	CHECK(becomes_true(__atomic_load_n(tail, __ATOMIC_ACQUIRE) != *head ||
-			   raw_call(__NR_io_uring_enter, ring->fd, 0, 0, IORING_ENTER_GETEVENTS,
-				    NULL, 0) < 0));
-	CHECK(__atomic_load_n(tail, __ATOMIC_ACQUIRE) != *head);
-	cqe = cqes[*head & *word(ring->cq, ring->p.cq_off.ring_mask)];
-	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
-	CHECK_EQ(user_data, cqe.user_data);
-	CHECK_EQ(value, cqe.res);
-	return NULL;
-}
 
 static const char *makes_a_request(struct ring *ring)
 {
 	CHECK_EQ(1, enter(ring, (struct io_uring_sqe){ .opcode = IORING_OP_NOP, .user_data = 7 },
 			  1));
-	return reap(ring, 7, 0);
+	return reap_entry(ring, 7, 0);
 }
 
 /* A read of an empty pipe, by the ring. */
@@ -263,7 +198,7 @@ WITH_IO_URING(request_in_flight)
 		TRY(begin_falling_back(&r));
 		TRY(falls_back_at_once());
 		CHECK_EQ(1, write(fds[1], "u", 1));
-		TRY(reap(&ring, 8, 1));
+		TRY(reap_entry(&ring, 8, 1));
 		CHECK_EQ('u', byte);
 		TRY(end_reading(&r));
 	}
@@ -285,7 +220,7 @@ WITH_IO_URING(request_while_a_call_is_outstanding)
 		TRY(begin_reading(&r));
 		TRY(begin_request(&ring, fds[0], &byte));
 		CHECK_EQ(1, write(fds[1], "u", 1));
-		TRY(reap(&ring, 8, 1));
+		TRY(reap_entry(&ring, 8, 1));
 		CHECK_EQ('u', byte);
 		TRY(end_reading(&r));
 	}
@@ -328,7 +263,7 @@ WITH_IO_URING(poll_of_a_ring)
 			  1));
 	TRY(ends_with(&s, 1));
 	CHECK_EQ(POLLIN, entry.revents);
-	return reap(&ring, 7, 0);
+	return reap_entry(&ring, 7, 0);
 }
 
 /* A call that is handed over, and a process that ends, with a request in flight. */

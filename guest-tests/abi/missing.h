@@ -19,7 +19,7 @@ static inline const char *make_missing(struct missing *m)
 	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
 	const long size = getpagesize();
 
-	m->fd = syscall(__NR_userfaultfd, O_CLOEXEC);
+	m->fd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	CHECK(m->fd >= 0);
 	m->page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(m->page != MAP_FAILED);
@@ -28,6 +28,14 @@ static inline const char *make_missing(struct missing *m)
 	range.range.len = size;
 	CHECK_EQ(0, ioctl(m->fd, UFFDIO_REGISTER, &range));
 	return NULL;
+}
+
+/* Does somebody wait for it? */
+static inline bool page_is_waited_for(const struct missing *m)
+{
+	struct pollfd entry = { .fd = m->fd, .events = POLLIN };
+
+	return poll(&entry, 1, 0) == 1;
 }
 
 static inline const char *give_missing(struct missing *m)
