@@ -147,12 +147,11 @@ class Fleet:
     def close(self, *, hurry: bool = False) -> tuple[Case, ...]:
         """As Racks.close. What runs is waited for, or cut off in a hurry; nothing more begins."""
         self._stop(None)
-        if hurry:
-            self._supply.cut()
-        for worker in self._workers:
-            worker.join(_CUT_S if hurry else None)
-            if worker.is_alive():
-                _log.warning("%s does not end, but its plug is pulled", worker.name)
+        try:
+            if hurry:
+                self._supply.cut()
+        finally:
+            self._join(hurry)
         self._supply.close()
         self._durations.save()
         for task in self._tasks.values():
@@ -161,6 +160,12 @@ class Fleet:
         if self._error and not isinstance(self._error, RigError):
             raise self._error
         return tuple(case for _, cases in sorted(self._last_words.items()) for case in cases)
+
+    def _join(self, hurry: bool) -> None:
+        for worker in self._workers:
+            worker.join(_CUT_S if hurry else None)
+            if worker.is_alive():
+                _log.warning("%s does not end, but its plug is pulled", worker.name)
 
     # -- in the workers' threads -------------------------------------------------------------------
 
@@ -225,7 +230,9 @@ class Fleet:
         """Begin nothing more; who waits for what was not begun is told why."""
         with self._lock:
             self._stopped = True
-            self._error = self._error or error
+            # A mistake of the rig itself is not to be missed behind what it led to.
+            if error and (not self._error or not isinstance(error, RigError)):
+                self._error = error
             left, self._waiting = self._waiting, []
         for task in left:
             task.error = self._error or InfrastructureError("the rig was stopped")

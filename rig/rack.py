@@ -202,6 +202,7 @@ class Rack:
                 self._retire()
             return self._part()
         finally:
+            self._retire()  # also if that went wrong
             if self._alone:
                 self._supply.close()
                 self._durations.save()

@@ -92,9 +92,12 @@ class Supply:
             raise InfrastructureError("the rig was stopped")
 
     def cut(self) -> None:
-        """Pull every machine's plug, and boot none any more; from any thread."""
-        self._cut.set()
-        self._lab.cut()
+        """Pull every machine's plug, and boot none any more; from any thread, the first time."""
+        with self._lock:
+            first = not self.is_cut
+            self._cut.set()
+        if first:
+            self._lab.cut()
 
     def close(self) -> None:
         """End what was booted ahead and not taken. That such a boot failed goes on record."""

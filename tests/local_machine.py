@@ -88,6 +88,7 @@ class LocalSession:
         self._machine = machine
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
+        self.starts: Callable[[str], object] = lambda _command: None
         machine.sessions.append(self)
 
     def run(
@@ -110,7 +111,10 @@ class LocalSession:
             pass_fds=(int(far),),
             start_new_session=True,
         )
+        self.starts(" ".join(argv))
         self._process = process
+        if self._machine.has("dead"):
+            self.kill()  # when the plug was pulled there was nothing to kill yet
         sink = on_output or (lambda _stream, _data: None)
         output, late = _watched(process, timeout_s, lambda data: sink("stdout", data))
         assert process.stderr is not None
@@ -136,7 +140,9 @@ class LocalSession:
 
     def kill(self) -> None:
         if self._process and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            # Another thread may have seen its end just now.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _reach(self) -> None:
         if self._closed or not self._machine.alive() or self._machine.has("unplugged"):
@@ -196,6 +202,8 @@ class LocalLab:
             raise BootError("the kernel did not reach login", output="Kernel panic")
         machine = LocalMachine(record.directory, number, slowdown=self._slowdown, says=self._says)
         self.machines.append(machine)
+        if self.is_cut.is_set():
+            machine.cut()
         record.console(machine.console.path)
         return self.guest(machine)
 
