@@ -8,7 +8,6 @@
 #include <linux/audit.h>
 #include <linux/futex.h>
 #include <linux/netlink.h>
-#include <dirent.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -1235,21 +1234,6 @@ TEST_F(audit, call_that_does_not_end)
 	EXPECT_FINE(same(last(__NR_readv, 1), last(__NR_readv, 0)));
 }
 
-/* How many tasks of this process are in such a state. */
-static int tasks_in_state(char state)
-{
-	struct dirent *entry;
-	int found = 0;
-	DIR *dir;
-
-	dir = opendir("/proc/self/task");
-	while (dir && (entry = readdir(dir)))
-		found += thread_state(atoi(entry->d_name)) == state;
-	if (dir)
-		closedir(dir);
-	return found;
-}
-
 /* In a process of its own: writes to a pipe, which others cannot use, until it is killed. */
 static void holds(struct scattered *pipe, int *stage)
 {
@@ -1285,7 +1269,7 @@ static const char *is_killed_in_three_calls(void)
 	TRY(submit_sleeping(&of_another, __NR_readv, READV(&left)));
 	CHECK(is_cookie(async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_readv, READV(&left))));
 	CHECK_EQ(0, pthread_create(&thread, NULL, reads_directly, NULL));
-	CHECK(becomes_true(tasks_in_state('D') == 3));
+	CHECK(becomes_true(tasks_of("self", 'D') == 3));
 	exit_fine(NULL);
 }
 

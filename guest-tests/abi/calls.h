@@ -142,6 +142,12 @@ static inline long long now_ns(void)
 	__holds;							\
 })
 
+/* A fixture whose calls are submitted without a flag, which is called so, and offloaded. */
+#define WITH_AND_WITHOUT_OFFLOAD(fixture, without)			\
+	FIXTURE_VARIANT(fixture) { unsigned long flags; };		\
+	FIXTURE_VARIANT_ADD(fixture, without) { .flags = 0, };		\
+	FIXTURE_VARIANT_ADD(fixture, offloaded) { .flags = ASYNC_SUBMIT_OFFLOAD, }
+
 /* The state letter in such a file, 0 if there is none. */
 static inline char state_in(const char *path)
 {

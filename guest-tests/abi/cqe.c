@@ -42,17 +42,6 @@ FIXTURE_TEARDOWN(kind)
 {
 }
 
-/* As submit_reading(), where a ring of one issuer makes its thread fall back. */
-static const char *submit_any_way(struct reading *r, unsigned long flags)
-{
-	r->s.result = UNTOUCHED;
-	CHECK_EQ(0, pipe(r->fds));
-	r->s.cookie = async_submit(flags, &r->s.result, __NR_read,
-				   ARGS(r->fds[0], P(&r->byte), 1));
-	CHECK(is_cookie(r->s.cookie));
-	return NULL;
-}
-
 static bool is_empty(struct ring *ring)
 {
 	raw_call(__NR_io_uring_enter, ring->fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
@@ -270,9 +259,9 @@ TEST_F(way, value_that_is_too_large)
 
 	ASSERT_LT(0, fd);
 	ASSERT_TRUE(make_ring(&ring, 0));
-	if (!(self->flags & ASYNC_SUBMIT_OFFLOAD))
+	if (!(variant->flags & ASYNC_SUBMIT_OFFLOAD))
 		SKIP(return, "a call that does not sleep is inline");
-	cookie = async_submit(self->flags | CQE | WITH_FD(ring.fd), &result, __NR_lseek,
+	cookie = async_submit(variant->flags | CQE | WITH_FD(ring.fd), &result, __NR_lseek,
 			      ARGS(fd, 1L << 40, SEEK_SET));
 	ASSERT_TRUE(is_cookie(cookie));
 	ASSERT_FINE(reap_entry(&ring, cookie, 0x7fffffff));
@@ -286,13 +275,13 @@ TEST_F(way, other_descriptors_are_bad)
 	int fds[2];
 
 	ASSERT_EQ(0, pipe(fds));
-	EXPECT_EQ(-EBADF, async_submit(self->flags | CQE | WITH_FD(fds[0]), &result,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | CQE | WITH_FD(fds[0]), &result,
 				       __NR_getppid, ARGS(0)));
-	EXPECT_EQ(-EBADF, async_submit(self->flags | CQE | WITH_FD(0x7fffffff), &result,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | CQE | WITH_FD(0x7fffffff), &result,
 				       __NR_getppid, ARGS(0)));
 	/* A ring that does not run yet. */
 	ASSERT_TRUE(make_ring(&off, IORING_SETUP_R_DISABLED));
-	EXPECT_EQ(-EBADF, async_submit(self->flags | CQE | WITH_FD(off.fd), &result,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | CQE | WITH_FD(off.fd), &result,
 				       __NR_getppid, ARGS(0)));
 	EXPECT_EQ(UNTOUCHED, result);
 }

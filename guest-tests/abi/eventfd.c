@@ -35,7 +35,7 @@ TEST_F(way, one_is_added_when_the_call_has_ended)
 	struct reading r;
 
 	ASSERT_LT(0, fd);
-	ASSERT_FINE(submit_reading(&r, self->flags | EVENTFD | WITH_FD(fd)));
+	ASSERT_FINE(submit_reading(&r, variant->flags | EVENTFD | WITH_FD(fd)));
 	EXPECT_EQ(0, count_of(fd));
 	ASSERT_FINE(feed_reading(&r));
 	EXPECT_EQ(1, await_count(fd));
@@ -68,7 +68,7 @@ TEST_F(way, many_are_counted)
 
 	ASSERT_LT(0, fd);
 	for (i = 0; i < 50; i++)
-		ASSERT_FINE(submit_reading(&r[i], self->flags | EVENTFD | WITH_FD(fd)));
+		ASSERT_FINE(submit_reading(&r[i], variant->flags | EVENTFD | WITH_FD(fd)));
 	EXPECT_EQ(0, count_of(fd));
 	for (i = 0; i < 50; i++)
 		ASSERT_FINE(feed_reading(&r[i]));
@@ -92,7 +92,7 @@ TEST_F(way, epoll_sees_it)
 	ASSERT_LT(0, fd);
 	ASSERT_LT(0, epoll);
 	ASSERT_EQ(0, epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
-	ASSERT_FINE(submit_reading(&r, self->flags | EVENTFD | WITH_FD(fd)));
+	ASSERT_FINE(submit_reading(&r, variant->flags | EVENTFD | WITH_FD(fd)));
 	EXPECT_EQ(0, epoll_wait(epoll, &seen, 1, 0));
 	ASSERT_FINE(feed_reading(&r));
 	EXPECT_EQ(1, epoll_wait(epoll, &seen, 1, DEADLINE_S * 1000));
@@ -107,7 +107,7 @@ TEST_F(way, with_queue)
 
 	ASSERT_LT(0, fd);
 	for (i = 0; i < 100; i++) {
-		ASSERT_FINE(submit_reading(&r, self->flags | ASYNC_SUBMIT_QUEUE | EVENTFD |
+		ASSERT_FINE(submit_reading(&r, variant->flags | ASYNC_SUBMIT_QUEUE | EVENTFD |
 					       WITH_FD(fd)));
 		ASSERT_FINE(feed_reading(&r));
 		ASSERT_EQ(1, await_count(fd));
@@ -122,7 +122,7 @@ TEST_F(way, cancelled_call_adds_one)
 	struct reading r;
 
 	ASSERT_LT(0, fd);
-	ASSERT_FINE(submit_reading(&r, self->flags | EVENTFD | WITH_FD(fd)));
+	ASSERT_FINE(submit_reading(&r, variant->flags | EVENTFD | WITH_FD(fd)));
 	ASSERT_EQ(0, async_cancel(0, r.s.cookie));
 	EXPECT_EQ(1, await_count(fd));
 	EXPECT_EQ(-ECANCELED, result_of(&r.s.result));
@@ -137,7 +137,7 @@ TEST_F(way, descriptor_that_is_closed_and_used_again)
 	ASSERT_LT(0, fd);
 	kept = dup(fd);
 	ASSERT_LT(0, kept);
-	ASSERT_FINE(submit_reading(&r, self->flags | EVENTFD | WITH_FD(fd)));
+	ASSERT_FINE(submit_reading(&r, variant->flags | EVENTFD | WITH_FD(fd)));
 	other = make_eventfd();
 	ASSERT_LT(0, other);
 	ASSERT_EQ(fd, dup2(other, fd));
@@ -152,7 +152,7 @@ TEST_F(way, eventfd_that_nobody_has_any_more)
 	struct reading r;
 
 	ASSERT_LT(0, fd);
-	ASSERT_FINE(submit_reading(&r, self->flags | EVENTFD | WITH_FD(fd)));
+	ASSERT_FINE(submit_reading(&r, variant->flags | EVENTFD | WITH_FD(fd)));
 	close(fd);
 	ASSERT_FINE(feed_reading(&r));
 	EXPECT_EQ(0, wait_for_async(0, r.s.cookie, &deadline));
@@ -169,13 +169,13 @@ TEST_F(way, other_descriptors_are_bad)
 	fd = dup(r.fds[0]);
 	ASSERT_LT(0, fd);
 	close(fd);
-	EXPECT_EQ(-EBADF, async_submit(self->flags | EVENTFD | WITH_FD(fd), &result,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | EVENTFD | WITH_FD(fd), &result,
 				       __NR_getppid, ARGS(0)));
-	EXPECT_EQ(-EBADF, async_submit(self->flags | EVENTFD | WITH_FD(r.fds[0]), &result,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | EVENTFD | WITH_FD(r.fds[0]), &result,
 				       __NR_getppid, ARGS(0)));
-	EXPECT_EQ(-EBADF, async_submit(self->flags | EVENTFD | WITH_FD(0x7fffffff), &result,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | EVENTFD | WITH_FD(0x7fffffff), &result,
 				       __NR_getppid, ARGS(0)));
-	EXPECT_EQ(-EBADF, async_submit(self->flags | EVENTFD | WITH_FD(0xffffffffUL), &result,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | EVENTFD | WITH_FD(0xffffffffUL), &result,
 				       __NR_getppid, ARGS(0)));
 	EXPECT_EQ(UNTOUCHED, result);
 }
@@ -185,11 +185,11 @@ TEST_F(way, order_of_errors)
 {
 	long result = UNTOUCHED;
 
-	EXPECT_EQ(-EINVAL, async_submit(self->flags | EVENTFD | 1UL << 31 | WITH_FD(0x7fffffff),
+	EXPECT_EQ(-EINVAL, async_submit(variant->flags | EVENTFD | 1UL << 31 | WITH_FD(0x7fffffff),
 					&result, -1, BAD_ADDRESS));
-	EXPECT_EQ(-EINVAL, async_submit(self->flags | EVENTFD | ASYNC_SUBMIT_CQE |
+	EXPECT_EQ(-EINVAL, async_submit(variant->flags | EVENTFD | ASYNC_SUBMIT_CQE |
 					WITH_FD(0x7fffffff), &result, -1, BAD_ADDRESS));
-	EXPECT_EQ(-EBADF, async_submit(self->flags | EVENTFD | WITH_FD(0x7fffffff), &result, -1,
+	EXPECT_EQ(-EBADF, async_submit(variant->flags | EVENTFD | WITH_FD(0x7fffffff), &result, -1,
 				       BAD_ADDRESS));
 	EXPECT_EQ(UNTOUCHED, result);
 }
@@ -203,7 +203,7 @@ TEST_F(way, full_counter)
 
 	ASSERT_LT(0, fd);
 	ASSERT_EQ(sizeof(most), write(fd, &most, sizeof(most)));
-	ASSERT_FINE(submit_reading(&r, self->flags | EVENTFD | WITH_FD(fd)));
+	ASSERT_FINE(submit_reading(&r, variant->flags | EVENTFD | WITH_FD(fd)));
 	ASSERT_FINE(feed_reading(&r));
 	EXPECT_EQ(0, wait_for_async(0, r.s.cookie, &deadline));
 	EXPECT_TRUE(becomes_true(counter("outstanding") == 0));
@@ -222,7 +222,7 @@ TEST_F(way, killed_call_adds_nothing)
 	child = fork_child();
 	ASSERT_LE(0, child);
 	if (!child) {
-		if (submit_reading(&r, self->flags | EVENTFD | WITH_FD(fd)))
+		if (submit_reading(&r, variant->flags | EVENTFD | WITH_FD(fd)))
 			_exit(97);
 		reach(stage, 1);
 		pause();

@@ -3,8 +3,6 @@
  * Every system call with arguments that mean nothing: submitted, it says what it says when it is
  * made directly. Each is made by a child of its own, directly, inline and by a worker.
  */
-#include <dirent.h>
-
 #include "handover.h"
 #include "../kselftest_harness.h"
 
@@ -95,22 +93,10 @@ static void make(enum way way, long nr, const unsigned long *args)
 /* Do all tasks of a child sleep? */
 static bool is_asleep(pid_t child)
 {
-	char path[64];
-	struct dirent *entry;
-	bool asleep = true;
-	DIR *dir;
+	char pid[16];
 
-	snprintf(path, sizeof(path), "/proc/%d/task", child);
-	dir = opendir(path);
-	while (dir && (entry = readdir(dir))) {
-		if (entry->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "/proc/%d/task/%s/stat", child, entry->d_name);
-		asleep &= state_in(path) == 'S';
-	}
-	if (dir)
-		closedir(dir);
-	return asleep;
+	snprintf(pid, sizeof(pid), "%d", child);
+	return tasks_of(pid, 'S') == tasks_of(pid, 0);
 }
 
 static bool is_over(pid_t child)

@@ -9,6 +9,7 @@
 #ifndef HANDOVER_H
 #define HANDOVER_H
 
+#include <dirent.h>
 #include <stdarg.h>
 
 #include "calls.h"
@@ -218,6 +219,29 @@ static inline const char *hand_over(int n)
 	for (i = 0; i < n; i++)
 		TRY(hand_over_once());
 	return NULL;
+}
+
+/* --- tasks ------------------------------------------------------------------------------- */
+
+/* How many tasks of a process are in a state, 0 for any. */
+static inline int tasks_of(const char *pid, char state)
+{
+	struct dirent *entry;
+	char path[288];
+	int found = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%s/task", pid);
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/task/%s/stat", pid, entry->d_name);
+		found += !state || state_in(path) == state;
+	}
+	if (dir)
+		closedir(dir);
+	return found;
 }
 
 /* --- threads and children --------------------------------------------------------------- */

@@ -4,7 +4,6 @@
  * complete, is such a process, however many workers it has had: they go, and the leader is the
  * main thread again, which must not be seen by anything but that the call succeeds.
  */
-#include <dirent.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/sem.h>
@@ -17,21 +16,6 @@ PATIENCE()
 static long leave(unsigned long flags)
 {
 	return raw_call(__NR_unshare, flags);
-}
-
-/* How many tasks the process has. */
-static int tasks(void)
-{
-	struct dirent *entry;
-	int n = 0;
-	DIR *dir;
-
-	dir = opendir("/proc/self/task");
-	while (dir && (entry = readdir(dir)))
-		n += entry->d_name[0] != '.';
-	if (dir)
-		closedir(dir);
-	return n;
 }
 
 /* Runs a body in a process of its own, whose main thread it has for itself. */
@@ -59,7 +43,7 @@ IN_A_PROCESS(new_user_namespace_after_a_hand_over)
 	TRY(hand_over_once());
 	CHECK_EQ(0, leave(CLONE_NEWUSER));
 	CHECK_EQ(tid, gettid());
-	CHECK_EQ(1, tasks());
+	CHECK_EQ(1, tasks_of("self", 0));
 	return hand_over(3);
 }
 
@@ -70,7 +54,7 @@ IN_A_PROCESS(again_and_again)
 	for (i = 0; i < 20; i++) {
 		TRY(hand_over(i % 4));
 		CHECK_EQ(0, leave(CLONE_VM));
-		CHECK_EQ(1, tasks());
+		CHECK_EQ(1, tasks_of("self", 0));
 	}
 	return NULL;
 }
@@ -84,9 +68,9 @@ IN_A_PROCESS(many_workers_go)
 		TRY(begin_reading(&r[i]));
 	for (i = 0; i < 50; i++)
 		TRY(end_reading(&r[i]));
-	CHECK(tasks() > 50);
+	CHECK(tasks_of("self", 0) > 50);
 	CHECK_EQ(0, leave(CLONE_NEWUSER));
-	CHECK_EQ(1, tasks());
+	CHECK_EQ(1, tasks_of("self", 0));
 	CHECK_EQ(0, counter("workers"));
 	return hand_over(3);
 }

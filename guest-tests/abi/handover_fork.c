@@ -3,7 +3,6 @@
  * A process that is made by a thread that was handed over, or while others are, has one thread,
  * no calls, and everything else that it takes to hand over calls of its own.
  */
-#include <dirent.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <spawn.h>
@@ -73,27 +72,13 @@ IN_EITHER_THREAD(counters_of_a_child_begin_at_zero)
 	return end_reading(&r);
 }
 
-static int count_tasks(void)
-{
-	struct dirent *entry;
-	DIR *directory = opendir("/proc/self/task");
-	int n = 0;
-
-	if (!directory)
-		return -1;
-	while ((entry = readdir(directory)))
-		n += entry->d_name[0] != '.';
-	closedir(directory);
-	return n;
-}
-
 static const char *is_one_thread(pid_t parent)
 {
 	char text[4096], *found;
 
 	CHECK_EQ(getpid(), gettid());
 	CHECK_EQ(parent, getppid());
-	CHECK_EQ(1, count_tasks());
+	CHECK_EQ(1, tasks_of("self", 0));
 	CHECK(read_text("/proc/self/status", text, sizeof(text)));
 	found = strstr(text, "\nThreads:");
 	CHECK(found);

@@ -67,7 +67,7 @@ TEST_F(way, completion_is_reaped_once)
 {
 	struct reading r;
 
-	ASSERT_FINE(submit_reading(&r, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&r, variant->flags | QUEUE));
 	EXPECT_EQ(-ETIME, reap(&no_time));
 	EXPECT_EQ(r.s.cookie, result_of(&r.s.result));
 	ASSERT_FINE(feed_reading(&r));
@@ -84,9 +84,9 @@ TEST_F(way, call_that_is_not_queued_leaves_none)
 {
 	struct reading queued, other;
 
-	ASSERT_FINE(submit_reading(&other, self->flags));
+	ASSERT_FINE(submit_reading(&other, variant->flags));
 	EXPECT_EQ(-ENOENT, reap(NULL));
-	ASSERT_FINE(submit_reading(&queued, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&queued, variant->flags | QUEUE));
 	ASSERT_FINE(feed_reading(&other));
 	ASSERT_EQ(0, wait_for_async(0, other.s.cookie, &deadline));
 	EXPECT_EQ(-ETIME, reap(&no_time));
@@ -101,11 +101,11 @@ TEST_F(way, next_call_of_the_same_worker_leaves_none)
 	int i;
 
 	for (i = 0; i < 3; i++) {
-		ASSERT_FINE(submit_reading(&r, self->flags | QUEUE));
+		ASSERT_FINE(submit_reading(&r, variant->flags | QUEUE));
 		ASSERT_FINE(feed_reading(&r));
 		ASSERT_EQ(r.s.cookie, reap(NULL));
 		close_reading(&r);
-		ASSERT_FINE(submit_reading(&r, self->flags));
+		ASSERT_FINE(submit_reading(&r, variant->flags));
 		ASSERT_FINE(feed_reading(&r));
 		ASSERT_EQ(0, wait_for_async(0, r.s.cookie, &deadline));
 		ASSERT_EQ(-ENOENT, reap(NULL));
@@ -120,7 +120,7 @@ TEST_F(way, in_the_order_of_their_ends)
 	int i;
 
 	for (i = 0; i < 5; i++)
-		ASSERT_FINE(submit_reading(&r[i], self->flags | QUEUE));
+		ASSERT_FINE(submit_reading(&r[i], variant->flags | QUEUE));
 	for (i = 0; i < 5; i++) {
 		ASSERT_FINE(feed_reading(&r[order[i]]));
 		ASSERT_EQ(0, wait_for_async(0, r[order[i]].s.cookie, &deadline));
@@ -135,7 +135,7 @@ TEST_F(way, other_waits_leave_it_in_the_queue)
 {
 	struct reading r;
 
-	ASSERT_FINE(submit_reading(&r, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&r, variant->flags | QUEUE));
 	ASSERT_FINE(feed_reading(&r));
 	EXPECT_EQ(0, wait_for_async(0, r.s.cookie, &deadline));
 	EXPECT_EQ(0, wait_for_async(0, 0, &no_time));
@@ -148,7 +148,7 @@ TEST_F(way, cancelled_call_is_reaped)
 {
 	struct reading r;
 
-	ASSERT_FINE(submit_reading(&r, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&r, variant->flags | QUEUE));
 	ASSERT_EQ(0, async_cancel(0, r.s.cookie));
 	EXPECT_EQ(r.s.cookie, reap(NULL));
 	EXPECT_EQ(-ECANCELED, result_of(&r.s.result));
@@ -164,7 +164,7 @@ TEST_F(way, value_that_is_lost_is_told_all_the_same)
 
 	ASSERT_NE(MAP_FAILED, word);
 	ASSERT_EQ(0, pipe(r.fds));
-	cookie = async_submit(self->flags | QUEUE, word, __NR_read,
+	cookie = async_submit(variant->flags | QUEUE, word, __NR_read,
 			      ARGS(r.fds[0], P(&r.byte), 1));
 	ASSERT_TRUE(is_cookie(cookie));
 	ASSERT_EQ(0, munmap(word, getpagesize()));
@@ -178,7 +178,7 @@ TEST_F(way, time_limit_is_relative_and_kept)
 	long long start = now_ns();
 	struct reading r;
 
-	ASSERT_FINE(submit_reading(&r, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&r, variant->flags | QUEUE));
 	EXPECT_EQ(-ETIME, reap(&limit));
 	EXPECT_LE(50 * 1000 * 1000, now_ns() - start);
 	ASSERT_FINE(feed_reading(&r));
@@ -208,7 +208,7 @@ TEST_F(way, signal_interrupts_and_nothing_is_lost)
 	struct reading r;
 
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
-	ASSERT_FINE(submit_reading(&r, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&r, variant->flags | QUEUE));
 	ASSERT_EQ(0, pthread_create(&thread, NULL, interrupts, &waiting));
 	EXPECT_EQ(-EINTR, reap(NULL));
 	ASSERT_EQ(0, pthread_join(thread, &found));
@@ -325,6 +325,19 @@ static void *reaps(void *argument)
 	return cookie == -ENOENT ? NULL : "another error than that there is none";
 }
 
+static const char *have_ended(const pthread_t *threads)
+{
+	void *found;
+	int i;
+
+	for (i = 0; i < REAPERS; i++) {
+		found = "no value";
+		CHECK_EQ(0, pthread_join(threads[i], &found));
+		TRY(found);
+	}
+	return NULL;
+}
+
 static int compare(const void *a, const void *b)
 {
 	long x = *(const long *)a, y = *(const long *)b;
@@ -338,20 +351,16 @@ TEST_F_TIMEOUT(way, each_is_reaped_by_one_of_many, 300)
 	struct reading keeper, *r = calloc(n, sizeof(*r));
 	long cookies[n + 1];
 	pthread_t threads[REAPERS];
-	void *found;
 	int i;
 
 	ASSERT_NE(NULL, r);
 	/* So that they do not leave before it is all over. */
-	ASSERT_FINE(submit_reading(&keeper, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&keeper, variant->flags | QUEUE));
 	for (i = 0; i < REAPERS; i++)
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, reaps, NULL));
 	for (i = 0; i < n; i++) {
-		ASSERT_EQ(0, pipe(r[i].fds));
-		r[i].s.result = UNTOUCHED;
-		cookies[i] = async_submit(self->flags | QUEUE, &r[i].s.result, __NR_read,
-					  ARGS(r[i].fds[0], P(&r[i].byte), 1));
-		ASSERT_TRUE(is_cookie(cookies[i]));
+		ASSERT_FINE(submit_any_way(&r[i], variant->flags | QUEUE));
+		cookies[i] = r[i].s.cookie;
 	}
 	for (i = 0; i < n; i++)
 		ASSERT_FINE(feed_reading(&r[i]));
@@ -360,11 +369,7 @@ TEST_F_TIMEOUT(way, each_is_reaped_by_one_of_many, 300)
 	cookies[n] = keeper.s.cookie;
 	ASSERT_FINE(feed_reading(&keeper));
 	/* All of them get to know that there is nothing to wait for any more. */
-	for (i = 0; i < REAPERS; i++) {
-		found = "no value";
-		ASSERT_EQ(0, pthread_join(threads[i], &found));
-		EXPECT_EQ(NULL, found);
-	}
+	ASSERT_FINE(have_ended(threads));
 	ASSERT_EQ(n + 1, n_reaped);
 	qsort(reaped, n + 1, sizeof(long), compare);
 	qsort(cookies, n + 1, sizeof(long), compare);
@@ -409,20 +414,15 @@ TEST_F_TIMEOUT(way, none_is_forgotten_among_signals, 300)
 	const int n = times(500, 20000);
 	pthread_t threads[REAPERS], storm;
 	struct reading keeper, r;
-	void *found;
 	int i;
 
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
-	ASSERT_FINE(submit_reading(&keeper, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&keeper, variant->flags | QUEUE));
 	for (i = 0; i < REAPERS; i++)
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, reaps_among_signals, NULL));
 	ASSERT_EQ(0, pthread_create(&storm, NULL, interrupts_often, threads));
 	for (i = 0; i < n; i++) {
-		ASSERT_EQ(0, pipe(r.fds));
-		r.s.result = UNTOUCHED;
-		r.s.cookie = async_submit(self->flags | QUEUE, &r.s.result, __NR_read,
-					  ARGS(r.fds[0], P(&r.byte), 1));
-		ASSERT_TRUE(is_cookie(r.s.cookie));
+		ASSERT_FINE(submit_any_way(&r, variant->flags | QUEUE));
 		ASSERT_FINE(feed_reading(&r));
 		ASSERT_TRUE(becomes_true(__atomic_load_n(&n_reaped, __ATOMIC_ACQUIRE) == i + 1));
 		close_reading(&r);
@@ -430,11 +430,7 @@ TEST_F_TIMEOUT(way, none_is_forgotten_among_signals, 300)
 	enough = true;
 	ASSERT_EQ(0, pthread_join(storm, NULL));
 	ASSERT_FINE(feed_reading(&keeper));
-	for (i = 0; i < REAPERS; i++) {
-		found = "no value";
-		ASSERT_EQ(0, pthread_join(threads[i], &found));
-		EXPECT_EQ(NULL, found);
-	}
+	ASSERT_FINE(have_ended(threads));
 	EXPECT_EQ(n + 1, n_reaped);
 }
 
@@ -494,10 +490,10 @@ TEST_F(way, child_has_none)
 	struct reading r, ended;
 	pid_t child;
 
-	ASSERT_FINE(submit_reading(&ended, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&ended, variant->flags | QUEUE));
 	ASSERT_FINE(feed_reading(&ended));
 	ASSERT_EQ(0, wait_for_async(0, ended.s.cookie, &deadline));
-	ASSERT_FINE(submit_reading(&r, self->flags | QUEUE));
+	ASSERT_FINE(submit_reading(&r, variant->flags | QUEUE));
 	child = fork_child();
 	ASSERT_LE(0, child);
 	if (!child)
@@ -517,7 +513,7 @@ TEST_F(way, next_program_has_none)
 	child = fork_child();
 	ASSERT_LE(0, child);
 	if (!child) {
-		if (submit_reading(&r, self->flags | QUEUE) || feed_reading(&r) ||
+		if (submit_reading(&r, variant->flags | QUEUE) || feed_reading(&r) ||
 		    wait_for_async(0, r.s.cookie, &deadline))
 			_exit(97);
 		setenv("QUEUE_NEXT_PROGRAM", "1", 1);

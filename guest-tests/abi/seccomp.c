@@ -26,20 +26,7 @@ FIXTURE(mode)
 	long result;
 };
 
-FIXTURE_VARIANT(mode)
-{
-	unsigned long flags;
-};
-
-FIXTURE_VARIANT_ADD(mode, in_line)
-{
-	.flags = 0,
-};
-
-FIXTURE_VARIANT_ADD(mode, offloaded)
-{
-	.flags = ASYNC_SUBMIT_OFFLOAD,
-};
+WITH_AND_WITHOUT_OFFLOAD(mode, in_line);
 
 FIXTURE_SETUP(mode)
 {
