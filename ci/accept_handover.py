@@ -45,8 +45,12 @@ STORM_PROCESSES, STORM_S = 2000, 3600.0
 # The trials take hours. A verdict is worth as much as what it was made with, so that is in it too.
 MEASURED = (
     *("patches/async-submit", "kernel-configs", "rig.toml", "guest-tests", "images", "rig"),
-    *("ci/accept_handover.py", "ci/same_code.py", "ci/each_patch.py", "ci/check_series.py"),
+    "ci/accept_handover.py",
 )
+TOOLS = {
+    "same": ("ci/same_code.py",),
+    "patches": ("ci/each_patch.py", "ci/check_series.py", "ci/check_series.config"),
+}
 
 Values = Mapping[str, list[int]]
 
@@ -321,7 +325,8 @@ def main(argv: Sequence[str]) -> int:
     def place(work: Path, name: str, commit: str) -> Place:
         return Here(ROOT, work, name, commit)
 
-    return Acceptance("handover", about, ROOT, steps(), place, notices, MEASURED).main(list(argv))
+    measure = Acceptance("handover", about, ROOT, steps(), place, notices, MEASURED, TOOLS)
+    return measure.main(list(argv))
 
 
 if __name__ == "__main__":

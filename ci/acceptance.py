@@ -108,7 +108,7 @@ class Acceptance:
 
     place: makes what a step is given. notices: what the runs themselves said of the machine.
     measured: all files that a figure depends on, those that measure and judge it among them; ()
-    when every commit has to be measured anew.
+    when every commit has to be measured anew. tools: step -> files that only it depends on.
     """
 
     what: str
@@ -118,6 +118,7 @@ class Acceptance:
     place: Callable[[Path, str, str], Place]
     notices: Callable[[Path], list[str]]
     measured: tuple[str, ...] = ()
+    tools: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def result(self) -> Path:
@@ -215,7 +216,7 @@ class Acceptance:
         for name in self.steps:
             figures = by_step.get(name, [])
             passed = bool(figures) and all(one["verdict"] == "pass" for one in figures)
-            if passed and self._unchanged(figures[0]["commit"], commit):
+            if passed and self._unchanged(name, figures[0]["commit"], commit):
                 say(f"{name}: holds since {figures[0]['commit'][:12]}")
                 state[name] = {
                     "passed": True,
@@ -225,9 +226,10 @@ class Acceptance:
                 }
         return state
 
-    def _unchanged(self, before: str, commit: str) -> bool:
+    def _unchanged(self, step: str, before: str, commit: str) -> bool:
         """False also when git does not know the commit."""
-        words = ["git", "diff", "--quiet", before, commit, "--", *self.measured]
+        files = (*self.measured, *self.tools.get(step, ()))
+        words = ["git", "diff", "--quiet", before, commit, "--", *files]
         return run(words, cwd=self.root, timeout_s=60, check=False).returncode == 0
 
     def _git(self, *words: str) -> str:

@@ -4,15 +4,20 @@ Run as `python ci/check_series.py [KERNEL] [--against BASE]`, names of rig.toml,
 checkpatch must have nothing to say of any patch. sparse looks at every C file that the series adds
 or changes: it must have nothing to say of an added one, and of a changed one nothing that it does
 not say of the same file in BASE, the same kernel without the series. Exit code 1 otherwise.
+
+The configuration is that of the kernel with all of ci/check_series.config on top: what the series
+changes for the sake of an option is compiled there, in a build tree that goes when it is done.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +35,8 @@ _REMARK = re.compile(r"^.*:\d+: (?:ERROR|WARNING|CHECK): .*$", re.MULTILINE)
 _WARNING = re.compile(r"^(?P<file>\S+?):\d+:\d+: (?P<what>(?:warning|error): .*)$", re.MULTILINE)
 _FILE = re.compile(r"^\+\+\+ b/(?P<name>\S+\.c)$", re.MULTILINE)
 _FOUND = re.compile(r"^\s+(/.*)/bzImage$", re.MULTILINE)
+_OPTIONS = ROOT / "ci/check_series.config"
+_SYMBOL = re.compile(r"^(CONFIG_\w+)=.*$", re.MULTILINE)
 # Programs for user space are not sparse's, and not built with the kernel.
 _KERNEL = re.compile(r"^(?!tools/|samples/|Documentation/)")
 
@@ -51,6 +58,32 @@ def style(source: Path, patches: Sequence[Path]) -> list[str]:
     return said
 
 
+def configured(build: Path, tree: Path) -> Path:
+    """A build tree for single files: of the same source, with all of _OPTIONS that it knows."""
+    source, wanted = (build / "source").resolve(), _OPTIONS.read_text(encoding="utf-8")
+    tree.mkdir()
+    (tree / ".config").write_text((build / ".config").read_text(encoding="utf-8") + wanted)
+    make = ["make", "-C", str(source), f"O={tree}"]
+    for target in (["olddefconfig"], [f"-j{os.cpu_count()}", "prepare"]):
+        done = _run([*make, *target], tree)
+        if done.returncode:
+            raise InfrastructureError(f"make {target[-1]} failed", output=done.stderr[-3000:])
+    came = set((tree / ".config").read_text(encoding="utf-8").splitlines())
+    if lost := [one[0] for one in _SYMBOL.finditer(wanted) if one[0] not in came]:
+        raise InfrastructureError(f"{_OPTIONS.name}: {' '.join(lost)}: not to be had with {build}")
+    return tree
+
+
+def compiled(source: Path, file: str) -> str:
+    """The file that is compiled for a C file: itself, or the one that has it by #include."""
+    name = Path(file)
+    include = f'#include "{name.name}"\n'
+    for other in sorted((source / name.parent).glob("*.c")):
+        if include in other.read_text(encoding="utf-8", errors="replace"):
+            return str(name.parent / other.name)
+    return file
+
+
 def sparse(build: Path, files: Sequence[str]) -> Counter[str]:
     """What sparse says of these files: "file: remark" -> how often."""
     found: Counter[str] = Counter()
@@ -65,6 +98,19 @@ def sparse(build: Path, files: Sequence[str]) -> Counter[str]:
             name = one["file"].removeprefix("../").removeprefix(f"{(build / 'source').resolve()}/")
             found[f"{name}: {one['what']}"] += 1
     return found
+
+
+def _objects(source: Path, files: Sequence[str]) -> list[str]:
+    return sorted({compiled(source, file) for file in files})
+
+
+def fresh(said: Counter[str], before: Counter[str], names: Sequence[str]) -> Counter[str]:
+    """What is said, and was not before. In a file that is not of the series (a header) it is not
+    counted how often: that is as often as it is included.
+    """
+    own = tuple(f"{name}: " for name in names)
+    more = said - before
+    return Counter({k: n for k, n in more.items() if k.startswith(own) or k not in before})
 
 
 def built(kernel: str) -> Path:
@@ -94,7 +140,10 @@ def main(argv: Sequence[str]) -> int:
     text = "\n".join(patch.data.decode() for patch in patches)
     names = sorted({one["name"] for one in _FILE.finditer(text) if _KERNEL.match(one["name"])})
     changed = [name for name in names if (before / name).exists()]
-    more = sparse(build, names) - sparse(base, changed)
+    with tempfile.TemporaryDirectory(prefix="rig-series-") as work:
+        here, there = (configured(tree, Path(work) / tree.name) for tree in (build, base))
+        said = sparse(here, _objects(source, names))
+        more = fresh(said, sparse(there, _objects(before, changed)), names)
     remarks += [f"{line} ({count})" for line, count in sorted(more.items())]
     for line in remarks:
         sys.stdout.write(line + "\n")

@@ -132,7 +132,8 @@ def test_what_passed_holds_on_later_commits_while_nothing_measured_changed(
     def measure(work: str, *words: str) -> list[tuple[str, str]]:
         steps = {"good": step("good", ok=True), "bad": step("bad", ok=False)}
         acceptance = SHARED.Acceptance(
-            "x", "", project, steps, partial(SHARED.Place, project), no_notices, ("kernel", "fake")
+            *("x", "", project, steps, partial(SHARED.Place, project), no_notices),
+            *(("kernel", "fake"), {"good": ("tool",), "bad": ("saw",)}),
         )
         acceptance.main(["--work", str(tmp_path / work), *words])
         result = json.loads((project / "ci/acceptance/x.json").read_bytes())
@@ -149,7 +150,15 @@ def test_what_passed_holds_on_later_commits_while_nothing_measured_changed(
     commit(project)
     third = git(project, "rev-parse", "HEAD")
     assert measure("four") == [("good", third), ("bad", third)]
-    assert done == ["good", "bad", "bad", "good", "good", "bad"]
+    for tool in ("tool", "saw"):
+        write(project / tool, "of one step alone")
+        commit(project)
+    last = git(project, "rev-parse", "HEAD")
+    assert measure("five") == [("good", last), ("bad", last)]
+    write(project / "saw", "sharper")
+    commit(project)
+    assert measure("six")[0] == ("good", last)
+    assert done == ["good", "bad", "bad", "good", "good", "bad", "good", "bad", "bad"]
 
 
 @pytest.mark.parametrize(

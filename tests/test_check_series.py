@@ -76,3 +76,45 @@ def test_a_file_that_does_not_compile(tmp_path: Path) -> None:
     (tree / "Makefile").write_text("%.o: %.c\n\t@false\n")
     with pytest.raises(InfrastructureError, match="failed"):
         check_series.sparse(tree, ["x.c"])
+
+
+def test_a_header_of_others_is_not_counted() -> None:
+    said = Counter({"a.h: warning: x": 3, "a.h: warning: y": 1, "b.c: warning: x": 2})
+    before = Counter({"a.h: warning: x": 2, "b.c: warning: x": 1})
+    more = check_series.fresh(said, before, ["b.c"])
+    assert more == Counter({"a.h: warning: y": 1, "b.c: warning: x": 1})
+
+
+def test_the_file_that_is_compiled_for_one_that_is_included(tmp_path: Path) -> None:
+    (tmp_path / "k").mkdir()
+    (tmp_path / "k/policy.c").write_text('#include "one.c"\n#include "two.c"\n')
+    for name in ("one.c", "two.c", "three.c"):
+        (tmp_path / "k" / name).write_text("int x;\n")
+    assert check_series.compiled(tmp_path, "k/two.c") == "k/policy.c"
+    assert check_series.compiled(tmp_path, "k/three.c") == "k/three.c"
+
+
+OLDDEFCONFIG = """\
+olddefconfig:
+\tgrep -v NEVER_HERE $(O)/.config >$(O)/.new && mv $(O)/.new $(O)/.config
+prepare:
+"""
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_an_option_that_is_not_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    options = tmp_path / "options"
+    options.write_text(f"CONFIG_X=y\n{'CONFIG_NEVER_HERE=y' if lost else ''}\n")
+    monkeypatch.setattr(check_series, "_OPTIONS", options)
+    built = tmp_path / "build"
+    (built / "source").mkdir(parents=True)
+    (built / "source/Makefile").write_text(OLDDEFCONFIG)
+    (built / ".config").write_text("CONFIG_OLD=y\n")
+    if lost:
+        with pytest.raises(InfrastructureError, match="CONFIG_NEVER_HERE=y: not to be had"):
+            check_series.configured(built, tmp_path / "new")
+    else:
+        tree = check_series.configured(built, tmp_path / "new")
+        assert (tree / ".config").read_text().split() == ["CONFIG_OLD=y", "CONFIG_X=y"]
