@@ -81,6 +81,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="in the environment of every program",
     )
+    group.addoption(
+        "--rig-case",
+        metavar="PROGRAM[::CASE]",
+        action="append",
+        default=[],
+        help="only this program, and this case of it",
+    )
     group.addoption("--rig-timeout", metavar="S", type=float, help="for each program")
     group.addoption("--rig-results", metavar="DIR", help="where results/<run id>/ are kept")
 
@@ -148,7 +155,9 @@ def _as_asked(suite: Suite, config: pytest.Config) -> Suite:
     settings = (setting.partition("=") for setting in config.getoption("--rig-env"))
     env = tuple((name, value) for name, _, value in settings)
     timeout_s = config.getoption("--rig-timeout") or suite.timeout_s
-    return replace(suite, env=env, timeout_s=timeout_s)
+    cases = (case.partition("::") for case in config.getoption("--rig-case"))
+    only = tuple((program, case) for program, _, case in cases)
+    return replace(suite, env=env, timeout_s=timeout_s, cases=only)
 
 
 class ProgramItem(pytest.Item):

@@ -42,6 +42,7 @@ class Request(Files):
     command line, for commands to paste. pytest_args: handed on as they are. cold: machines begin
     from power-on, not from a snapshot. jobs: machines side by side, or rig.budget.AUTO. env: more
     for the environment of every program. timeout_s: for each program, instead of its suite's.
+    cases: as of a Suite.
     """
 
     machine: str | None = None
@@ -55,6 +56,7 @@ class Request(Files):
     last_failed: bool = False
     env: tuple[tuple[str, str], ...] = ()
     timeout_s: float | None = None
+    cases: tuple[tuple[str, str], ...] = ()
     pytest_args: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -193,6 +195,7 @@ def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite])
         *(["-x"] if request.exit_first else []),
         *(["--lf"] if request.last_failed else []),
         *(word for name, value in request.env for word in ("--rig-env", f"{name}={value}")),
+        *(word for case in request.cases for word in ("--rig-case", "::".join(case))),
         *(["--rig-timeout", str(request.timeout_s)] if request.timeout_s else []),
     ]
     return [

@@ -86,7 +86,9 @@ class Suite:
     case_timeout_s: as many from one result of it to the next, 0 for no such limit.
     target: where it lies below tools/testing/selftests of its own kernel tree, "" for all others.
     levels: how far above it its Makefile looks for lib.mk. env: what its programs find in their
-    environment beside what all do.
+    environment beside what all do. cases: (program, case): only these, and of a program only
+    these cases, or all for ""; () for everything. It has to know of cases, as a program with the
+    kernel's own harness does.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Suite:
     target: str = ""
     levels: int = 1
     env: tuple[tuple[str, str], ...] = ()
+    cases: tuple[tuple[str, str], ...] = ()
 
     @property
     def place(self) -> str:
@@ -326,7 +329,15 @@ def _listed(suite: Suite, stage: Path, environment: Mapping[str, str]) -> list[s
 
 def _as_programs(suite: Suite, names: Sequence[str]) -> tuple[Program, ...]:
     shared = suite.timeout_s, suite.case_timeout_s, suite.env
-    return tuple(Program(suite.name, name, (f"./{name}",), *shared) for name in names)
+
+    def argv(name: str) -> tuple[str, ...]:
+        # As kselftest_harness.h has it.
+        only = (("-t", case) for program, case in suite.cases if program == name and case)
+        return (f"./{name}", *(word for words in only for word in words))
+
+    wanted = {program for program, _ in suite.cases}
+    chosen = [name for name in names if not wanted or name in wanted]
+    return tuple(Program(suite.name, name, argv(name), *shared) for name in chosen)
 
 
 # -- compiling ---------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ def test_paths_start_where_the_person_stands(project: Path) -> None:
         (["boot", "--machine", "mm", "--", "true"], 122, "no machine 'mm'", "'m'"),
         (["boot-and-test", "--suite", "abi"], 2, "no suite 'abi'", ""),
         (["boot-and-test", "--env", "WORDS"], 2, "'WORDS' is not NAME=VALUE", "usage"),
+        (["boot-and-test", "--case", "a::b.c"], 2, "'a::b.c' is not PROGRAM::CASE", "usage"),
+        (["boot-and-test", "--case", "a::"], 2, "'a::' is not PROGRAM::CASE", "usage"),
         (["boot", "--bogus", "--", "true"], 122, "unrecognized arguments: --bogus", "usage"),
         (["build", "--bogus"], 2, "unrecognized arguments: --bogus", "usage"),
         (["scan", "nowhere.log"], 2, "nowhere.log: No such file", ""),
