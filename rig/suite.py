@@ -331,9 +331,9 @@ def _as_programs(suite: Suite, names: Sequence[str]) -> tuple[Program, ...]:
     shared = suite.timeout_s, suite.case_timeout_s, suite.env
 
     def argv(name: str) -> tuple[str, ...]:
-        # As kselftest_harness.h has it.
-        only = (("-t", case) for program, case in suite.cases if program == name and case)
-        return (f"./{name}", *(word for words in only for word in words))
+        # As kselftest_harness.h has it: a name alone, or fixture.variant.name.
+        only = [case for program, case in suite.cases if program == name and case]
+        return (f"./{name}", *(w for case in only for w in ("-r" if "." in case else "-t", case)))
 
     wanted = {program for program, _ in suite.cases}
     chosen = [name for name in names if not wanted or name in wanted]

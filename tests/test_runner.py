@@ -197,11 +197,11 @@ def test_k_selects_and_is_part_of_the_command(writer: Writer, drive: Drive) -> N
 def test_a_program_is_told_the_only_cases_it_is_to_run(writer: Writer, drive: Drive) -> None:
     told = 'echo TAP version 13; echo 1..1; echo "ok 1 $(echo "$@" | tr -d " -")"'
     writer.suite("abi", wait=told, wait_long=told, other=told)
-    cases = (("wait.sh", "one"), ("wait.sh", "two"), ("other.sh", ""))
+    cases = (("wait.sh", "one"), ("wait.sh", "a.b.two"), ("other.sh", ""))
     outcome = drive(cases=cases)
     assert outcome.exit_code == 0
     assert [case.id for case in outcome.run.cases] == [
-        "abi/wait.sh::tonettwo",
+        "abi/wait.sh::tonera.b.two",
         "abi/other.sh::case 1",
     ]
 
