@@ -216,6 +216,10 @@ def _add_kselftest(verbs: _Verbs) -> None:
     parser.add_argument("--kernel", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
     parser.add_argument("--against", metavar="BASE", help="report only what is new against BASE")
     parser.add_argument("-k", dest="keyword", default="", help="only programs that match")
+    parser.add_argument("--env", action="append", default=[], type=_setting, metavar="NAME=VALUE",
+                        help="in the environment of every program (repeatable)")  # fmt: skip
+    parser.add_argument("--link", action="append", default=[], type=_object, metavar="OBJECT",
+                        help="an object file for each compiled program (repeatable)")  # fmt: skip
     _cold_flag(parser)
     _jobs_option(parser)
     _results_options(parser)
@@ -566,6 +570,14 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _object(text: str) -> Path:
+    """OBJECT of --link."""
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: No such file")
+    return path
+
+
 def _case(text: str) -> tuple[str, str]:
     """PROGRAM or PROGRAM::CASE of --case."""
     program, colons, case = text.partition("::")
@@ -597,6 +609,8 @@ def _kselftest(arguments: argparse.Namespace) -> int:
         jobs=budget.parse(arguments.jobs),
         keyword=arguments.keyword,
         cold=arguments.cold,
+        env=tuple(arguments.env),
+        link=tuple(arguments.link),
         results=arguments.results,
         junit=arguments.junit,
         json=arguments.json,

@@ -88,6 +88,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="only this program, and this case of it",
     )
+    group.addoption(
+        "--rig-link",
+        metavar="OBJECT",
+        action="append",
+        default=[],
+        help="linked into each compiled program",
+    )
     group.addoption("--rig-timeout", metavar="S", type=float, help="for each program")
     group.addoption("--rig-results", metavar="DIR", help="where results/<run id>/ are kept")
 
@@ -157,7 +164,8 @@ def _as_asked(suite: Suite, config: pytest.Config) -> Suite:
     timeout_s = config.getoption("--rig-timeout") or suite.timeout_s
     cases = (case.partition("::") for case in config.getoption("--rig-case"))
     only = tuple((program, case) for program, _, case in cases)
-    return replace(suite, env=env, timeout_s=timeout_s, cases=only)
+    link = tuple(Path(name) for name in config.getoption("--rig-link"))
+    return replace(suite, env=env, timeout_s=timeout_s, cases=only, link=link)
 
 
 class ProgramItem(pytest.Item):

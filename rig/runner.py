@@ -42,7 +42,7 @@ class Request(Files):
     command line, for commands to paste. pytest_args: handed on as they are. cold: machines begin
     from power-on, not from a snapshot. jobs: machines side by side, or rig.budget.AUTO. env: more
     for the environment of every program. timeout_s: for each program, instead of its suite's.
-    cases: as of a Suite.
+    cases, link: as of a Suite.
     """
 
     machine: str | None = None
@@ -57,19 +57,25 @@ class Request(Files):
     env: tuple[tuple[str, str], ...] = ()
     timeout_s: float | None = None
     cases: tuple[tuple[str, str], ...] = ()
+    link: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class KselftestRequest(Wish):
-    """`rig kselftest TARGET...`: directories below tools/testing/selftests of the kernel's tree."""
+    """`rig kselftest TARGET...`: directories below tools/testing/selftests of the kernel's tree.
+
+    env, link: as of a Request.
+    """
 
     targets: tuple[str, ...]
     machine: str | None = None
     jobs: int = 1
     keyword: str = ""
     cold: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+    link: tuple[Path, ...] = ()
 
 
 # -- boot-and-test ------------------------------------------------------------------------------
@@ -195,6 +201,7 @@ def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite])
         *(["-x"] if request.exit_first else []),
         *(["--lf"] if request.last_failed else []),
         *(word for name, value in request.env for word in ("--rig-env", f"{name}={value}")),
+        *(word for path in request.link for word in ("--rig-link", str(path))),
         *(word for case in request.cases for word in ("--rig-case", "::".join(case))),
         *(["--rig-timeout", str(request.timeout_s)] if request.timeout_s else []),
     ]
@@ -315,13 +322,19 @@ def _kselftest_on(
     # The targets lie in the patched tree, and building is what makes that.
     selftests = lab.build().tree / suite.SELFTESTS
     suites = suite.distinct([_target(selftests, name) for name in request.targets])
-    words = ("--kernel", kernel, *(("--cold",) if request.cold else ()))
+    words = (
+        *("--kernel", kernel, *(("--cold",) if request.cold else ())),
+        *(word for name, value in request.env for word in ("--env", f"{name}={value}")),
+        *(word for path in request.link for word in ("--link", str(path))),
+    )
     command = Command("kselftest", config, request.machine, words, suites)
     driven = Request(
         machine=request.machine,
         jobs=request.jobs,
         keyword=request.keyword,
         cold=request.cold,
+        env=request.env,
+        link=request.link,
         results=request.results,
         junit=request.junit,
         json=request.json,

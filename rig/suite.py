@@ -88,7 +88,7 @@ class Suite:
     levels: how far above it its Makefile looks for lib.mk. env: what its programs find in their
     environment beside what all do. cases: (program, case): only these, and of a program only
     these cases, or all for ""; () for everything. It has to know of cases, as a program with the
-    kernel's own harness does.
+    kernel's own harness does. link: object files that each compiled program gets linked into it.
     """
 
     name: str
@@ -100,6 +100,7 @@ class Suite:
     levels: int = 1
     env: tuple[tuple[str, str], ...] = ()
     cases: tuple[tuple[str, str], ...] = ()
+    link: tuple[Path, ...] = ()
 
     @property
     def place(self) -> str:
@@ -353,7 +354,7 @@ def _key(suite: Suite, kernel: Kernel, prefix: str) -> str:
         parts.append(str(path.readlink()) if path.is_symlink() else path)
         if path.is_symlink() and path.is_file():
             parts.append(path)
-    return digest(*parts)
+    return digest(*parts, *suite.link)
 
 
 def _compiler(prefix: str) -> str:
@@ -394,7 +395,7 @@ def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) ->
         shutil.rmtree(top)
     _stage_for_compiling(suite, kernel, top)
     stage = top / SELFTESTS / suite.place
-    environment = _build_environment(kernel, prefix)
+    environment = _build_environment(kernel, prefix, suite.link)
     installing = ["-j", str(os.cpu_count() or 1), *_make_arguments(suite, kernel, top, root)]
     try:
         _run_make(suite, stage, installing, environment)
@@ -402,7 +403,7 @@ def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) ->
         if not suite.target:
             raise
         # Some of the tree's own programs cannot be linked statically (exec, timers).
-        environment = environment | {"LDFLAGS": ""}
+        environment = environment | {"LDFLAGS": shlex.join(map(str, suite.link))}
         _run_make(suite, stage, installing, environment)
     names = _listed(suite, stage, environment)
     helpers = kernel.tree / SELFTESTS / "kselftest"
@@ -454,7 +455,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "LC_ALL": "C", **extra}
 
 
-def _build_environment(kernel: Kernel, prefix: str) -> dict[str, str]:
+def _build_environment(kernel: Kernel, prefix: str, link: Sequence[Path] = ()) -> dict[str, str]:
     """The build's environment. LDFLAGS is in it, and not on the command line, so that a Makefile
     may add to it.
 
@@ -462,7 +463,8 @@ def _build_environment(kernel: Kernel, prefix: str) -> dict[str, str]:
     that do not mention KHDR_INCLUDES.
     """
     include = str(kernel.headers / "include")
-    variables = {"LDFLAGS": "-static", "C_INCLUDE_PATH": include, "CPLUS_INCLUDE_PATH": include}
+    flags = shlex.join(["-static", *map(str, link)])
+    variables = {"LDFLAGS": flags, "C_INCLUDE_PATH": include, "CPLUS_INCLUDE_PATH": include}
     if prefix:
         variables["CROSS_COMPILE"] = prefix
         variables["ARCH"] = _KBUILD_ARCH.get(kernel.arch, kernel.arch)

@@ -100,6 +100,7 @@ def test_paths_start_where_the_person_stands(project: Path) -> None:
         (["boot-and-test", "--suite", "abi"], 2, "no suite 'abi'", ""),
         (["boot-and-test", "--env", "WORDS"], 2, "'WORDS' is not NAME=VALUE", "usage"),
         (["boot-and-test", "--case", "a::b c"], 2, "'a::b c' is not PROGRAM or", "usage"),
+        (["kselftest", "timers", "--link", "no.o"], 2, "no.o: No such file", "usage"),
         (["boot-and-test", "--case", "a::"], 2, "'a::' is not PROGRAM or", "usage"),
         (["boot", "--bogus", "--", "true"], 122, "unrecognized arguments: --bogus", "usage"),
         (["build", "--bogus"], 2, "unrecognized arguments: --bogus", "usage"),
