@@ -581,7 +581,7 @@ static void end_somehow(void)
 	case 3:
 		pthread_exit(NULL);
 	case 4:
-		*(volatile char *)8 = 1;
+		*(volatile char *)readable = 1;
 		break;
 	case 5:
 		exit(leave_nothing());
