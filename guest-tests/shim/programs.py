@@ -239,11 +239,11 @@ def differences(case: Case, before: Done, after: Done, loose: Set[str] = frozens
             if pair[0] != pair[1]:
                 found.append(f"line {number + 1}: {pair[0]!r} without, {pair[1]!r} with the shim")
         return found
-    one, other = case.results(before.output), case.results(after.output)
-    if not one:
+    first, second = case.results(before.output), case.results(after.output)
+    if not first:
         found.append(f"no results in: {before.output[-1500:]}")
-    for name in [name for name in {**one, **other} if name not in loose]:
-        pair = [results.get(name, "(no result)") for results in (one, other)]
+    for name in [name for name in {**first, **second} if name not in loose]:
+        pair = [results.get(name, "(no result)") for results in (first, second)]
         if pair[0] != pair[1]:
             found.append(f"{name}: {pair[0]} without, {pair[1]} with the shim")
     if found:
