@@ -601,7 +601,11 @@ static void run_process(unsigned long seed)
 	const struct rlimit no_core = { };
 	struct rlimit processes = { .rlim_max = RLIM_INFINITY };
 	unsigned int i, threads;
+	int nothing = open("/dev/null", O_RDWR);
 
+	/* What is done to these is done to those who have the same file. */
+	for (i = 0; i < 3; i++)
+		dup2(nothing, i);
 	sow(seed);
 	setrlimit(RLIMIT_CORE, one_in(8) ? &(struct rlimit){ 1 << 20, 1 << 20 } : &no_core);
 	processes.rlim_cur = one_in(4) ? 8 + below(64) : 4000;
@@ -664,7 +668,8 @@ static void show_stacks(pid_t pid)
 	fflush(stdout);
 }
 
-static void start(struct process *process, unsigned long seed)
+/* False when there is no room for it: the others have taken all there is, and will go. */
+static bool start(struct process *process, unsigned long seed)
 {
 	process->seed = seed;
 	process->is_killed = false;
@@ -676,7 +681,12 @@ static void start(struct process *process, unsigned long seed)
 		run_process(seed);
 		_exit(0);
 	}
+	if (process->pid < 0) {
+		process->pid = 0;
+		return false;
+	}
 	setpgid(process->pid, process->pid);
+	return true;
 }
 
 TEST(everything_ends)
@@ -686,29 +696,32 @@ TEST(everything_ends)
 	unsigned long many = from_environment("STRESS_PROCESSES", 4), started = 0, stuck = 0;
 	static struct process processes[MOST_PROCESSES];
 	long long until = now_ms() + seconds * 1000;
-	unsigned long i, ends[3] = { };
+	unsigned long i, ends[3] = { }, full = 0;
 	int status;
 
 	ASSERT_LE(many, MOST_PROCESSES);
 	TH_LOG("STRESS_SEED=%lu, for %lu s", seed, seconds);
-	for (i = 0; i < many; i++)
-		start(&processes[i], seed + started++);
 	for (;;) {
-		bool any = false;
+		bool any = now_ms() < until;
 
 		for (i = 0; i < many && !stuck; i++) {
 			struct process *one = &processes[i];
 
-			if (!one->pid)
+			if (!one->pid) {
+				if (now_ms() >= until)
+					continue;
+				if (start(one, seed + started))
+					started++;
+				else
+					full++;
 				continue;
+			}
 			any = true;
 			if (waitpid(one->pid, &status, WNOHANG) == one->pid) {
 				/* What it has made and left behind. */
 				kill(-one->pid, SIGKILL);
 				one->pid = 0;
 				ends[WIFEXITED(status) ? 0 : one->is_killed ? 2 : 1]++;
-				if (now_ms() < until)
-					start(one, seed + started++);
 				continue;
 			}
 			if (now_ms() < one->killed_ms)
@@ -727,8 +740,8 @@ TEST(everything_ends)
 			break;
 		usleep(2000);
 	}
-	TH_LOG("%lu processes: %lu exited, %lu ended by a signal, %lu were killed", started,
-	       ends[0], ends[1], ends[2]);
+	TH_LOG("%lu processes: %lu exited, %lu ended by a signal, %lu were killed; no room %lu times",
+	       started, ends[0], ends[1], ends[2], full);
 	EXPECT_EQ(0, stuck);
 	/* It has to have done something. */
 	EXPECT_GE(started, seconds);
@@ -751,6 +764,8 @@ TEST(nothing_is_left)
 			signal(SIGUSR1, ignore_it);
 			signal(SIGUSR2, ignore_it);
 			signal(SIGPIPE, SIG_IGN);
+			for (i = 0; i < 3; i++)
+				dup2(open("/dev/null", O_RDWR), i);
 			if (setgid(NOBODY) || setuid(NOBODY))
 				_exit(9);
 			sow(i + 1);
