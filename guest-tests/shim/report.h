@@ -30,6 +30,7 @@ struct report {
 	/* Of /proc/self/async_submit at the end of each process that ended by itself. */
 	unsigned long handed_over;
 	unsigned long offloaded;
+	unsigned long fell_back;
 	unsigned long missed;
 	struct report_call calls[REPORT_NUMBERS];
 };

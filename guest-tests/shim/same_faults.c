@@ -113,10 +113,16 @@ SHOW_WRITING(getgroups, 4, 32, missing)
 SHOW_RUNNING(clock_gettime, CLOCK_MONOTONIC, missing)
 SHOW_RUNNING(gettimeofday, missing, NULL)
 SHOW_RUNNING(time, missing)
-SHOW_RUNNING(times, missing)
 SHOW_RUNNING(sysinfo, missing)
 SHOW_RUNNING(getrandom, missing, 64L, 0)
 SHOW_RUNNING(getdents64, open("/proc", O_RDONLY | O_DIRECTORY), missing, (long)PAGE)
+
+/* It may not have run for as long as a tick. */
+SAME(times_to_memory_that_is_missing, __NR_times)
+{
+	prepare();
+	SHOW_WOKEN(provide, 0, raw(__NR_times, missing) > 0);
+}
 
 SHOW_READING(access, "/etc", missing, R_OK)
 SHOW_READING(faccessat, "/etc", AT_FDCWD, missing, R_OK)

@@ -3,7 +3,9 @@
  * Threads and processes that a program makes: they begin where they should, their calls are as
  * asynchronous as its own, and each ends as it would.
  */
+#include <linux/filter.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <spawn.h>
 #include <sys/syscall.h>
@@ -346,6 +348,105 @@ SAME(clone3_on_a_stack_of_its_own, NOTHING)
 	NEEDS(child > 0);
 	SHOW(args.stack_size);
 	show_end(child);
+}
+
+/* As vfork(): on the stack of the parent. */
+SAME(clone3_as_a_vfork, NOTHING)
+{
+	static struct clone_args args = {
+		.flags = CLONE_VM | CLONE_VFORK, .exit_signal = SIGCHLD,
+	};
+	long child;
+
+	asm volatile("mov $21, %%r12\n\t"
+		     "syscall\n\t"
+		     "test %%rax, %%rax\n\t"
+		     "jnz 1f\n\t"
+		     "mov $110, %%eax\n\t"	/* getppid */
+		     "syscall\n\t"
+		     "mov $6, %%edi\n\t"
+		     "mov $231, %%eax\n\t"	/* exit_group */
+		     "syscall\n"
+		     "1:	cmp $21, %%r12\n\t"
+		     "je 2f\n\t"
+		     "ud2\n"
+		     "2:"
+		     : "=a" (child)
+		     : "a" (__NR_clone3), "D" (&args), "S" (sizeof(args))
+		     : "rcx", "r11", "r12", "memory", "cc");
+	NEEDS(child > 0);
+	show_end(child);
+}
+
+static void count_it(int signal)
+{
+	counter++;
+}
+
+static void count_much(int signal)
+{
+	counter += 1000;
+}
+
+/* Memory is shared, handlers are not. */
+SAME(vfork_child_with_handlers_of_its_own, NOTHING)
+{
+	struct sigaction seen;
+	pid_t child;
+
+	signal(SIGUSR1, count_it);
+	child = vfork();
+	if (!child) {
+		signal(SIGUSR1, count_much);
+		raise(SIGUSR1);
+		signal(SIGUSR1, SIG_DFL);
+		_exit(0);
+	}
+	NEEDS(child > 0);
+	show_end(child);
+	SHOW(counter);
+	SHOW(raise(SIGUSR1));
+	SHOW(counter);
+	SHOW(sigaction(SIGUSR1, NULL, &seen));
+	SHOW(seen.sa_handler == count_it);
+}
+
+static volatile int filtered;
+
+static void *work_beside_a_filter(void *unused)
+{
+	pthread_t thread;
+	sigset_t set;
+	void *value;
+
+	while (!filtered)
+		sched_yield();
+	NEEDS(!pthread_create(&thread, NULL, work, (void *)7L));
+	NEEDS(!pthread_join(thread, &value));
+	SHOW((long)value);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	NEEDS(!pthread_sigmask(SIG_BLOCK, &set, NULL));
+	sigemptyset(&set);
+	NEEDS(!pthread_sigmask(SIG_BLOCK, NULL, &set));
+	SHOW(sigismember(&set, SIGUSR1));
+	return NULL;
+}
+
+/* The filter is one thread's, but what it allows may be anything. */
+SAME(threads_beside_a_filter, NOTHING)
+{
+	struct sock_filter code[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+	struct sock_fprog program = { 1, code };
+	pthread_t thread;
+
+	NEEDS(!pthread_create(&thread, NULL, work_beside_a_filter, NULL));
+	NEEDS(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	SHOW(syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
+	filtered = 1;
+	NEEDS(!pthread_join(thread, NULL));
+	SHOW(getppid() > 0);
+	show_end(fork() ?: (_exit(3), 0));
 }
 
 SAME(clone3_as_a_fork, NOTHING)

@@ -198,6 +198,58 @@ SAME(futex_with_none, __NR_futex)
 	SHOW(handled);
 }
 
+static void show_signal(int signal)
+{
+	handled++;
+	SHOW(signal);
+}
+
+/*
+ * Of two that come at once the one with the lower number is taken first, and is the one that
+ * decides; its handler runs last.
+ */
+static void interrupt_by_two(int flags_of_first, int flags_of_second)
+{
+	pid_t parent, child;
+	int status;
+
+	begin(flags_of_first);
+	set_handler(SIGUSR1, show_signal, flags_of_first);
+	set_handler(SIGUSR2, show_signal, flags_of_second);
+	parent = getpid();
+	child = fork();
+	NEEDS(child >= 0);
+	if (!child) {
+		wait_until_asleep(parent, main_tid);
+		kill(parent, SIGSTOP);
+		while (state_of(parent, main_tid) != 'T')
+			doze(1);
+		kill(parent, SIGUSR2);
+		kill(parent, SIGUSR1);
+		kill(parent, SIGCONT);
+		if (flags_of_first & SA_RESTART) {
+			doze(20);
+			wait_until_asleep(parent, main_tid);
+			NEEDS(write(fds[1], "abc", 3) == 3);
+		}
+		_exit(0);
+	}
+	SHOW(raw(__NR_read, fds[0], buffer, 100L));
+	SHOW(handled);
+	NEEDS(waitpid(child, &status, 0) == child);
+	SHOW(status);
+}
+
+SAME(two_signals_of_which_the_first_restarts, __NR_read)
+{
+	interrupt_by_two(SA_RESTART, 0);
+}
+
+SAME(two_signals_of_which_the_second_restarts, __NR_read)
+{
+	interrupt_by_two(0, SA_RESTART);
+}
+
 /* --- what the handler does ---------------------------------------------------------------- */
 
 static sigjmp_buf away;
@@ -249,6 +301,39 @@ SAME(handler_that_makes_calls, __NR_read)
 	begin(0);
 	set_handler(SIGUSR1, sleep_in_it, SA_RESTART);
 	SHOW_WOKEN(send_signal_and_data, 0, raw(__NR_read, fds[0], buffer, 100L));
+	SHOW(handled);
+}
+
+static pid_t made;
+
+static void fork_in_it(int signal)
+{
+	handled++;
+	made = fork();
+}
+
+/* The child goes on where its parent was interrupted. */
+SAME(handler_that_forks, __NR_read)
+{
+	int status = 0;
+	pid_t waker;
+	long value;
+
+	begin(0);
+	set_handler(SIGUSR1, fork_in_it, 0);
+	made = -1;
+	waker = child_when_asleep();
+	if (!waker) {
+		kill(getppid(), SIGUSR1);
+		_exit(0);
+	}
+	value = raw(__NR_read, fds[0], buffer, 100L);
+	if (!made)
+		_exit(value == -EINTR ? 5 : 6);
+	SHOW(value);
+	NEEDS(waitpid(waker, &status, 0) == waker);
+	NEEDS(waitpid(made, &status, 0) == made);
+	SHOW(status);
 	SHOW(handled);
 }
 
@@ -484,6 +569,24 @@ SAME(handlers_on_another_stack, NOTHING)
 	SHOW(seen.ss_size);
 	raise(SIGUSR1);
 	SHOW(handled);
+}
+
+SAME(another_stack_that_is_disarmed, __NR_read)
+{
+	stack_t wanted = { .ss_sp = stack, .ss_size = sizeof(stack), .ss_flags = 1U << 31 }, seen;
+
+	begin(0);
+	SHOW(sigaltstack(&wanted, NULL));
+	SHOW(getppid() > 0);
+	SHOW(sigaltstack(NULL, &seen));
+	SHOW(seen.ss_sp == stack);
+	SHOW(seen.ss_flags);
+	set_handler(SIGUSR1, show_stack, SA_ONSTACK);
+	SHOW_WOKEN(send_signal, 0, raw(__NR_read, fds[0], buffer, 100L));
+	SHOW(sigaltstack(&wanted, &wanted));
+	SHOW(wanted.ss_sp == stack);
+	SHOW(sigaltstack(NULL, &seen));
+	SHOW(seen.ss_sp == stack);
 }
 
 static void handle_fault(int signal, siginfo_t *info, void *context)

@@ -46,9 +46,10 @@ static int print(const struct report *report)
 	}
 	printf("programs: %lu\nthreads: %lu\nleft for a seccomp filter: %lu\n"
 	       "without a worker: %lu\ncalls: %lu\noutstanding: %lu\nhanded_over: %lu\n"
-	       "offloaded: %lu\nmissed: %lu\n\n", report->programs, report->threads,
+	       "offloaded: %lu\nfell_back: %lu\nmissed: %lu\n\n", report->programs, report->threads,
 	       report->left, report->full, calls, outstanding, report->handed_over,
-	       report->offloaded, report->missed);
+	       report->offloaded, report->fell_back,
+	       report->missed);
 	printf("%-24s %10s %11s %8s %11s %9s %10s  %s\n", "call", "inline", "outstanding",
 	       "direct", "interrupted", "restarted", "succeeded", "last error");
 	for (nr = 0; nr < REPORT_NUMBERS; nr++) {
