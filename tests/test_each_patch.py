@@ -31,3 +31,12 @@ def test_a_prefix_is_a_series(tmp_path: Path) -> None:
         assert [patch.data for patch in series.read(directory)] == [
             patch.data for patch in patches[:count]
         ]
+
+
+def test_the_project_without_debug_information(tmp_path: Path) -> None:
+    place = each_patch.project(tmp_path / "project")
+    ours, theirs = config.load(ROOT / config.FILE_NAME), config.load(place / config.FILE_NAME)
+    before, after = (one.kernel("async").configs for one in (ours, theirs))
+    assert [name for name in before if name != "debuginfo"] == list(after)
+    assert "debuginfo" in before
+    assert (theirs.root / "kernel-configs/base.config").is_file()
