@@ -1212,21 +1212,20 @@ static void change(int fd)
 	NEEDS(pwrite(fd, "changed", 7, 4096) == 7);
 }
 
-SAME(fsync_of_a_file, __NR_fsync)
-{
-	int fd = file_with("file");
-
-	change(fd);
-	SHOW(raw(__NR_fsync, fd));
+#define SHOW_SYNC(nr, of, ...)						\
+SAME(nr##_of_##of, __NR_##nr)						\
+{									\
+	int fd = file_with("file");					\
+									\
+	change(fd);							\
+	SHOW(raw(__NR_##nr, ##__VA_ARGS__));				\
+	close(fd);							\
 }
 
-SAME(fdatasync_of_a_file, __NR_fdatasync)
-{
-	int fd = file_with("file");
-
-	change(fd);
-	SHOW(raw(__NR_fdatasync, fd));
-}
+SHOW_SYNC(fsync, a_file, fd)
+SHOW_SYNC(fdatasync, a_file, fd)
+SHOW_SYNC(syncfs, a_file_system, fd)
+SHOW_SYNC(sync, everything)
 
 /* The disk may be done before it is waited for. */
 SAME(sync_file_range_of_a_file, NOTHING)
@@ -1238,22 +1237,6 @@ SAME(sync_file_range_of_a_file, NOTHING)
 	change(fd);
 	SHOW(raw(__NR_sync_file_range, fd, 0L, 0L,
 		 SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER));
-}
-
-SAME(syncfs_of_a_file_system, __NR_syncfs)
-{
-	int fd = file_with("file");
-
-	change(fd);
-	SHOW(raw(__NR_syncfs, fd));
-}
-
-SAME(sync_of_everything, __NR_sync)
-{
-	int fd = file_with("file");
-
-	change(fd);
-	SHOW(raw(__NR_sync));
 }
 
 SAME(msync_of_a_mapping, __NR_msync)

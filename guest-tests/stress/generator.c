@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/async_submit.h>
 #include <linux/io_uring.h>
 #include <linux/time_types.h>
 #include <poll.h>
@@ -40,18 +39,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stress.h"
 #include "../kselftest_harness.h"
-
-#ifndef __NR_async_submit
-#define __NR_async_submit	548
-#define __NR_wait_for_async	549
-#define __NR_async_cancel	550
-#endif
 
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	3900
 
-#define NOBODY		65534
 #define MOST_NUMBERS	560
 #define PAGE		4096
 
@@ -94,14 +87,6 @@ static unsigned long from_environment(const char *name, unsigned long otherwise)
 	const char *value = getenv(name);
 
 	return value && *value ? strtoul(value, NULL, 0) : otherwise;
-}
-
-static long long now_ms(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000LL + time.tv_nsec / 1000000;
 }
 
 /* --- what a process has ------------------------------------------------------------------- */
@@ -531,19 +516,9 @@ enum {
 	LEFT_SOMETHING = 3,
 };
 
-static long outstanding(void)
+static bool is_something_left(void)
 {
-	char text[1024], *found;
-	int fd = open("/proc/self/async_submit", O_RDONLY);
-	ssize_t length;
-
-	if (fd < 0)
-		return 0;
-	length = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[length > 0 ? length : 0] = 0;
-	found = strstr(text, "\noutstanding: ");
-	return found ? atol(found + 14) : 0;
+	return number_in("/proc/self/async_submit", "outstanding") > 0;
 }
 
 /* Everything is cancelled and waited for: then there is nothing. */
@@ -789,12 +764,12 @@ TEST(nothing_is_left)
 			}
 			limit = now_ms() + 60000;
 			close(descriptors[1]);
-			while (outstanding() && now_ms() < limit) {
+			while (is_something_left() && now_ms() < limit) {
 				struct __kernel_timespec time = { .tv_nsec = 1000000 };
 
 				syscall(__NR_wait_for_async, 0UL, 0L, &time);
 			}
-			_exit(outstanding() ? LEFT_SOMETHING : CLEAN);
+			_exit(is_something_left() ? LEFT_SOMETHING : CLEAN);
 		}
 		ASSERT_EQ(child, waitpid(child, &status, 0));
 		EXPECT_EQ(0, status);

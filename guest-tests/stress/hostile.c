@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/async_submit.h>
 #include <linux/time_types.h>
 #include <pthread.h>
 #include <signal.h>
@@ -25,18 +24,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stress.h"
 #include "../kselftest_harness.h"
-
-#ifndef __NR_async_submit
-#define __NR_async_submit	548
-#define __NR_wait_for_async	549
-#define __NR_async_cancel	550
-#endif
 
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	300
 
-#define NOBODY		65534
 #define MOST_CALLS	20000
 #define LIMIT_FILE	"/proc/sys/kernel/async_submit_max"
 
@@ -74,27 +67,10 @@ static long get(const char *path)
 
 static long counter(const char *pid, const char *name)
 {
-	char path[64], line[128];
-	size_t length = strlen(name);
-	long value = -1;
-	FILE *file;
+	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%s/async_submit", pid);
-	file = fopen(path, "r");
-	while (file && fgets(line, sizeof(line), file))
-		if (!strncmp(line, name, length) && line[length] == ':')
-			value = atol(line + length + 1);
-	if (file)
-		fclose(file);
-	return value;
-}
-
-static long long now_ms(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000LL + time.tv_nsec / 1000000;
+	return number_in(path, name);
 }
 
 /* --- what it does ------------------------------------------------------------------------- */

@@ -4,7 +4,6 @@
  * there, and all the rest.
  */
 #include <errno.h>
-#include <linux/async_submit.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,31 +12,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "stress.h"
 #include "../kselftest_harness.h"
-
-#ifndef __NR_async_submit
-#define __NR_async_submit	548
-#define __NR_wait_for_async	549
-#endif
 
 #define CALLS		4000
 #define MOST_BYTES	(24 * 1024)
-
-/* In KiB; -1 if there is no such line. */
-static long of_file(const char *path, const char *name)
-{
-	FILE *file = fopen(path, "r");
-	size_t length = strlen(name);
-	char line[256];
-	long value = -1;
-
-	while (file && fgets(line, sizeof(line), file))
-		if (!strncmp(line, name, length) && line[length] == ':')
-			value = atol(line + length + 1);
-	if (file)
-		fclose(file);
-	return value;
-}
 
 static void write_to(const char *path, const char *text)
 {
@@ -82,7 +61,7 @@ static long of_kernel(void)
 	unsigned int i;
 
 	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		total += 1024 * of_file("/proc/meminfo", names[i]);
+		total += 1024 * number_in("/proc/meminfo", names[i]);
 	return total;
 }
 
@@ -90,9 +69,9 @@ static struct use used(void)
 {
 	write_to("/proc/sys/vm/drop_caches", "3");
 	return (struct use){
-		.gone = -1024 * of_file("/proc/meminfo", "MemFree"),
+		.gone = -1024 * number_in("/proc/meminfo", "MemFree"),
 		.counted = of_kernel(),
-		.stacks = 1024 * of_file("/proc/meminfo", "KernelStack"),
+		.stacks = 1024 * number_in("/proc/meminfo", "KernelStack"),
 		.tasks = of_cache("task_struct"),
 	};
 }
