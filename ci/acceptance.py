@@ -5,7 +5,8 @@ A step that passed is kept, so an interrupted measurement goes on where it stopp
 failed is done again the next time, and counted. Runs side by side, each with --step, share what
 they have measured of one commit. Measurements of many hours name what they measure:
 while none of these files changed, what passed on an earlier commit still holds, and each figure
-says on which commit it was measured.
+says on which commit it was measured. Where a file changed in a way that cannot touch a figure,
+whoever measures may say so (--although WHY): the figure then tells which files, and why.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Acceptance:
         if kept.is_file():
             state: State = json.loads(kept.read_bytes())
         else:
-            state = {} if options.fresh else self._still_true(commit)
+            state = {} if options.fresh else self._still_true(commit, options.although)
         say(f"commit {commit[:12]}, working in {work}")
         held = False
         for name in options.step or self.steps:
@@ -160,6 +161,11 @@ class Acceptance:
         parser.add_argument("--work", type=Path, help="a directory with 30 GB of room")
         parser.add_argument("--fresh", action="store_true", help="measure every step again")
         parser.add_argument("--step", choices=self.steps, action="append", help="only these")
+        parser.add_argument(
+            "--although",
+            metavar="WHY",
+            help="keep what passed although files it depends on changed; WHY is written beside it",
+        )
         return parser.parse_args(argv)
 
     def _measure(self, place: Place, name: str, state: State) -> list[Figure]:
@@ -205,8 +211,11 @@ class Acceptance:
         self.result.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
         return held
 
-    def _still_true(self, commit: str) -> State:
-        """The steps that passed on an earlier commit, of which nothing measured has changed."""
+    def _still_true(self, commit: str, although: str | None) -> State:
+        """The steps that passed on an earlier commit, of which nothing measured has changed.
+
+        although: why those are kept, too, of which something has.
+        """
         if not self.measured or not self.result.is_file():
             return {}
         by_step: dict[str, list[dict[str, Any]]] = {}
@@ -215,22 +224,37 @@ class Acceptance:
         state: State = {}
         for name in self.steps:
             figures = by_step.get(name, [])
-            passed = bool(figures) and all(one["verdict"] == "pass" for one in figures)
-            if passed and self._unchanged(name, figures[0]["commit"], commit):
-                say(f"{name}: holds since {figures[0]['commit'][:12]}")
-                state[name] = {
-                    "passed": True,
-                    "attempts": figures[0]["attempts"],
-                    "commit": figures[0]["commit"],
-                    "figures": [_unjudged(figure) for figure in figures],
-                }
+            if not figures or any(one["verdict"] != "pass" for one in figures):
+                continue
+            first = figures[0]
+            files = (*self.measured, *self.tools.get(name, ()))
+            reasons: dict[str, dict[str, str]] = {}
+            for file in self._changed(first["commit"], commit, files):
+                said = first.get("although", {}).get(file)
+                # A reason was given for what had changed by then, not for what came after it.
+                if said is None or self._changed(said["commit"], commit, (file,)):
+                    said = {"why": although or "", "commit": commit}
+                reasons[file] = said
+            if not all(said["why"] for said in reasons.values()):
+                continue
+            although_these = f", although of {', '.join(reasons)}" if reasons else ""
+            say(f"{name}: holds since {first['commit'][:12]}{although_these}")
+            state[name] = {
+                "passed": True,
+                "attempts": first["attempts"],
+                "commit": first["commit"],
+                "although": reasons,
+                "figures": [_unjudged(figure) for figure in figures],
+            }
         return state
 
-    def _unchanged(self, step: str, before: str, commit: str) -> bool:
-        """False also when git does not know the commit."""
-        files = (*self.measured, *self.tools.get(step, ()))
-        words = ["git", "diff", "--quiet", before, commit, "--", *files]
-        return run(words, cwd=self.root, timeout_s=60, check=False).returncode == 0
+    def _changed(self, before: str, commit: str, files: Iterable[str]) -> list[str]:
+        """Which of the files, or of what lies in them, changed between the commits. All of them
+        when git does not know one of the commits.
+        """
+        words = ["git", "diff", "--name-only", before, commit, "--", *files]
+        done = run(words, cwd=self.root, timeout_s=60, check=False, separate=True)
+        return done.output.splitlines() if done.returncode == 0 else list(files)
 
     def _git(self, *words: str) -> str:
         return run(["git", *words], cwd=self.root, timeout_s=60).output.strip()
@@ -241,7 +265,9 @@ def _judged(figure: dict[str, Any], name: str, step: dict[str, Any]) -> dict[str
     rest = {key: value for key, value in figure.items() if key != "ok"}
     verdict = "pass" if figure["ok"] else "fail"
     origin = {"step": name, "commit": step["commit"], "attempts": step["attempts"]}
-    return {**rest, "verdict": verdict, **origin}
+    # What changed since, and why that does not matter.
+    although = {"although": step["although"]} if step.get("although") else {}
+    return {**rest, "verdict": verdict, **origin, **although}
 
 
 def _unjudged(figure: dict[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,47 @@ def test_what_passed_holds_on_later_commits_while_nothing_measured_changed(
     assert done == ["good", "bad", "bad", "good", "good", "bad", "good", "bad", "bad"]
 
 
+def test_what_changed_without_effect_is_told_with_its_reason(project: Path, tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def step(_place: object) -> list[object]:
+        done.append("measured")
+        return [SHARED.Figure("one", 1, "", "1", True, "")]
+
+    def no_notices(_work: Path) -> list[str]:
+        return []
+
+    def measure(*words: str) -> tuple[int, dict[str, Any]]:
+        acceptance = SHARED.Acceptance(
+            *("x", "", project, {"one": step}, partial(SHARED.Place, project), no_notices),
+            measured=("kernel", "run.json"),
+        )
+        acceptance.main(["--work", str(tmp_path / "work"), *words])
+        result = json.loads((project / "ci/acceptance/x.json").read_bytes())
+        return len(done), result["figures"][0].get("although", {})
+
+    def change(text: str) -> str:
+        write(project / "kernel", text)
+        commit(project)
+        return git(project, "rev-parse", "HEAD")
+
+    assert measure("--although", "nothing has changed") == (1, {})
+    second = change("the same bytes, but for a comment")
+    reason = {"kernel": {"why": "a comment", "commit": second}}
+    assert measure("--although", "a comment") == (1, reason)
+    # The reason goes on holding, but not for what changes after it was given.
+    write(project / "README", "not measured")
+    commit(project)
+    assert measure() == (1, reason)
+    write(project / "run.json", "{}")
+    commit(project)
+    assert measure() == (2, {})
+    change("a second comment")
+    assert measure("--although", "a comment")[0] == 2
+    change("other bytes")
+    assert measure() == (3, {})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "step", "figure"),
     [

@@ -464,18 +464,23 @@ class _Hanging(LocalLab):
 
 
 class _Counting(LocalLab):
-    """Knows how many boots there were at once."""
+    """Knows how many boots there were at once.
 
-    def __init__(self, *, boots: int = 1000) -> None:
+    together: a boot goes on when so many are under way, and there was time for one more to come.
+    """
+
+    def __init__(self, *, boots: int = 1000, together: int = 1) -> None:
         super().__init__(boots=boots)
         self.now = self.most = self.tried = 0
         self.lock = threading.Lock()
+        self.gate = threading.Barrier(together)
 
     def boot(self, number: int, record: Record) -> Guest:
         with self.lock:
             self.now += 1
             self.tried += 1
             self.most = max(self.most, self.now)
+        self.gate.wait(60)
         time.sleep(0.2)
         try:
             return super().boot(number, record)
@@ -486,7 +491,7 @@ class _Counting(LocalLab):
 
 @pytest.mark.parametrize("boots_at_once", [1, 2])
 def test_boots_are_staggered(writer: Writer, tmp_path: Path, boots_at_once: int) -> None:
-    lab = _Counting()
+    lab = _Counting(together=boots_at_once)
     run_fleet(writer, tmp_path, lab, boots_at_once=boots_at_once, machines=4, programs=8)
     assert len(lab.machines) == 4
     assert lab.most == boots_at_once

@@ -83,6 +83,24 @@ void pass_clone(void);
 void pass_vfork(void);
 extern const char pass_begin[], pass_end[];
 
+/* What a function may change and the program may not see changed, and a stack for it. */
+#define KEEP_REGISTERS							\
+	"	push	%rdx\n"						\
+	"	push	%r8\n"							\
+	"	push	%r9\n"							\
+	"	push	%r10\n"						\
+	"	push	%rbp\n"						\
+	"	mov	%rsp, %rbp\n"						\
+	"	and	$-16, %rsp\n"
+
+#define RESTORE_REGISTERS						\
+	"	mov	%rbp, %rsp\n"						\
+	"	pop	%rbp\n"						\
+	"	pop	%r10\n"						\
+	"	pop	%r9\n"							\
+	"	pop	%r8\n"							\
+	"	pop	%rdx\n"
+
 /*
  * pass_clone and pass_vfork run in place of the program's instruction, with its registers: rcx,
  * which a system call destroys, holds the address to return to, r11 points to a struct start.
@@ -127,20 +145,9 @@ asm(".pushsection .text.pass, \"ax\", @progbits\n"
     "	lea	128(%rsp), %rsp\n"
     "	jmp	*%rcx\n"
     "2:	mov	(%rsp), %rdi\n"
-    "	push	%rdx\n"
-    "	push	%r8\n"
-    "	push	%r9\n"
-    "	push	%r10\n"
-    "	push	%rbp\n"
-    "	mov	%rsp, %rbp\n"
-    "	and	$-16, %rsp\n"
+    KEEP_REGISTERS
     "	call	begin_child\n"
-    "	mov	%rbp, %rsp\n"
-    "	pop	%rbp\n"
-    "	pop	%r10\n"
-    "	pop	%r9\n"
-    "	pop	%r8\n"
-    "	pop	%rdx\n"
+    RESTORE_REGISTERS
     "	mov	$0, %eax\n"
     "	jmp	1b\n"
     /* The child has the stack first, and what it leaves there is for nobody to use. */
@@ -151,23 +158,12 @@ asm(".pushsection .text.pass, \"ax\", @progbits\n"
     "	push	%rax\n"
     "	push	%rdi\n"
     "	push	%rsi\n"
-    "	push	%rdx\n"
-    "	push	%r8\n"
-    "	push	%r9\n"
-    "	push	%r10\n"
-    "	push	%rbp\n"
-    "	mov	%rsp, %rbp\n"
-    "	and	$-16, %rsp\n"
+    KEEP_REGISTERS
     "	mov	%rax, %rdi\n"
     "	mov	64(%rbp), %rsi\n"
     "	call	after_vfork\n"
     "	mov	%rax, %rcx\n"
-    "	mov	%rbp, %rsp\n"
-    "	pop	%rbp\n"
-    "	pop	%r10\n"
-    "	pop	%r9\n"
-    "	pop	%r8\n"
-    "	pop	%rdx\n"
+    RESTORE_REGISTERS
     "	pop	%rsi\n"
     "	pop	%rdi\n"
     "	pop	%rax\n"

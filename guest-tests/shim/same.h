@@ -243,6 +243,23 @@ static inline const char *read_report(const char *path, struct report *report)
 	return good ? NULL : "the shim has written no report";
 }
 
+/* Without it a scenario is the same, of course. */
+static inline const char *is_at_work(const char *mode, const struct report *report)
+{
+	unsigned long submitted = 0, direct = 0;
+	unsigned int nr;
+
+	for (nr = 0; nr < REPORT_NUMBERS; nr++) {
+		submitted += report->calls[nr].inlined + report->calls[nr].outstanding;
+		direct += report->calls[nr].direct;
+	}
+	if (!report->programs)
+		return "the shim was not loaded";
+	if (!strcmp(mode, "direct") ? !direct || submitted : !submitted)
+		return "calls were not made as they should have been";
+	return NULL;
+}
+
 static inline const char *is_same(const char *name, long nr)
 {
 	static const char *const modes[] = { NULL, "direct", "async", "offload" };
@@ -262,6 +279,8 @@ static inline const char *is_same(const char *name, long nr)
 		trouble = run_as(name, modes[i], path, seen[!!i]);
 		if (!trouble && i)
 			trouble = read_report(path, &report);
+		if (!trouble && i)
+			trouble = is_at_work(modes[i], &report);
 		unlink(path);
 		if (trouble) {
 			snprintf(text, sizeof(text), "%s: %s", modes[i] ?: "without", trouble);

@@ -691,6 +691,15 @@ SAME(ppoll_of_a_pipe, __NR_ppoll)
 	SHOW(limit.tv_sec > 800 && limit.tv_sec < 1000);
 }
 
+static fd_set set_of(int fd)
+{
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(fd, &set);
+	return set;
+}
+
 SAME(select_of_a_pipe, __NR_select)
 {
 	struct timeval limit = { .tv_sec = 1000 };
@@ -698,8 +707,7 @@ SAME(select_of_a_pipe, __NR_select)
 	fd_set set;
 
 	pipe_of_two(pipes);
-	FD_ZERO(&set);
-	FD_SET(pipes[0], &set);
+	set = set_of(pipes[0]);
 	SHOW_WOKEN(write_abc, pipes[1],
 		   raw(__NR_select, pipes[0] + 1, &set, NULL, NULL, &limit));
 	SHOW(FD_ISSET(pipes[0], &set));
@@ -713,8 +721,7 @@ SAME(select_that_times_out, __NR_select)
 	fd_set set;
 
 	pipe_of_two(pipes);
-	FD_ZERO(&set);
-	FD_SET(pipes[0], &set);
+	set = set_of(pipes[0]);
 	SHOW(raw(__NR_select, pipes[0] + 1, &set, NULL, NULL, &limit));
 	SHOW(FD_ISSET(pipes[0], &set));
 	SHOW(limit.tv_sec);
@@ -727,8 +734,7 @@ SAME(pselect6_of_a_pipe, __NR_pselect6)
 	fd_set set;
 
 	pipe_of_two(pipes);
-	FD_ZERO(&set);
-	FD_SET(pipes[0], &set);
+	set = set_of(pipes[0]);
 	SHOW_WOKEN(write_abc, pipes[1],
 		   raw(__NR_pselect6, pipes[0] + 1, &set, NULL, NULL, NULL, NULL));
 	SHOW(FD_ISSET(pipes[0], &set));

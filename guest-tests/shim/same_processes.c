@@ -466,7 +466,7 @@ SAME(clone3_as_a_fork, NOTHING)
 
 static void *end_process(void *unused)
 {
-	doze(20);
+	wait_until_asleep(getpid(), getpid());
 	exit(11);
 }
 
@@ -482,7 +482,8 @@ SAME(end_of_a_process_with_calls, __NR_read)
 
 static void *outlive(void *unused)
 {
-	doze(20);
+	while (state_of(getpid(), getpid()) != 'Z')
+		doze(1);
 	dprintf(STDOUT_FILENO, "the last one\n");
 	return NULL;
 }

@@ -34,6 +34,31 @@ static void set_handler(int signal, void (*handler)(int), int flags)
 
 static pid_t main_tid;
 
+static sigset_t usr1_alone(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	return set;
+}
+
+static void block_usr1(void)
+{
+	const sigset_t set = usr1_alone();
+
+	NEEDS(!pthread_sigmask(SIG_BLOCK, &set, NULL));
+}
+
+static sigset_t all_but_usr1(void)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	sigdelset(&set, SIGUSR1);
+	return set;
+}
+
 static void send_signal(void *unused)
 {
 	NEEDS(!syscall(__NR_tgkill, getpid(), main_tid, SIGUSR1));
@@ -87,9 +112,12 @@ static void send_stop_and_data(void *unused)
 
 	NEEDS(child >= 0);
 	if (!child) {
-		kill(getppid(), SIGSTOP);
-		doze(30);
-		kill(getppid(), SIGCONT);
+		pid_t parent = getppid();
+
+		kill(parent, SIGSTOP);
+		while (state_of(parent, parent) != 'T')
+			doze(1);
+		kill(parent, SIGCONT);
 		_exit(0);
 	}
 	NEEDS(waitpid(child, NULL, 0) == child);
@@ -198,10 +226,14 @@ SAME(futex_with_none, __NR_futex)
 	SHOW(handled);
 }
 
+/* In memory that a child sees: how many handlers have run. */
+static volatile int *runs;
+
 static void show_signal(int signal)
 {
 	handled++;
 	SHOW(signal);
+	(*runs)++;
 }
 
 /*
@@ -214,6 +246,8 @@ static void interrupt_by_two(int flags_of_first, int flags_of_second)
 	int status;
 
 	begin(flags_of_first);
+	runs = mmap(NULL, sizeof(*runs), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	NEEDS(runs != MAP_FAILED);
 	set_handler(SIGUSR1, show_signal, flags_of_first);
 	set_handler(SIGUSR2, show_signal, flags_of_second);
 	parent = getpid();
@@ -228,7 +262,8 @@ static void interrupt_by_two(int flags_of_first, int flags_of_second)
 		kill(parent, SIGUSR1);
 		kill(parent, SIGCONT);
 		if (flags_of_first & SA_RESTART) {
-			doze(20);
+			while (*runs < 2)
+				doze(1);
 			wait_until_asleep(parent, main_tid);
 			NEEDS(write(fds[1], "abc", 3) == 3);
 		}
@@ -470,15 +505,12 @@ SAME(masks_that_block, NOTHING)
 
 SAME(mask_that_a_handler_changes, NOTHING)
 {
-	sigset_t set, mask;
+	sigset_t mask;
 
 	set_handler(SIGUSR1, count_it, 0);
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	block_usr1();
 	raise(SIGUSR1);
-	sigfillset(&mask);
-	sigdelset(&mask, SIGUSR1);
+	mask = all_but_usr1();
 	SHOW(sigsuspend(&mask));
 	SHOW(errno);
 	SHOW(handled);
@@ -490,15 +522,11 @@ SAME(mask_that_a_handler_changes, NOTHING)
 /* A mask for the time of the call only. */
 SAME(ppoll_with_a_mask, NOTHING)
 {
-	sigset_t set, mask;
+	const sigset_t set = all_but_usr1();
 
 	begin(0);
-	sigemptyset(&mask);
-	sigaddset(&mask, SIGUSR1);
-	pthread_sigmask(SIG_BLOCK, &mask, NULL);
+	block_usr1();
 	raise(SIGUSR1);
-	sigfillset(&set);
-	sigdelset(&set, SIGUSR1);
 	SHOW(raw(__NR_ppoll, NULL, 0L, &long_time, &set, 8L));
 	SHOW(handled);
 	raise(SIGUSR1);
@@ -512,9 +540,7 @@ SAME(pselect_with_a_mask, NOTHING)
 	sigset_t set;
 
 	begin(0);
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	block_usr1();
 	raise(SIGUSR1);
 	sigemptyset(&set);
 	SHOW(pselect(0, NULL, NULL, NULL, NULL, &set));
@@ -525,13 +551,11 @@ SAME(pselect_with_a_mask, NOTHING)
 SAME(sigtimedwait_of_a_signal, NOTHING)
 {
 	struct timespec time = { .tv_nsec = 10000000 };
+	const sigset_t set = usr1_alone();
 	siginfo_t info = { };
-	sigset_t set;
 
 	begin(0);
-	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	block_usr1();
 	SHOW(sigtimedwait(&set, &info, &time));
 	SHOW(errno);
 	SHOW_WOKEN(queue_signal, 0, sigwaitinfo(&set, &info));

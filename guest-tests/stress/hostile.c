@@ -77,7 +77,7 @@ static long counter(const char *pid, const char *name)
 
 /* Shared with the test: what the process, which may be killed, has come to. */
 static struct {
-	long submitted, refused, done;
+	long submitted, refused, workers, done;
 	long words[MOST_CALLS];
 	char bytes[MOST_CALLS];
 } *seen;
@@ -194,15 +194,23 @@ static void fill_up(void)
 	pause();
 }
 
+/* Until the process is done, or gone. */
+static bool goes_on(pid_t child)
+{
+	return !__atomic_load_n(&seen->done, __ATOMIC_ACQUIRE) &&
+	       waitpid(child, NULL, WNOHANG) == 0;
+}
+
 /* Waits until the process is done, looking at a limit all the time. */
 #define is_within(child, value, limit)					\
 do {									\
-	while (!__atomic_load_n(&seen->done, __ATOMIC_ACQUIRE) &&	\
-	       waitpid(child, NULL, WNOHANG) == 0) {			\
+	while (goes_on(child)) {					\
 		ASSERT_GE(limit, value);				\
 		usleep(200);						\
 	}								\
 	ASSERT_GE(limit, value);					\
+	/* It was there to be looked at. */				\
+	ASSERT_LE(0, value);						\
 } while (0)
 
 TEST_F(limits, tasks_of_a_cgroup)
@@ -260,7 +268,8 @@ static void fill_up_few_processes(void)
 	become_nobody();
 	setrlimit(RLIMIT_NPROC, &few);
 	submit_all(MOST_CALLS);
-	seen->done = counter("self", "workers");
+	seen->workers = counter("self", "workers");
+	seen->done = 1;
 	pause();
 }
 
@@ -271,8 +280,11 @@ TEST_F(limits, processes_of_a_user)
 	ASSERT_EQ(0, put(LIMIT_FILE, "100000"));
 	child = run(fill_up_few_processes);
 	ASSERT_LT(0, child);
-	is_within(child, 0, 0);
-	EXPECT_GE(30, seen->done);
+	while (goes_on(child))
+		usleep(200);
+	EXPECT_EQ(1, seen->done);
+	EXPECT_GE(30, seen->workers);
+	EXPECT_LE(20, seen->workers);
 	EXPECT_GE(30, seen->submitted);
 	EXPECT_LE(20, seen->submitted);
 	kill(child, SIGKILL);
@@ -332,7 +344,7 @@ static void *submit_and_cancel(void *unused)
 					  i % 2 ? (unsigned long)ASYNC_SUBMIT_OFFLOAD : 0UL,
 					  &words[i % 64], (long)__NR_read, args);
 		i++;
-		seen->submitted++;
+		__atomic_fetch_add(&seen->submitted, 1, __ATOMIC_RELAXED);
 	}
 	return NULL;
 }
@@ -351,7 +363,7 @@ static void make_a_noise(void)
 static void *spin(void *unused)
 {
 	for (;;)
-		seen->submitted++;
+		__atomic_fetch_add(&seen->submitted, 1, __ATOMIC_RELAXED);
 	return NULL;
 }
 
@@ -390,7 +402,8 @@ TEST_F(limits, others_go_on)
 
 	child = run(spin_in_threads);
 	ASSERT_LT(0, child);
-	usleep(100000);
+	while (!__atomic_load_n(&seen->submitted, __ATOMIC_RELAXED))
+		usleep(1000);
 	beside_threads = sleeps_ms();
 	kill(child, SIGKILL);
 	EXPECT_EQ(child, waitpid(child, NULL, 0));
@@ -398,7 +411,8 @@ TEST_F(limits, others_go_on)
 	seen->submitted = 0;
 	child = run(make_a_noise);
 	ASSERT_LT(0, child);
-	usleep(100000);
+	while (!__atomic_load_n(&seen->submitted, __ATOMIC_RELAXED))
+		usleep(1000);
 	beside_calls = sleeps_ms();
 	TH_LOG("100 sleeps: %ld ms beside 8 threads, %ld ms beside %ld calls of as many",
 	       beside_threads, beside_calls, seen->submitted);
