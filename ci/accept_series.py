@@ -25,13 +25,26 @@ from hazards import Row, read  # noqa: E402
 from rig.errors import InfrastructureError  # noqa: E402
 from rig.process import run  # noqa: E402
 
-KERNEL, PROGRAMS = "async", "programs"
-FLAVOURS = (KERNEL, "lockdep", "kasan", "kcsan")
+KERNEL, CHECKED, PROGRAMS = "async", "lockdep", "programs"
+HARD = "kasan"
+FLAVOURS = (KERNEL, "lockdep", HARD, "kcsan")
 SUITES = ("abi", "stress", "shim")
 SELFTESTS = "kselftest async_submit"
 BYTES_EACH = 24 * 1024
-FUZZ_S, FUZZED = 600, ("lockdep", "kasan", "kcsan")
+FUZZ_S, FUZZED = 600, ("lockdep", HARD, "kcsan")
 HANDED_OVER = 0.9
+# Of the kernel's own selftests, whose programs are compiled and sleep.
+COLLECTIONS = (
+    *("timers", "futex", "filesystems/epoll", "signal", "seccomp", "rseq", "mqueue", "ipc"),
+    *("splice", "proc", "pidfd", "ptrace", "clone3", "sigaltstack", "kcmp", "filelock"),
+    *("membarrier", "openat2", "prctl", "timens"),
+)
+ENOUGH = 100
+# As guest-tests/shim/Makefile has them.
+SHIM_FLAGS = (
+    *("-Wall", "-O2", "-g", "-fPIC", "-ffreestanding", "-fno-stack-protector"),
+    *("-fno-tree-loop-distribute-patterns", "-mgeneral-regs-only", "-DSHIM_IS_PART=1"),
+)
 
 MEASURED = (
     *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig", "guest-tests"),
@@ -122,24 +135,24 @@ def listed(here: Here, *words: str) -> list[dict[str, Any]]:
 
 
 def hazards(place: Place) -> list[Figure]:
-    """Every row names tests, and all that it names have passed in one run."""
-    here = opened(place)
-    words = ("boot-and-test", KERNEL, "--machine", "quad", "--suite", "abi")
-    code, found = tested(here, *words)
-    passed = {
-        f"{case['program']}.{case['name']}" for case in found["cases"] if case["status"] == "pass"
-    }
-    wrong = []
+    """Every row names cases, and all that it names have passed."""
+    here, passed, figures, wrong = opened(place), set[str](), list[Figure](), list[str]()
+    for kernel, suite in ((KERNEL, "abi"), (CHECKED, "checked")):
+        words = f"boot-and-test {kernel} --machine quad --tests guest-tests/{suite}"
+        code, found = tested(here, *words.split())
+        figures.append(exactly(f"hazards_{suite}", code, "exit code", 0, f"rig {words}"))
+        passed |= {
+            f"{suite}/{case['program']}::{case['name']}"
+            for case in found["cases"]
+            if case["status"] == "pass"
+        }
     for row in rows(here):
         gone = [str(case) for case in row.cases if not case.among(passed)]
         if gone or not row.cases:
             wrong.append(f"{row.name}: {', '.join(gone) or 'no test'}")
-    how = f"rig {' '.join(words)}; {'; '.join(wrong) or 'every test of every row has passed'}"
-    return [
-        exactly("hazards_run", code, "exit code", 0, f"rig {' '.join(words)}"),
-        exactly("hazards_without_a_passing_test", len(wrong), "rows", 0, how),
-        leftovers(place),
-    ]
+    how = f"docs/hazards.md: {'; '.join(wrong) or 'every case of every row has passed'}"
+    figures.append(exactly("hazards_without_a_passing_test", len(wrong), "rows", 0, how))
+    return [*figures, leftovers(place)]
 
 
 def rows(here: Here) -> tuple[Row, ...]:
@@ -206,6 +219,65 @@ def programs(place: Place) -> list[Figure]:
     ]
 
 
+def trinity(place: Place) -> list[Figure]:
+    """Random calls, nearly right, all of them asynchronous."""
+    here = opened(place)
+    words = f"boot-and-test {HARD} --machine {PROGRAMS} --tests guest-tests/shim -k trinity".split()
+    words += ["--env", f"TRINITY_S={FUZZ_S}", "--timeout", f"{3 * FUZZ_S}"]
+    code, found = tested(here, *words)
+    said = re.search(r"\d+ runs: .*", texts(found, "trinity"))
+    how = f"rig {' '.join(words)}: {said[0] if said else 'nothing said'}"
+    return [exactly("trinity", code, "exit code", 0, how), leftovers(place)]
+
+
+def others(place: Place) -> list[Figure]:
+    """The kernel's own selftests, linked with the shim: each has the result it has without."""
+    here, wrong, total = opened(place), [], 0
+    part = shim_part(here)
+    for collection in COLLECTIONS:
+        words = f"kselftest {collection} --kernel {KERNEL}".split()
+        shim = ["--link", str(part), "--env", "ASYNC_SHIM=async"]
+        before, after = results(here, *words), results(here, *words, *shim)
+        total += len(before)
+        odd = {case for case in {**before, **after} if before.get(case) != after.get(case)}
+        if odd:  # by themselves?
+            again = results(here, *words)
+            odd = {case for case in odd if before.get(case) == again.get(case)}
+        said = (f"{case} {before.get(case)}, with it {after.get(case)}" for case in sorted(odd))
+        wrong += said
+    for line in wrong:
+        say(line)
+    how = (
+        f"rig kselftest of {', '.join(COLLECTIONS)}, without and with --link async_shim.o: "
+        f"{total} cases{'; ' if wrong else ''}{'; '.join(wrong)[:2000]}"
+    )
+    return [
+        exactly("selftests_that_differ_with_the_shim", len(wrong), "cases", 0, how),
+        Figure("selftests_under_the_shim", total, "cases", ">= 100", total >= ENOUGH, how[:200]),
+        leftovers(place),
+    ]
+
+
+def results(here: Here, *words: str) -> dict[str, str]:
+    """Program and case -> status. Some of them do not pass on this configuration, either way."""
+    _, found = tested(here, *words)
+    return {f"{case['program']}::{case['name']}": case["status"] for case in found["cases"]}
+
+
+def shim_part(here: Here) -> Path:
+    """The shim as an object file, for programs that are linked statically."""
+    done = here.rig("build", KERNEL)
+    built = re.search(r"^\s+(/.*)/bzImage$", done.output, re.MULTILINE)
+    if done.returncode != 0 or not built:
+        raise InfrastructureError(f"rig build {KERNEL} failed", output=done.output[-3000:])
+    part = here.temporary / "async_shim.o"
+    words = ["gcc", *SHIM_FLAGS, "-isystem", f"{built[1]}/usr/include", "-c", "-o", str(part)]
+    done = here.run(*words, "guest-tests/shim/async_shim.c")
+    if done.returncode != 0:
+        raise InfrastructureError("the shim does not compile", output=done.output[-3000:])
+    return part
+
+
 def steps() -> dict[str, Step]:
     """All of them, in their order."""
     found: dict[str, Step] = {"memory": memory, "mutants": mutants, "hazards": hazards}
@@ -214,7 +286,7 @@ def steps() -> dict[str, Step]:
             found[f"suites_{kernel}_{machine}"] = suites(kernel, machine)
     for kernel in FUZZED:
         found[f"fuzz_{kernel}"] = fuzz(kernel)
-    found["programs"] = programs
+    found |= {"programs": programs, "trinity": trinity, "others": others}
     return {name: whole(step) for name, step in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""The table of docs/hazards.md: which cases of guest-tests/abi are named to see which hazard."""
+"""The table of docs/hazards.md: which cases of guest-tests are named to see which hazard."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from dataclasses import dataclass
 
 COLUMNS = 3
 NONE = "-"
+SUITE = "abi"
+"""That of a program that is named without one."""
 
 
 @dataclass(frozen=True)
 class Named:
     """A case of a program, or all that a pattern matches."""
 
+    suite: str
     program: str
     case: str
 
     def __str__(self) -> str:
-        return f"{self.program}.{self.case}"
+        return f"{self.suite}/{self.program}::{self.case}"
 
     def among(self, cases: Collection[str]) -> bool:
-        """Whether one of the cases, "program.fixture.variant.case", is it."""
+        """Whether one of the cases, "suite/program::fixture.variant.case", is it."""
+        program = f"{self.suite}/{self.program}::"
         return bool(
-            fnmatch.filter(cases, f"{self.program}.*.{self.case}")
-            or fnmatch.filter(cases, f"{self.program}.{self.case}")
+            fnmatch.filter(cases, f"{program}*.{self.case}")
+            or fnmatch.filter(cases, f"{program}{self.case}")
         )
 
 
@@ -54,9 +58,10 @@ def _cases(cell: str, number: int) -> tuple[Named, ...]:
         return ()
     found = []
     for part in cell.split(";"):
-        program, colon, cases = part.partition(":")
+        path, colon, cases = part.strip().partition(":")
         names = [case.strip() for case in cases.split(",")]
         if not colon or not all(names):
             raise ValueError(f"line {number}: {part.strip()!r} is not 'program: case, case'")
-        found += [Named(program.strip(), case) for case in names]
+        suite, _, program = path.rpartition("/")
+        found += [Named(suite or SUITE, program, case) for case in names]
     return tuple(found)

@@ -188,7 +188,7 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
     parser = _verb(verbs, "boot-and-test", _boot_and_test, words)
     _kernel_options(parser)
     _results_options(parser)
-    parser.add_argument("--suite", action="append", default=[], metavar="S", help="by name")
+    parser.add_argument("--suite", action="append", default=[], metavar="S", help="by name or path")
     parser.add_argument("--tests", action="append", default=[], type=Path, metavar="DIR",
                         help="a kselftest-shaped directory anywhere (repeatable)")  # fmt: skip
     parser.add_argument("--isolation", choices=("none", "suite", "program"), default="none",

@@ -98,7 +98,10 @@ def boot_and_test(request: Request, config: Config, progress: Progress = QUIET) 
 
 
 def chosen(request: Request, config: Config) -> tuple[Suite, ...]:
-    """The suites asked for, of rig.toml by name or path, and of --tests; UsageError if none."""
+    """The suites asked for, by name or path, and of --tests; UsageError if none.
+
+    The name is that of a suite in rig.toml, or of one that lies beside those.
+    """
     found = [suite.discover(config.root / path) for path in config.suites]
     known = {one.name: one for one in found}
     chosen = [] if request.tests and not request.suites else found
@@ -115,8 +118,10 @@ def chosen(request: Request, config: Config) -> tuple[Suite, ...]:
 def _named(name: str, known: Mapping[str, Suite], config: Config) -> Suite:
     if name in known:
         return known[name]
-    if (config.root / name / "Makefile").is_file():
-        return suite.discover(config.root / name)
+    beside = sorted({Path(one).parent for one in config.suites})
+    for place in (config.root / parent / name for parent in (Path(), *beside)):
+        if (place / "Makefile").is_file():
+            return suite.discover(place)
     raise UsageError(f"no suite {name!r}", hint=configuration.nearest(name, sorted(known)))
 
 

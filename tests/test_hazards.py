@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from guest_sources import source
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "ci"))
@@ -17,10 +18,10 @@ HEAD = "| row | tests | gaps |\n| --- | --- | --- |\n"
 
 
 def test_a_row_names_cases_of_programs() -> None:
-    (row,) = HAZARDS.read(f"# Words\n\n{HEAD}| forks | fork: one, two; exit: * | \\- |\n\nwords\n")
+    (row,) = HAZARDS.read(f"# Words\n\n{HEAD}| forks | fork: one, two; slow/exit: * | |\n\nwords\n")
     assert (row.name, [str(case) for case in row.cases]) == (
         "forks",
-        ["fork.one", "fork.two", "exit.*"],
+        ["abi/fork::one", "abi/fork::two", "slow/exit::*"],
     )
 
 
@@ -47,15 +48,13 @@ def test_a_line_that_cannot_be_read_is_named(line: str, words: str) -> None:
     [("one", True), ("o*", True), ("*", True), ("two", False), ("ne", False), ("main", False)],
 )
 def test_a_case_is_found_in_any_variant_of_its_fixture(case: str, *, found: bool) -> None:
-    cases = {"fork.thread.main.one", "exit.two"}
-    assert HAZARDS.Named("fork", case).among(cases) is found
+    cases = {"abi/fork::thread.main.one", "abi/exit::two", "slow/fork::two"}
+    assert HAZARDS.Named("abi", "fork", case).among(cases) is found
 
 
 def test_every_case_in_the_table_is_there() -> None:
     rows = HAZARDS.read((ROOT / "docs/hazards.md").read_text())
     assert len(rows) > 20
     for case in (case for row in rows for case in row.cases):
-        source = (ROOT / "guest-tests/abi" / f"{case.program}.c").read_text()
-        assert case.case == "*" or re.search(rf"\b{case.case}\b", source), (
-            f"{case} of docs/hazards.md"
-        )
+        text = source(case.suite, case.program)
+        assert case.case == "*" or re.search(rf"\b{case.case}\b", text), f"{case} is not there"

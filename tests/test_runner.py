@@ -178,6 +178,7 @@ def test_suites_by_name_by_path_and_from_anywhere(
     request = Request(suites=("abi", "guest-tests/other"), tests=(stranger,))
     assert names(runner.chosen(request, config)) == ["abi", "other", "stranger"]
     assert names(runner.chosen(Request(tests=(stranger,)), config)) == ["stranger"]
+    assert names(runner.chosen(Request(suites=("other",)), config)) == ["other"]  # beside abi
 
 
 def test_an_unknown_suite_names_the_nearest(writer: Writer, config: Config) -> None:

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""trinity makes random calls with arguments that are nearly right, all of them asynchronous.
+
+It may end as it likes: what is asked is that it does end, with all that it has started, that its
+calls did sleep and were handed over, and what the kernel thinks of it is on the console.
+
+Environment: TRINITY_S=10, for how many seconds; TRINITY_SEED=N, to begin with the same again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NOBODY = 65534
+EXIT_PASS, EXIT_FAIL, EXIT_SKIP = 0, 1, 4
+CHILDREN = 4
+PATIENCE_S = 120.0
+"""For all that trinity has started to be gone, once it was killed."""
+
+
+def of_nobody() -> list[int]:
+    """The processes of the user that trinity runs as; those that have ended are not meant."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (entry / "status").read_text()
+        except OSError:
+            continue
+        if re.search(rf"^Uid:\t{NOBODY}\b", status, re.M) and "\nState:\tZ" not in status:
+            found.append(int(entry.name))
+    return found
+
+
+def end_all() -> list[int]:
+    """Kill them until there is none; those that do not go."""
+    limit = time.monotonic() + PATIENCE_S
+    while (left := of_nobody()) and time.monotonic() < limit:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.2)
+    return left
+
+
+def stacks(pid: int) -> list[str]:
+    """Where the tasks of a process are, for whoever has to find out why."""
+    lines = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            lines += [f"task {task.name}:", *(task / "stack").read_text().splitlines()]
+        except OSError:
+            continue
+    return lines
+
+
+def fuzz(place: Path, report: Path, seconds: float, seed: int) -> str:
+    """Run it for so long; the end of what it printed."""
+    words = ["trinity", "-q", "-l", "off", "-C", str(CHILDREN), "-s", str(seed), "-N", "100000000"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(place)}
+    environment |= {
+        "LD_PRELOAD": str(HERE / "async_shim.so"),
+        "ASYNC_SHIM_REPORT": str(report),
+    }
+    log = place / "log"
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            words, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=file,
+            stderr=subprocess.STDOUT, user=NOBODY, group=NOBODY, extra_groups=[],
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    return log.read_text(errors="replace")[-2000:]
+
+
+def counted(report: Path) -> dict[str, int]:
+    """The head of what shim_report prints."""
+    words = [str(HERE / "shim_report"), str(report)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return {name: int(value) for name, value in re.findall(r"^([\w ]+): (\d+)$", done.stdout, re.M)}
+
+
+def main() -> int:
+    """Fuzz, and see what is left; KTAP on standard output."""
+    if not shutil.which("trinity"):
+        print("1..0 # SKIP no trinity in this image")
+        return EXIT_SKIP
+    seconds = float(os.environ.get("TRINITY_S", "10"))
+    seed = int(os.environ.get("TRINITY_SEED") or int.from_bytes(os.urandom(3)))
+    print(f"TAP version 13\n1..1\n# TRINITY_SEED={seed}, for {seconds:g} s", flush=True)
+    wrong = []
+    with tempfile.TemporaryDirectory(prefix="trinity.", dir="/var/tmp") as scratch:
+        place = Path(scratch)
+        report = place / "report"
+        report.write_bytes(b"")
+        for path in (place, report):
+            os.chown(path, NOBODY, NOBODY)
+        started, said, runs, again = time.monotonic(), "", 0, True
+        # It gives up when a child of its own has gone astray: then another one begins.
+        while again:
+            left = seconds - (time.monotonic() - started)
+            said = fuzz(place, report, max(left, 1), seed + runs)
+            stuck = end_all()
+            runs += 1
+            again = not stuck and runs < 1000 and time.monotonic() - started < seconds - 1
+        for pid in stuck:
+            wrong += [f"process {pid} does not end", *stacks(pid)]
+        numbers = counted(report)
+    calls, over = numbers.get("calls", 0), numbers.get("handed_over", 0)
+    slept = numbers.get("outstanding", 0)
+    if calls < 100 or not over:
+        wrong.append(f"only {calls} calls, {over} handed over; it said: {said}")
+    for line in "\n".join(wrong).splitlines():
+        print(f"# {line}")
+    print(f"# {runs} runs: {calls} calls, {slept} slept, {over} handed over")
+    print(f"{'not ok' if wrong else 'ok'} 1 everything_ends")
+    return EXIT_FAIL if wrong else EXIT_PASS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
