@@ -232,7 +232,7 @@ def trinity(place: Place) -> list[Figure]:
 
 def others(place: Place) -> list[Figure]:
     """The kernel's own selftests, linked with the shim: each has the result it has without."""
-    here, wrong, total = opened(place), [], 0
+    here, wrong, total = opened(place), list[str](), 0
     part = shim_part(here)
     for collection in COLLECTIONS:
         words = f"kselftest {collection} --kernel {KERNEL}".split()

@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from programs import EXIT_FAIL, EXIT_PASS, EXIT_SKIP, SHIM, counted, say
+
 NOBODY = 65534
-EXIT_PASS, EXIT_FAIL, EXIT_SKIP = 0, 1, 4
 CHILDREN = 4
 PATIENCE_S = 120.0
 """For all that trinity has started to be gone, once it was killed."""
@@ -69,10 +69,7 @@ def fuzz(place: Path, report: Path, seconds: float, seed: int) -> str:
     """Run it for so long; the end of what it printed."""
     words = ["trinity", "-q", "-l", "off", "-C", str(CHILDREN), "-s", str(seed), "-N", "100000000"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(place)}
-    environment |= {
-        "LD_PRELOAD": str(HERE / "async_shim.so"),
-        "ASYNC_SHIM_REPORT": str(report),
-    }
+    environment |= {"LD_PRELOAD": str(SHIM), "ASYNC_SHIM_REPORT": str(report)}
     log = place / "log"
     with log.open("wb") as file:
         child = subprocess.Popen(
@@ -88,21 +85,14 @@ def fuzz(place: Path, report: Path, seconds: float, seed: int) -> str:
     return log.read_text(errors="replace")[-2000:]
 
 
-def counted(report: Path) -> dict[str, int]:
-    """The head of what shim_report prints."""
-    words = [str(HERE / "shim_report"), str(report)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return {name: int(value) for name, value in re.findall(r"^([\w ]+): (\d+)$", done.stdout, re.M)}
-
-
 def main() -> int:
     """Fuzz, and see what is left; KTAP on standard output."""
     if not shutil.which("trinity"):
-        print("1..0 # SKIP no trinity in this image")
+        say("1..0 # SKIP no trinity in this image")
         return EXIT_SKIP
     seconds = float(os.environ.get("TRINITY_S", "10"))
     seed = int(os.environ.get("TRINITY_SEED") or int.from_bytes(os.urandom(3)))
-    print(f"TAP version 13\n1..1\n# TRINITY_SEED={seed}, for {seconds:g} s", flush=True)
+    say(f"TAP version 13\n1..1\n# TRINITY_SEED={seed}, for {seconds:g} s")
     wrong = []
     with tempfile.TemporaryDirectory(prefix="trinity.", dir="/var/tmp") as scratch:
         place = Path(scratch)
@@ -126,9 +116,9 @@ def main() -> int:
     if calls < 100 or not over:
         wrong.append(f"only {calls} calls, {over} handed over; it said: {said}")
     for line in "\n".join(wrong).splitlines():
-        print(f"# {line}")
-    print(f"# {runs} runs: {calls} calls, {slept} slept, {over} handed over")
-    print(f"{'not ok' if wrong else 'ok'} 1 everything_ends")
+        say(f"# {line}")
+    say(f"# {runs} runs: {calls} calls, {slept} slept, {over} handed over")
+    say(f"{'not ok' if wrong else 'ok'} 1 everything_ends")
     return EXIT_FAIL if wrong else EXIT_PASS
 
 
