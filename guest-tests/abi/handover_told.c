@@ -3,12 +3,12 @@
  * What a call tells others of who makes it, and what it decides by that, is about the thread that
  * has submitted it, whichever task makes it: at the latest when it has slept that is another one.
  */
-#include <linux/userfaultfd.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <termios.h>
 
 #include "handover.h"
+#include "missing.h"
 #include "sleepers.h"
 #include "../kselftest_harness.h"
 
@@ -205,6 +205,99 @@ IN_EITHER_THREAD(fault_of_its_own)
 	munmap(page, getpagesize());
 	close(fd);
 	return NULL;
+}
+
+/* --- what a thread writes of itself ------------------------------------------------------- */
+
+struct gift {
+	struct missing missing;
+	const char *text;
+};
+
+static void *give_when_it_is_waited_for(void *argument)
+{
+	struct gift *gift = argument;
+
+	while (!page_is_waited_for(&gift->missing))
+		usleep(1000);
+	return (void *)give_missing_text(&gift->missing, gift->text);
+}
+
+/* Writes the text to a file, asleep in between: it is not in memory yet. */
+static const char *writes_asleep(const char *path, const char *text)
+{
+	struct gift gift = { .text = text };
+	long result = UNTOUCHED, length = strlen(text);
+	pthread_t giver;
+	void *trouble;
+	int fd;
+
+	TRY(make_missing(&gift.missing));
+	fd = open(path, O_WRONLY);
+	CHECK(fd >= 0);
+	CHECK_EQ(0, pthread_create(&giver, NULL, give_when_it_is_waited_for, &gift));
+	CHECK_EQ(length, final_value(async_submit(0, &result, __NR_write,
+						  ARGS(fd, P(gift.missing.page), length)),
+				     &result));
+	CHECK_EQ(0, pthread_join(giver, &trouble));
+	TRY(trouble);
+	close(fd);
+	drop_missing(&gift.missing);
+	return NULL;
+}
+
+static bool file_has(const char *path, const char *text)
+{
+	char seen[1024] = "";
+	int fd = open(path, O_RDONLY);
+	bool has = fd >= 0 && read(fd, seen, sizeof(seen) - 1) > 0 && strstr(seen, text);
+
+	close(fd);
+	return has;
+}
+
+IN_A_CHILD(login_of_the_thread)
+{
+	TRY(writes_asleep("/proc/thread-self/loginuid", "1000"));
+	CHECK(file_has("/proc/thread-self/loginuid", "1000"));
+	return NULL;
+}
+
+#define CGROUP	"/sys/fs/cgroup/async_told"
+
+static const char *moves_itself(void)
+{
+	int fd = open(CGROUP "/own/cgroup.threads", O_WRONLY);
+
+	CHECK(fd >= 0);
+	TRY(writes_asleep(CGROUP "/own/cgroup.threads", "0"));
+	CHECK(file_has("/proc/thread-self/cgroup", "/async_told/own\n"));
+	CHECK(write_text(CGROUP "/cgroup.threads", "0"));
+	CHECK(file_has("/proc/thread-self/cgroup", "/async_told\n"));
+	CHECK_EQ(1, offloaded(__NR_write, ARGS(fd, P("0"), 1)));
+	CHECK(file_has("/proc/thread-self/cgroup", "/async_told/own\n"));
+	close(fd);
+	return NULL;
+}
+
+static const char *is_moved_by_itself(void)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%d", getpid());
+	CHECK(write_text(CGROUP "/cgroup.procs", text));
+	CHECK(write_text(CGROUP "/own/cgroup.type", "threaded"));
+	return moves_itself();
+}
+
+TEST_F(thread, cgroup_of_the_thread)
+{
+	if (mkdir(CGROUP, 0755) && errno != EEXIST)
+		SKIP(return, "no cgroup file system");
+	ASSERT_TRUE(!mkdir(CGROUP "/own", 0755) || errno == EEXIST);
+	EXPECT_FINE(run_in_child(variant->other, is_moved_by_itself));
+	EXPECT_TRUE(becomes_true(!rmdir(CGROUP "/own")));
+	EXPECT_TRUE(becomes_true(!rmdir(CGROUP)));
 }
 
 /* --- children ----------------------------------------------------------------------------- */
