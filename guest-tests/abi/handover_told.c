@@ -5,6 +5,7 @@
  */
 #include <sys/ipc.h>
 #include <sys/msg.h>
+#include <sys/shm.h>
 #include <termios.h>
 
 #include "handover.h"
@@ -229,7 +230,7 @@ static const char *writes_asleep(const char *path, const char *text)
 	struct gift gift = { .text = text };
 	long result = UNTOUCHED, length = strlen(text);
 	pthread_t giver;
-	void *trouble;
+	void *wrong;
 	int fd;
 
 	TRY(make_missing(&gift.missing));
@@ -239,8 +240,8 @@ static const char *writes_asleep(const char *path, const char *text)
 	CHECK_EQ(length, final_value(async_submit(0, &result, __NR_write,
 						  ARGS(fd, P(gift.missing.page), length)),
 				     &result));
-	CHECK_EQ(0, pthread_join(giver, &trouble));
-	TRY(trouble);
+	CHECK_EQ(0, pthread_join(giver, &wrong));
+	TRY(wrong);
 	close(fd);
 	drop_missing(&gift.missing);
 	return NULL;
@@ -298,6 +299,90 @@ TEST_F(thread, cgroup_of_the_thread)
 	EXPECT_FINE(run_in_child(variant->other, is_moved_by_itself));
 	EXPECT_TRUE(becomes_true(!rmdir(CGROUP "/own")));
 	EXPECT_TRUE(becomes_true(!rmdir(CGROUP)));
+}
+
+/* --- segments ----------------------------------------------------------------------------- */
+
+static int new_segment(void)
+{
+	return shmget(IPC_PRIVATE, 4096, 0600);
+}
+
+static bool is_there(int segment)
+{
+	struct shmid_ds status;
+
+	return !shmctl(segment, IPC_STAT, &status);
+}
+
+/* A call that sleeps, and has ended. */
+static const char *goes_on_as_another(void)
+{
+	struct submission s;
+	int fds[2];
+	char byte;
+
+	CHECK_EQ(0, pipe(fds));
+	TRY(submit_sleeping(&s, __NR_read, ARGS(fds[0], P(&byte), 1)));
+	CHECK_EQ(1, write(fds[1], "x", 1));
+	TRY(ends_with(&s, 1));
+	close(fds[0]);
+	close(fds[1]);
+	return NULL;
+}
+
+static const char *made_two;
+
+static void *makes_two_and_exits(void *argument)
+{
+	int *segments = argument;
+
+	segments[0] = new_segment();
+	made_two = goes_on_as_another();
+	segments[1] = offloaded(__NR_shmget, ARGS(IPC_PRIVATE, 4096, 0600));
+	return NULL;
+}
+
+/* They go with the thread that has made them, not with a worker. */
+static const char *segments_of_a_thread(void)
+{
+	int before, after, offload, of_other[2];
+	pthread_t thread;
+
+	CHECK_EQ(0, unshare(CLONE_NEWIPC));
+	CHECK(write_text("/proc/sys/kernel/shm_rmid_forced", "1"));
+	before = new_segment();
+	CHECK(before >= 0);
+	TRY(goes_on_as_another());
+	after = new_segment();
+	CHECK(after >= 0);
+	offload = offloaded(__NR_shmget, ARGS(IPC_PRIVATE, 4096, 0600));
+	CHECK(offload >= 0);
+	/* Of one thread: its workers have gone. */
+	CHECK_EQ(0, unshare(CLONE_THREAD));
+	usleep(100000);
+	CHECK(is_there(before));
+	CHECK(is_there(after));
+	CHECK(is_there(offload));
+
+	CHECK_EQ(0, pthread_create(&thread, NULL, makes_two_and_exits, of_other));
+	CHECK_EQ(0, pthread_join(thread, NULL));
+	TRY(made_two);
+	CHECK(of_other[0] >= 0);
+	CHECK(of_other[1] >= 0);
+	CHECK(becomes_true(!is_there(of_other[0])));
+	CHECK(becomes_true(!is_there(of_other[1])));
+
+	/* One that has moved can be removed, and what is left of the others stays. */
+	CHECK_EQ(0, shmctl(after, IPC_RMID, NULL));
+	CHECK(!is_there(after));
+	CHECK(is_there(before));
+	return NULL;
+}
+
+TEST(segments_go_with_their_thread)
+{
+	EXPECT_FINE(run_in_child(false, segments_of_a_thread));
 }
 
 /* --- children ----------------------------------------------------------------------------- */
