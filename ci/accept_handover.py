@@ -259,8 +259,9 @@ def storm(kernel: str) -> Callable[[Place], list[Figure]]:
 
     def step(place: Place) -> list[Figure]:
         here = opened(place)
-        file, tests = here.temporary / "run.json", here.temporary / "guest-tests"
-        # All of the storm is one case, which takes longer than a case of the suite may.
+        # All of the storm is one case, which takes longer than a case of the suite may. Not in a
+        # directory that is named for it: -k would take all that is in there.
+        file, tests = here.temporary / "run.json", here.work / "guest-tests"
         shutil.copytree(here.clone / "guest-tests", tests, dirs_exist_ok=True)
         (tests / "abi" / "settings").write_text(f"timeout={STORM_S:g}\n", encoding="utf-8")
         env = f"STORM_PROCESSES={STORM_PROCESSES}"

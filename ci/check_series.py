@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).absolute().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from same_code import tree_of  # noqa: E402
+from same_code import build_tree  # noqa: E402
 
 from rig import config, series  # noqa: E402
 from rig.errors import InfrastructureError, RigError, UsageError  # noqa: E402
@@ -34,7 +34,6 @@ from rig.errors import InfrastructureError, RigError, UsageError  # noqa: E402
 _REMARK = re.compile(r"^.*:\d+: (?:ERROR|WARNING|CHECK): .*$", re.MULTILINE)
 _WARNING = re.compile(r"^(?P<file>\S+?):\d+:\d+: (?P<what>(?:warning|error): .*)$", re.MULTILINE)
 _FILE = re.compile(r"^\+\+\+ b/(?P<name>\S+\.c)$", re.MULTILINE)
-_FOUND = re.compile(r"^\s+(/.*)/bzImage$", re.MULTILINE)
 _OPTIONS = ROOT / "ci/check_series.config"
 _SYMBOL = re.compile(r"^(CONFIG_\w+)=.*$", re.MULTILINE)
 # Programs for user space are not sparse's, and not built with the kernel.
@@ -113,15 +112,6 @@ def fresh(said: Counter[str], before: Counter[str], names: Sequence[str]) -> Cou
     return Counter({k: n for k, n in more.items() if k.startswith(own) or k not in before})
 
 
-def built(kernel: str) -> Path:
-    """The build tree of a kernel."""
-    done = _run([sys.executable, "-m", "rig", "build", kernel], ROOT)
-    found = _FOUND.search(done.stdout)
-    if done.returncode or not found:
-        raise InfrastructureError(f"rig build {kernel} failed", output=done.stderr[-3000:])
-    return tree_of(Path(found[1]))
-
-
 def main(argv: Sequence[str]) -> int:
     """Print every remark; 0 when there is none."""
     parser = argparse.ArgumentParser(description="checkpatch --strict and sparse over a series")
@@ -133,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     kernel = config.load(ROOT / config.FILE_NAME).kernel(options.kernel)
     where = ROOT / kernel.series
     patches = series.read(where)
-    build, base = built(kernel.name), built(options.against)
+    build, base = build_tree(kernel.name), build_tree(options.against)
     source, before = (tree / "source" for tree in (build, base))
 
     remarks = style(source.resolve(), [where / patch.name for patch in patches])
