@@ -151,11 +151,17 @@ static void ignore_it(int signal)
 IN_EITHER_THREAD(signal_to_itself)
 {
 	siginfo_t info = { .si_signo = SIGUSR1, .si_code = SI_TKILL };
+	const struct timespec no_time = { };
+	sigset_t set, before;
 	long value;
 
-	signal(SIGUSR1, ignore_it);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	CHECK_EQ(0, pthread_sigmask(SIG_BLOCK, &set, &before));
 	value = offloaded(__NR_rt_tgsigqueueinfo, ARGS(getpid(), gettid(), SIGUSR1, P(&info)));
 	CHECK_EQ(0, value);
+	CHECK_EQ(SIGUSR1, sigtimedwait(&set, NULL, &no_time));
+	CHECK_EQ(0, pthread_sigmask(SIG_SETMASK, &before, NULL));
 	/* And to nobody else. */
 	value = offloaded(__NR_rt_tgsigqueueinfo, ARGS(getppid(), getppid(), SIGUSR1, P(&info)));
 	CHECK_EQ(-EPERM, value);
