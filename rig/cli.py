@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -187,7 +188,7 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
     parser = _verb(verbs, "boot-and-test", _boot_and_test, words)
     _kernel_options(parser)
     _results_options(parser)
-    parser.add_argument("--suite", action="append", default=[], metavar="S", help="by name")
+    parser.add_argument("--suite", action="append", default=[], metavar="S", help="by name or path")
     parser.add_argument("--tests", action="append", default=[], type=Path, metavar="DIR",
                         help="a kselftest-shaped directory anywhere (repeatable)")  # fmt: skip
     parser.add_argument("--isolation", choices=("none", "suite", "program"), default="none",
@@ -196,6 +197,10 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
     words = "again after each change of a patch, a suite, a fragment, rig.toml or a local source"
     parser.add_argument("--watch", action="store_true", help=words)
     parser.add_argument("-k", dest="keyword", default="", help="pytest's -k")
+    parser.add_argument("--case", action="append", default=[], type=_case,
+                        metavar="PROGRAM[::CASE]",
+                        help="only this program and, with the kernel's harness, this case of it "
+                             "(repeatable)")  # fmt: skip
     parser.add_argument("--env", action="append", default=[], type=_setting, metavar="NAME=VALUE",
                         help="in the environment of every program (repeatable)")  # fmt: skip
     parser.add_argument("--timeout", type=float, metavar="S",
@@ -211,6 +216,10 @@ def _add_kselftest(verbs: _Verbs) -> None:
     parser.add_argument("--kernel", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
     parser.add_argument("--against", metavar="BASE", help="report only what is new against BASE")
     parser.add_argument("-k", dest="keyword", default="", help="only programs that match")
+    parser.add_argument("--env", action="append", default=[], type=_setting, metavar="NAME=VALUE",
+                        help="in the environment of every program (repeatable)")  # fmt: skip
+    parser.add_argument("--link", action="append", default=[], type=_object, metavar="OBJECT",
+                        help="an object file for each compiled program (repeatable)")  # fmt: skip
     _cold_flag(parser)
     _jobs_option(parser)
     _results_options(parser)
@@ -537,6 +546,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         last_failed=arguments.last_failed,
         env=tuple(arguments.env),
         timeout_s=arguments.timeout,
+        cases=tuple(arguments.case),
         pytest_args=tuple(arguments.command_line or ()),
         results=arguments.results,
         junit=arguments.junit,
@@ -548,6 +558,7 @@ def _request(arguments: argparse.Namespace) -> Request:
 def _program_words(arguments: argparse.Namespace) -> list[str]:
     """What of the command line decides how programs run, for commands to paste."""
     words = [word for name, value in arguments.env for word in ("--env", f"{name}={value}")]
+    words += [word for case in arguments.case for word in ("--case", "::".join(filter(None, case)))]
     return [*words, *(["--timeout", f"{arguments.timeout:g}"] if arguments.timeout else [])]
 
 
@@ -557,6 +568,22 @@ def _setting(text: str) -> tuple[str, str]:
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _object(text: str) -> Path:
+    """OBJECT of --link."""
+    path = Path(text).absolute()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: No such file")
+    return path
+
+
+def _case(text: str) -> tuple[str, str]:
+    """PROGRAM or PROGRAM::CASE of --case."""
+    program, colons, case = text.partition("::")
+    if not re.fullmatch(r"[\w.-]+", program) or (colons and not re.fullmatch(r"[\w.]+", case)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not PROGRAM or PROGRAM::CASE")
+    return program, case
 
 
 def _kernel_words(arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -582,6 +609,8 @@ def _kselftest(arguments: argparse.Namespace) -> int:
         jobs=budget.parse(arguments.jobs),
         keyword=arguments.keyword,
         cold=arguments.cold,
+        env=tuple(arguments.env),
+        link=tuple(arguments.link),
         results=arguments.results,
         junit=arguments.junit,
         json=arguments.json,

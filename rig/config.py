@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,13 @@ FILE_NAME = "rig.toml"
 _T = TypeVar("_T")
 
 
+MAKE_OF_RIG = (
+    *("ARCH", "BINDGEN", "CC", "CROSS_COMPILE", "INSTALL_HDR_PATH", "KAFLAGS", "KCFLAGS"),
+    *("LOCALVERSION", "O", "PAHOLE", "RUSTC"),
+)
+"""Make's variables that the rig sets itself."""
+
+
 @dataclass(frozen=True)
 class KernelConfig:
     """[kernel.<name>]: what to build.
@@ -28,6 +36,7 @@ class KernelConfig:
     series: directory or mbox of patches, or "" for an unpatched kernel.
     base: a config target of the tree (tinyconfig, defconfig ...). configs: fragment names under
         kernel-configs/ or paths, merged in order.
+    make: "NAME=VALUE", variables for make beside those that the rig sets.
     accepted: the source version the series was last accepted on, or "".
     """
 
@@ -40,6 +49,7 @@ class KernelConfig:
     arch: str = "x86_64"
     base: str = "tinyconfig"
     configs: tuple[str, ...] = ()
+    make: tuple[str, ...] = ()
     accepted: str = ""
 
 
@@ -129,6 +139,8 @@ def load(path: Path) -> Config:
         },
         Config,
     )
+    for kernel in kernels.values():
+        _check_make(path, kernel)
     for machine in machines.values():
         _check_machine(path, machine)
     config.kernel()
@@ -140,6 +152,16 @@ def nearest(word: str, known: list[str]) -> str:
     """A hint naming the known word closest to this one, or listing them all."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def _check_make(path: Path, kernel: KernelConfig) -> None:
+    where = f"{path}: [kernel.{kernel.name}] make"
+    for one in kernel.make:
+        name, equals, _ = one.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
+            raise UsageError(f"{where} has {one!r}", hint="NAME=VALUE, as on make's command line")
+        if name in MAKE_OF_RIG:
+            raise UsageError(f"{where} sets {name}, which the rig does")
 
 
 def _check_machine(path: Path, machine: MachineConfig) -> None:

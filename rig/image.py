@@ -16,7 +16,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import msgspec
@@ -77,15 +77,17 @@ class Recipe:
 
     suite: Debian's name of the release. variant: what mmdebstrap starts from. size_mib: of the
     disk (sparse). packages: added. exclude: dpkg path globs never unpacked. remove: paths
-    relative to the root, removed at the end.
+    relative to the root, removed at the end. extends: the image beside this one that it is more
+    of: programs and overlay are that one's, packages are added to its, the rest is as it has it.
     """
 
-    suite: str
-    size_mib: int
-    packages: tuple[str, ...]
+    suite: str = ""
+    size_mib: int = 0
+    packages: tuple[str, ...] = ()
     variant: str = "essential"
     exclude: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    extends: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,31 @@ def load_recipe(directory: Path) -> Recipe:
         if name not in known:
             raise UsageError(f"{path}: unknown key {name!r}", hint=f"known: {', '.join(known)}")
     try:
-        return msgspec.convert(data, Recipe)
+        recipe = msgspec.convert(data, Recipe)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path}: {error}") from error
+    if recipe.extends:
+        return _extended(recipe, data, path)
+    for name in ("suite", "size_mib", "packages"):
+        if name not in data:
+            raise UsageError(f"{path}: no {name}")
+    return recipe
+
+
+def _extended(recipe: Recipe, data: Mapping[str, object], path: Path) -> Recipe:
+    if Path(recipe.extends).name != recipe.extends or recipe.extends in (".", ".."):
+        raise UsageError(f"{path}: extends is the name of another image, not {recipe.extends!r}")
+    base = load_recipe(path.parent.parent / recipe.extends)
+    if base.extends:
+        raise UsageError(f"{path}: {recipe.extends} extends another image itself")
+    own = {name: getattr(recipe, name) for name in data if name != "packages"}
+    return replace(base, **own, packages=base.packages + recipe.packages)
+
+
+def _home(recipe_dir: Path) -> Path:
+    """The recipe that the programs and the overlay of an image belong to."""
+    extended = load_recipe(recipe_dir).extends
+    return recipe_dir.parent / extended if extended else recipe_dir
 
 
 def build(
@@ -157,11 +181,13 @@ def _key(recipe_dir: Path, arch: str) -> str:
     """Hash of every file of the recipe with its mode, the command and the tools it runs."""
     command = bootstrap_command(load_recipe(recipe_dir), arch, "", Path("overlay.tar"), [])
     parts: list[str | Path] = [_FORMAT, *command, _tool("mmdebstrap"), _tool("mke2fs")]
-    if _sources(recipe_dir):
+    home = _home(recipe_dir)
+    if _sources(home):
         found = shutil.which(_COMPILER[arch])
         parts.append(Path(found) if found else _COMPILER[arch])
-    for name, path in _files(recipe_dir):
-        parts += [name, str(_mode(path)), path]
+    for place in dict.fromkeys((home, recipe_dir)):
+        for name, path in _files(place):
+            parts += [name, str(_mode(path)), path]
     return digest(*parts)
 
 
@@ -195,8 +221,9 @@ def _make(recipe: Recipe, recipe_dir: Path, arch: str, directory: Path, progress
     _keygen(directory / "host_key", "ed25519")
     _keygen(directory / "client_key", "rsa", "-b", "2048")
     overlay = directory / "overlay.tar"
-    programs = {path.stem: _compiled(path, arch) for path in _sources(recipe_dir)}
-    overlay.write_bytes(_overlay(recipe_dir / "overlay", directory, programs))
+    home = _home(recipe_dir)
+    programs = {path.stem: _compiled(path, arch) for path in _sources(home)}
+    overlay.write_bytes(_overlay(home / "overlay", directory, programs))
     disk = directory / "disk.img"
     sources, mode = host_sources(recipe.suite), namespace_mode()
     with disk.open("w+b") as file, _scratch(mode) as scratch:

@@ -115,7 +115,8 @@ class _Plan:
 
     @property
     def key(self) -> str:
-        parts = (self.tree.tree, self.kernel.arch, self.kernel.base, self.settings)
+        make = [f"make {one}" for one in self.kernel.make]
+        parts = (self.tree.tree, self.kernel.arch, self.kernel.base, self.settings, *make)
         return digest(*parts, json.dumps(self.toolchain, sort_keys=True), _RECIPE)[:32]
 
 
@@ -163,7 +164,7 @@ def _build_slot(tree: Tree, kernel: KernelConfig) -> str:
     """One build tree for a flavour on a worktree: two that take turns would compile everything
     each time. What its fragments say may change, and what suites ask for beside them: then the
     build goes on where one was, and compiles what sees another symbol."""
-    parts = (tree.directory.parent.name, kernel.arch, kernel.base, *kernel.configs)
+    parts = (tree.directory.parent.name, kernel.arch, kernel.base, *kernel.configs, *kernel.make)
     return f"{kernel.name}-{digest(*parts)[:12]}"
 
 
@@ -299,7 +300,8 @@ def _make_argv(plan: _Plan, targets: Sequence[str]) -> list[str]:
         "make", "-C", str(plan.tree.directory), f"O={plan.directory}", f"-j{os.cpu_count()}",
         f"ARCH={_MAKE_ARCH[plan.kernel.arch]}", f"CROSS_COMPILE={cross}", f"CC={compiler}",
         # An empty LOCALVERSION keeps a "+" for "not at a tag" out of the release.
-        "LOCALVERSION=", f"KCFLAGS={flags}", f"KAFLAGS={flags}", *hidden, *targets,
+        "LOCALVERSION=", f"KCFLAGS={flags}", f"KAFLAGS={flags}", *hidden, *plan.kernel.make,
+        *targets,
     ]  # fmt: skip
 
 
@@ -520,6 +522,7 @@ def _describe(
         "config": {
             "base": kernel.base,
             "fragments": list(kernel.configs),
+            "make": list(kernel.make),
             "asked": {one.symbol: one.value for one in plan.asked.values()},
         },
         "toolchain": plan.toolchain,

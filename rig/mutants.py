@@ -243,11 +243,13 @@ def _write(patches: Sequence[series.Patch], directory: Path) -> Path:
 def _test(
     mutant: Mutant, request: Request, config: Config, lab: KernelLab, board: Board
 ) -> Outcome:
-    smoke, program = config.mutants.smoke.partition("/")[2], mutant.catcher[1]
+    smoke, (_, program, case) = config.mutants.smoke.partition("/")[2], mutant.catcher
+    wanted = {name: case for name in (smoke, program) if name}
     wish = runner.Request(
         machine=mutant.machine,
         suites=_suites(mutant, config),
-        keyword=" or ".join(dict.fromkeys(word for word in (smoke, program) if word)),
+        # What else the program has may hang on a kernel that is wrong.
+        cases=tuple((name, "" if name == smoke else only) for name, only in wanted.items()),
         results=request.results,
         cold=True,
     )

@@ -81,6 +81,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="in the environment of every program",
     )
+    group.addoption(
+        "--rig-case",
+        metavar="PROGRAM[::CASE]",
+        action="append",
+        default=[],
+        help="only this program, and this case of it",
+    )
+    group.addoption(
+        "--rig-link",
+        metavar="OBJECT",
+        action="append",
+        default=[],
+        help="linked into each compiled program",
+    )
     group.addoption("--rig-timeout", metavar="S", type=float, help="for each program")
     group.addoption("--rig-results", metavar="DIR", help="where results/<run id>/ are kept")
 
@@ -147,8 +161,21 @@ def _as_asked(suite: Suite, config: pytest.Config) -> Suite:
     """A suite with what the command line says of its programs."""
     settings = (setting.partition("=") for setting in config.getoption("--rig-env"))
     env = tuple((name, value) for name, _, value in settings)
-    timeout_s = config.getoption("--rig-timeout") or suite.timeout_s
-    return replace(suite, env=env, timeout_s=timeout_s)
+    asked_s = config.getoption("--rig-timeout")
+    timeout_s = asked_s or suite.timeout_s
+    # Who gives a program an hour may mean that for a single case of it.
+    case_timeout_s = 0.0 if asked_s else suite.case_timeout_s
+    cases = (case.partition("::") for case in config.getoption("--rig-case"))
+    only = tuple((program, case) for program, _, case in cases)
+    link = tuple(Path(name) for name in config.getoption("--rig-link"))
+    return replace(
+        suite,
+        env=env,
+        timeout_s=timeout_s,
+        case_timeout_s=case_timeout_s,
+        cases=only,
+        link=link,
+    )
 
 
 class ProgramItem(pytest.Item):

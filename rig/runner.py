@@ -42,6 +42,7 @@ class Request(Files):
     command line, for commands to paste. pytest_args: handed on as they are. cold: machines begin
     from power-on, not from a snapshot. jobs: machines side by side, or rig.budget.AUTO. env: more
     for the environment of every program. timeout_s: for each program, instead of its suite's.
+    cases, link: as of a Suite.
     """
 
     machine: str | None = None
@@ -55,19 +56,26 @@ class Request(Files):
     last_failed: bool = False
     env: tuple[tuple[str, str], ...] = ()
     timeout_s: float | None = None
+    cases: tuple[tuple[str, str], ...] = ()
+    link: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class KselftestRequest(Wish):
-    """`rig kselftest TARGET...`: directories below tools/testing/selftests of the kernel's tree."""
+    """`rig kselftest TARGET...`: directories below tools/testing/selftests of the kernel's tree.
+
+    env, link: as of a Request.
+    """
 
     targets: tuple[str, ...]
     machine: str | None = None
     jobs: int = 1
     keyword: str = ""
     cold: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+    link: tuple[Path, ...] = ()
 
 
 # -- boot-and-test ------------------------------------------------------------------------------
@@ -90,7 +98,10 @@ def boot_and_test(request: Request, config: Config, progress: Progress = QUIET) 
 
 
 def chosen(request: Request, config: Config) -> tuple[Suite, ...]:
-    """The suites asked for, of rig.toml by name or path, and of --tests; UsageError if none."""
+    """The suites asked for, by name or path, and of --tests; UsageError if none.
+
+    The name is that of a suite in rig.toml, or of one that lies beside those.
+    """
     found = [suite.discover(config.root / path) for path in config.suites]
     known = {one.name: one for one in found}
     chosen = [] if request.tests and not request.suites else found
@@ -107,8 +118,10 @@ def chosen(request: Request, config: Config) -> tuple[Suite, ...]:
 def _named(name: str, known: Mapping[str, Suite], config: Config) -> Suite:
     if name in known:
         return known[name]
-    if (config.root / name / "Makefile").is_file():
-        return suite.discover(config.root / name)
+    beside = sorted({Path(one).parent for one in config.suites})
+    for place in (config.root / parent / name for parent in (Path(), *beside)):
+        if (place / "Makefile").is_file():
+            return suite.discover(place)
     raise UsageError(f"no suite {name!r}", hint=configuration.nearest(name, sorted(known)))
 
 
@@ -193,6 +206,8 @@ def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite])
         *(["-x"] if request.exit_first else []),
         *(["--lf"] if request.last_failed else []),
         *(word for name, value in request.env for word in ("--rig-env", f"{name}={value}")),
+        *(word for path in request.link for word in ("--rig-link", str(path))),
+        *(word for case in request.cases for word in ("--rig-case", "::".join(case))),
         *(["--rig-timeout", str(request.timeout_s)] if request.timeout_s else []),
     ]
     return [
@@ -312,13 +327,19 @@ def _kselftest_on(
     # The targets lie in the patched tree, and building is what makes that.
     selftests = lab.build().tree / suite.SELFTESTS
     suites = suite.distinct([_target(selftests, name) for name in request.targets])
-    words = ("--kernel", kernel, *(("--cold",) if request.cold else ()))
+    words = (
+        *("--kernel", kernel, *(("--cold",) if request.cold else ())),
+        *(word for name, value in request.env for word in ("--env", f"{name}={value}")),
+        *(word for path in request.link for word in ("--link", str(path))),
+    )
     command = Command("kselftest", config, request.machine, words, suites)
     driven = Request(
         machine=request.machine,
         jobs=request.jobs,
         keyword=request.keyword,
         cold=request.cold,
+        env=request.env,
+        link=request.link,
         results=request.results,
         junit=request.junit,
         json=request.json,

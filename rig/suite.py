@@ -86,7 +86,9 @@ class Suite:
     case_timeout_s: as many from one result of it to the next, 0 for no such limit.
     target: where it lies below tools/testing/selftests of its own kernel tree, "" for all others.
     levels: how far above it its Makefile looks for lib.mk. env: what its programs find in their
-    environment beside what all do.
+    environment beside what all do. cases: (program, case): only these, and of a program only
+    these cases, or all for ""; () for everything. It has to know of cases, as a program with the
+    kernel's own harness does. link: object files that each compiled program gets linked into it.
     """
 
     name: str
@@ -97,6 +99,8 @@ class Suite:
     target: str = ""
     levels: int = 1
     env: tuple[tuple[str, str], ...] = ()
+    cases: tuple[tuple[str, str], ...] = ()
+    link: tuple[Path, ...] = ()
 
     @property
     def place(self) -> str:
@@ -326,7 +330,15 @@ def _listed(suite: Suite, stage: Path, environment: Mapping[str, str]) -> list[s
 
 def _as_programs(suite: Suite, names: Sequence[str]) -> tuple[Program, ...]:
     shared = suite.timeout_s, suite.case_timeout_s, suite.env
-    return tuple(Program(suite.name, name, (f"./{name}",), *shared) for name in names)
+
+    def argv(name: str) -> tuple[str, ...]:
+        # As kselftest_harness.h has it: a name alone, or fixture.variant.name.
+        only = [case for program, case in suite.cases if program == name and case]
+        return (f"./{name}", *(w for case in only for w in ("-r" if "." in case else "-t", case)))
+
+    wanted = {program for program, _ in suite.cases}
+    chosen = [name for name in names if not wanted or name in wanted]
+    return tuple(Program(suite.name, name, argv(name), *shared) for name in chosen)
 
 
 # -- compiling ---------------------------------------------------------------------------------
@@ -342,7 +354,7 @@ def _key(suite: Suite, kernel: Kernel, prefix: str) -> str:
         parts.append(str(path.readlink()) if path.is_symlink() else path)
         if path.is_symlink() and path.is_file():
             parts.append(path)
-    return digest(*parts)
+    return digest(*parts, *suite.link)
 
 
 def _compiler(prefix: str) -> str:
@@ -383,7 +395,7 @@ def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) ->
         shutil.rmtree(top)
     _stage_for_compiling(suite, kernel, top)
     stage = top / SELFTESTS / suite.place
-    environment = _build_environment(kernel, prefix)
+    environment = _build_environment(kernel, prefix, suite.link)
     installing = ["-j", str(os.cpu_count() or 1), *_make_arguments(suite, kernel, top, root)]
     try:
         _run_make(suite, stage, installing, environment)
@@ -391,7 +403,7 @@ def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) ->
         if not suite.target:
             raise
         # Some of the tree's own programs cannot be linked statically (exec, timers).
-        environment = environment | {"LDFLAGS": ""}
+        environment = environment | {"LDFLAGS": shlex.join(map(str, suite.link))}
         _run_make(suite, stage, installing, environment)
     names = _listed(suite, stage, environment)
     helpers = kernel.tree / SELFTESTS / "kselftest"
@@ -443,7 +455,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "LC_ALL": "C", **extra}
 
 
-def _build_environment(kernel: Kernel, prefix: str) -> dict[str, str]:
+def _build_environment(kernel: Kernel, prefix: str, link: Sequence[Path] = ()) -> dict[str, str]:
     """The build's environment. LDFLAGS is in it, and not on the command line, so that a Makefile
     may add to it.
 
@@ -451,7 +463,8 @@ def _build_environment(kernel: Kernel, prefix: str) -> dict[str, str]:
     that do not mention KHDR_INCLUDES.
     """
     include = str(kernel.headers / "include")
-    variables = {"LDFLAGS": "-static", "C_INCLUDE_PATH": include, "CPLUS_INCLUDE_PATH": include}
+    flags = shlex.join(["-static", *map(str, link)])
+    variables = {"LDFLAGS": flags, "C_INCLUDE_PATH": include, "CPLUS_INCLUDE_PATH": include}
     if prefix:
         variables["CROSS_COMPILE"] = prefix
         variables["ARCH"] = _KBUILD_ARCH.get(kernel.arch, kernel.arch)

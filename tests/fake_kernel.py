@@ -24,7 +24,7 @@ vmlinux:
 \t@echo run >> $(B)/make.runs
 \t@mkdir -p $(B)/init
 \t@echo "  CC      init/main.o"
-\t@cd $(B) && $(CC) $(MAP) $(KCFLAGS) -g -O2 -c $(CURDIR)/init/main.c -o init/main.o
+\t@cd $(B) && $(CC) $(MAP) $(KCFLAGS) $(MORE) -g -O2 -c $(CURDIR)/init/main.c -o init/main.o
 \t@echo "  LD      vmlinux"
 \t@cd $(B) && $(CC) $(KCFLAGS) -g -static -nostdlib -Wl,-e,start_kernel -o vmlinux init/main.o
 \t@echo 0 > $(B)/System.map

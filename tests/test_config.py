@@ -47,6 +47,8 @@ def test_the_projects_own_file_is_valid() -> None:
         (("cpus = 1", 'cpus = "two"'), "[machine.small] Expected `int`, got `str`", ""),
         (("cpus = 1", 'accel = "xen"'), "accel is 'xen'", "auto, tcg, kvm"),
         (("cpus = 1", 'kind = "vmware"'), "kind is 'vmware'", "qemu"),
+        (('["base"]', '["base"]\nmake = ["W"]'), "[kernel.one] make has 'W'", "NAME=VALUE"),
+        (('["base"]', '["base"]\nmake = ["O=/tmp"]'), "make sets O, which the rig does", ""),
         (('kernel = "one"', 'kernel = "onne"'), "no kernel 'onne'", "'one'"),
         (("[default]", "[defaults]"), "unknown key 'defaults' in the top level", "'default'"),
         (("[default]", "[default"), "not valid TOML", ""),

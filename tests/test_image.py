@@ -50,6 +50,38 @@ def test_wrong_recipe_is_a_usage_error(tmp_path: Path, text: str, words: str) ->
     assert words in caught.value.message
 
 
+def test_an_image_that_is_more_of_another(tmp_path: Path) -> None:
+    shutil.copytree(RECIPE, tmp_path / "debian")
+    more = tmp_path / "more"
+    more.mkdir()
+    write_recipe(more, 'extends = "debian"\nsize_mib = 4096\npackages = ["busybox"]\n')
+    base, recipe = image.load_recipe(tmp_path / "debian"), image.load_recipe(more)
+    assert recipe.packages == (*base.packages, "busybox")
+    assert (recipe.size_mib, recipe.suite, recipe.remove) == (4096, base.suite, base.remove)
+    assert image._home(more) == tmp_path / "debian"
+    before = image._key(more, "x86_64")
+    (tmp_path / "debian/run.c").write_text("int main(void) { return 0; }\n")
+    assert image._key(more, "x86_64") != before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('extends = "nothing"', "no such image"),
+        ('extends = "../debian"', "the name of another image"),
+        ('extends = "more"', "extends another image itself"),
+    ],
+)
+def test_an_image_that_is_more_of_nothing(tmp_path: Path, text: str, words: str) -> None:
+    for name, content in (("debian", 'suite = "x"\nsize_mib = 1\npackages = []'), ("new", text)):
+        (tmp_path / name).mkdir()
+        write_recipe(tmp_path / name, content)
+    (tmp_path / "more").mkdir()
+    write_recipe(tmp_path / "more", 'extends = "debian"')
+    with pytest.raises(UsageError, match=words):
+        image.load_recipe(tmp_path / "new")
+
+
 def test_no_such_image(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such image"):
         image.load_recipe(tmp_path / "nothing")

@@ -114,6 +114,22 @@ def test_each_input_changes_the_key(project: Path, tmp_path: Path) -> None:
     assert len(keys) == 4
 
 
+def test_variables_of_make_are_another_kernel(project: Path) -> None:
+    plain = build(project)
+    toml = project / "rig.toml"
+    toml.write_text(TOML.replace("[machine", 'make = ["MORE=-Dcounter=renamed"]\n[machine'))
+    made = build(project)
+    assert made.key != plain.key
+    assert b"renamed" in made.vmlinux.read_bytes()
+    assert b"renamed" not in plain.vmlinux.read_bytes()
+    metadata = json.loads(made.metadata.read_text())
+    assert metadata["config"]["make"] == ["MORE=-Dcounter=renamed"]
+    by_hand = [line for line in metadata["by_hand"] if line.startswith("env ")]
+    assert by_hand
+    assert all("MORE=-Dcounter=renamed" in line for line in by_hand)
+    assert build(project).cached
+
+
 @pytest.mark.parametrize("disable", ["", "1"])
 def test_two_directories_give_the_same_bytes(
     project: Path, monkeypatch: pytest.MonkeyPatch, disable: str

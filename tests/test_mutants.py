@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_kernel import PATCH, make_project, make_series, make_tree
+from guest_sources import source
 
 from rig import config, mutants
 from rig.config import Config
@@ -18,6 +21,8 @@ from rig.mutants import End, Mutant
 from rig.results import Case, Run, Status
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "ci"))
+HAZARDS = importlib.import_module("hazards")
 DIFF = """
 ---
 --- a/kernel/sys.c
@@ -171,9 +176,7 @@ def test_why_nothing_ran_is_told() -> None:
 
 
 def hazards() -> list[str]:
-    text = (ROOT / "docs/hazards.md").read_text()
-    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
-    return [row for row in rows if row not in ("row", "---")]
+    return [row.name for row in HAZARDS.read((ROOT / "docs/hazards.md").read_text())]
 
 
 def test_every_mutant_is_of_a_hazard_and_changes_little(rig_config: Config) -> None:
@@ -188,8 +191,8 @@ def test_every_mutant_is_of_a_hazard_and_changes_little(rig_config: Config) -> N
 def test_every_case_that_is_named_is_there(rig_config: Config) -> None:
     for mutant in mutants.chosen(mutants.Request(), rig_config):
         suite, program, case = mutant.catcher
-        source = (ROOT / "guest-tests" / suite / f"{program}.c").read_text()
-        assert not case or re.search(rf"\b{re.escape(case.split('.')[-1])}\b", source), mutant.name
+        name = re.escape(case.split(".")[-1])
+        assert not case or re.search(rf"\b{name}\b", source(suite, program)), mutant.name
 
 
 def test_there_are_enough_in_concurrency_and_lifetime(rig_config: Config) -> None:

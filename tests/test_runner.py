@@ -178,6 +178,7 @@ def test_suites_by_name_by_path_and_from_anywhere(
     request = Request(suites=("abi", "guest-tests/other"), tests=(stranger,))
     assert names(runner.chosen(request, config)) == ["abi", "other", "stranger"]
     assert names(runner.chosen(Request(tests=(stranger,)), config)) == ["stranger"]
+    assert names(runner.chosen(Request(suites=("other",)), config)) == ["other"]  # beside abi
 
 
 def test_an_unknown_suite_names_the_nearest(writer: Writer, config: Config) -> None:
@@ -194,9 +195,23 @@ def test_k_selects_and_is_part_of_the_command(writer: Writer, drive: Drive) -> N
     assert outcome.run.command == "rig boot-and-test async --suite abi -k submit"
 
 
-@pytest.mark.parametrize("wishes", [{"keyword": "absent"}, {"keyword": "a b ("}])
+def test_a_program_is_told_the_only_cases_it_is_to_run(writer: Writer, drive: Drive) -> None:
+    told = 'echo TAP version 13; echo 1..1; echo "ok 1 $(echo "$@" | tr -d " -")"'
+    writer.suite("abi", wait=told, wait_long=told, other=told)
+    cases = (("wait.sh", "one"), ("wait.sh", "a.b.two"), ("other.sh", ""))
+    outcome = drive(cases=cases)
+    assert outcome.exit_code == 0
+    assert [case.id for case in outcome.run.cases] == [
+        "abi/wait.sh::tonera.b.two",
+        "abi/other.sh::case 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "wishes", [{"keyword": "absent"}, {"keyword": "a b ("}, {"cases": (("absent", ""),)}]
+)
 def test_a_selection_of_nothing_is_a_usage_error(
-    writer: Writer, drive: Drive, wishes: dict[str, str]
+    writer: Writer, drive: Drive, wishes: dict[str, object]
 ) -> None:
     writer.suite("abi", submit=TWO)
     with pytest.raises(UsageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -224,6 +225,22 @@ def test_programs_are_static(tmp_path: Path, compile_: Compile) -> None:
     built = compile_(make_suite(tmp_path / "abi"))
     program = built.directory / "abi" / "prog"
     assert b"/lib64/ld-linux" not in program.read_bytes()
+
+
+def test_an_object_is_linked_into_programs(
+    tmp_path: Path, kernel: Kernel, compile_: Compile
+) -> None:
+    source = tmp_path / "part.c"
+    source.write_text('const char part_of_it[] = "a part of it";\n')
+    subprocess.run(["gcc", "-c", "-o", tmp_path / "part.o", source], check=True)
+    place = make_suite(tmp_path / "abi")
+    plain = compile_(place)
+    asked = dataclasses.replace(suite.discover(place), link=(tmp_path / "part.o",))
+    linked = suite.compile(asked, kernel, Store(tmp_path / "store"), QUIET)
+    has = [
+        b"a part of it" in (built.directory / "abi/prog").read_bytes() for built in (plain, linked)
+    ]
+    assert has == [False, True]
 
 
 def test_the_suites_own_directory_stays_clean(tmp_path: Path, compile_: Compile) -> None:

@@ -38,17 +38,23 @@ static inline bool page_is_waited_for(const struct missing *m)
 	return poll(&entry, 1, 0) == 1;
 }
 
-static inline const char *give_missing(struct missing *m)
+static inline const char *give_missing_text(struct missing *m, const char *text)
 {
-	static char content[4096] __attribute__((aligned(4096))) = "content";
+	static __thread char content[4096] __attribute__((aligned(4096)));
 	struct uffdio_copy copy = {
 		.dst = P(m->page),
 		.src = P(content),
 		.len = sizeof(content),
 	};
 
+	strcpy(content, text);
 	CHECK_EQ(0, ioctl(m->fd, UFFDIO_COPY, &copy));
 	return NULL;
+}
+
+static inline const char *give_missing(struct missing *m)
+{
+	return give_missing_text(m, "content");
 }
 
 static inline void drop_missing(struct missing *m)

@@ -1043,7 +1043,7 @@ SAME(msgrcv_of_a_type, __NR_msgrcv)
 	SHOW(message.type);
 	dprintf(STDOUT_FILENO, "%s\n", message.text);
 	SHOW(msgctl(id, IPC_STAT, &state));
-	SHOW(state.msg_qnum);
+	SHOW(state.msg_lrpid == getpid());
 	msgctl(id, IPC_RMID, NULL);
 }
 

@@ -1,0 +1,305 @@
+"""Measure what the complete series must hold, and write ci/acceptance/series.json.
+
+Run by `make accept WHAT=series`. It takes hours; a step that passed is kept, and so is each mutant
+that was caught, so an interrupted measurement goes on where it stopped. Exit code 1 when a bar is
+missed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).absolute().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from accept_handover import MACHINES, at_most  # noqa: E402
+from accept_loop import Here, exactly, notices, opened, whole  # noqa: E402
+from acceptance import Acceptance, Figure, Place, Step, leftovers, say  # noqa: E402
+from hazards import Row, read  # noqa: E402
+
+from rig.errors import InfrastructureError  # noqa: E402
+from rig.process import run  # noqa: E402
+
+KERNEL, CHECKED, PROGRAMS = "async", "lockdep", "programs"
+HARD = "kasan"
+FLAVOURS = (KERNEL, "lockdep", HARD, "kcsan")
+SUITES = ("abi", "stress", "shim")
+SELFTESTS = "kselftest async_submit"
+BYTES_EACH = 24 * 1024
+FUZZ_S, FUZZED = 600, ("lockdep", HARD, "kcsan")
+HANDED_OVER = 0.9
+# Of the kernel's own selftests, whose programs are compiled and sleep.
+COLLECTIONS = (
+    *("timers", "futex", "filesystems/epoll", "signal", "seccomp", "rseq", "mqueue", "ipc"),
+    *("splice", "proc", "pidfd", "ptrace", "clone3", "sigaltstack", "kcmp", "filelock"),
+    *("membarrier", "openat2", "prctl", "timens"),
+)
+ENOUGH = 100
+# As guest-tests/shim/Makefile has them.
+SHIM_FLAGS = (
+    *("-Wall", "-O2", "-g", "-fPIC", "-ffreestanding", "-fno-stack-protector"),
+    *("-fno-tree-loop-distribute-patterns", "-mgeneral-regs-only", "-DSHIM_IS_PART=1"),
+)
+
+MEASURED = (
+    *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig", "guest-tests"),
+    *("tests/mutants", "docs/hazards.md", "ci/accept_series.py", "ci/hazards.py"),
+)
+
+
+def tested(here: Here, *words: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and result of a run; InfrastructureError where it had none."""
+    file = here.temporary / "run.json"
+    file.unlink(missing_ok=True)
+    done = here.rig(*words, "--json", str(file))
+    if done.returncode != 0:
+        sys.stderr.write(done.output[-4000:] + "\n")
+    if not file.exists():
+        raise InfrastructureError(f"rig {' '.join(words)} left no result")
+    found: dict[str, Any] = json.loads(file.read_bytes())
+    return done.returncode, found
+
+
+def texts(found: Mapping[str, Any], program: str) -> str:
+    """What the cases of a program printed."""
+    cases = [case for case in found["cases"] if case["program"] == program]
+    return "\n".join(f"{case.get('output', '')}\n{case.get('message', '')}" for case in cases)
+
+
+# -- memory -------------------------------------------------------------------------------------
+
+
+def memory(place: Place) -> list[Figure]:
+    """What 4,000 outstanding reads of one pipe take, split into stack, task and rest."""
+    here = opened(place)
+    words = f"boot-and-test {KERNEL} --machine single --tests guest-tests/stress -k memory".split()
+    code, found = tested(here, *words)
+    said = re.search(
+        r"bytes of each: (\d+) = stack (\d+) \+ task (\d+) \+ rest (-?\d+)", texts(found, "memory")
+    )
+    if code != 0 or not said:
+        raise InfrastructureError(f"rig {' '.join(words)} measured nothing")
+    each, stack, task, rest = map(int, said.groups())
+    how = f"rig {' '.join(words)}: stack {stack}, task {task}, rest {rest}"
+    return [at_most("bytes_of_an_outstanding_read", each, "bytes", BYTES_EACH, how)]
+
+
+# -- hazards and mutants ------------------------------------------------------------------------
+
+
+def mutants(place: Place) -> list[Figure]:
+    """Each of them is caught by the case it names, and each row of the hazards has such a one."""
+    here = opened(place)
+    known = listed(here, "--list")
+    kept = here.work / "mutants.json"
+    caught: dict[str, str] = json.loads(kept.read_bytes()) if kept.exists() else {}
+    for one in known:
+        if one["name"] in caught:
+            continue
+        for verdict in listed(here, one["name"]):
+            say(f"{verdict['name']}: {verdict['end']} {verdict['message'][:100]}")
+            if verdict["end"] == "caught":
+                caught[one["name"]] = one["hazard"]
+                kept.write_text(json.dumps(caught), encoding="utf-8")
+    without = [row.name for row in rows(here) if row.name not in caught.values()]
+    missed = sorted({one["name"] for one in known} - set(caught))
+    return [
+        exactly(
+            "mutants_that_were_caught",
+            *(len(caught), "mutants", len(known)),
+            f"rig mutants; not caught: {', '.join(missed) or 'none'}",
+        ),
+        exactly(
+            "hazards_without_a_caught_mutant",
+            *(len(without), "rows", 0),
+            f"docs/hazards.md: {'; '.join(without) or 'every row has one'}",
+        ),
+    ]
+
+
+def listed(here: Here, *words: str) -> list[dict[str, Any]]:
+    """What `rig mutants --json` prints. The first build of a flavour is not done in minutes."""
+    argv = (".venv/bin/rig", "--quiet", "mutants", "--json", *words)
+    env = here.environment()
+    done = run(argv, cwd=here.clone, env=env, timeout_s=3600, check=False, separate=True)
+    try:
+        found: list[dict[str, Any]] = json.loads(done.output)
+    except ValueError:
+        raise InfrastructureError(f"{done.command} printed no list", output=done.errors) from None
+    return found
+
+
+def hazards(place: Place) -> list[Figure]:
+    """Every row names cases, and all that it names have passed."""
+    here, passed, figures, wrong = opened(place), set[str](), list[Figure](), list[str]()
+    for kernel, suite in ((KERNEL, "abi"), (CHECKED, "checked")):
+        words = f"boot-and-test {kernel} --machine quad --tests guest-tests/{suite}"
+        code, found = tested(here, *words.split())
+        figures.append(exactly(f"hazards_{suite}", code, "exit code", 0, f"rig {words}"))
+        passed |= {
+            f"{suite}/{case['program']}::{case['name']}"
+            for case in found["cases"]
+            if case["status"] == "pass"
+        }
+    for row in rows(here):
+        gone = [str(case) for case in row.cases if not case.among(passed)]
+        if gone or not row.cases:
+            wrong.append(f"{row.name}: {', '.join(gone) or 'no test'}")
+    how = f"docs/hazards.md: {'; '.join(wrong) or 'every case of every row has passed'}"
+    figures.append(exactly("hazards_without_a_passing_test", len(wrong), "rows", 0, how))
+    return [*figures, leftovers(place)]
+
+
+def rows(here: Here) -> tuple[Row, ...]:
+    """Those of the checkout that is measured."""
+    return read((here.clone / "docs/hazards.md").read_text(encoding="utf-8"))
+
+
+# -- suites -------------------------------------------------------------------------------------
+
+
+def suites(kernel: str, machine: str) -> Callable[[Place], list[Figure]]:
+    """All suites and the selftests of the series, once."""
+
+    def step(place: Place) -> list[Figure]:
+        here, figures = opened(place), []
+        commands = [(f"boot-and-test {kernel} --tests guest-tests/{one}", one) for one in SUITES]
+        for command, name in (*commands, (f"{SELFTESTS} --kernel {kernel}", "selftests")):
+            words = (*command.split(), "--machine", machine)
+            code, found = tested(here, *words)
+            how = f"rig {' '.join(words)}: {len(found['cases'])} cases"
+            label = f"{name}_{kernel}_{machine}"
+            figures.append(exactly(label, code, "exit code", 0, how))
+        return [*figures, leftovers(place)]
+
+    return step
+
+
+def fuzz(kernel: str) -> Callable[[Place], list[Figure]]:
+    """Made-up uses of the three calls, for ten minutes: no splat, no leak, none that is stuck."""
+
+    def step(place: Place) -> list[Figure]:
+        here = opened(place)
+        words = ["boot-and-test", kernel, "--tests", "guest-tests/stress", "-k", "generator"]
+        words += ["--env", f"STRESS_S={FUZZ_S}"]
+        code, found = tested(here, *words)
+        said = re.search(r"\d+ processes: .*", texts(found, "generator"))
+        how = f"rig {' '.join(words)}: {said[0] if said else 'nothing said'}"
+        return [exactly(f"fuzz_{kernel}", code, "exit code", 0, how), leftovers(place)]
+
+    return step
+
+
+def programs(place: Place) -> list[Figure]:
+    """Programs of others under the shim: the same results, and nine in ten handed over."""
+    here = opened(place)
+    words = (
+        f"boot-and-test {KERNEL} --machine {PROGRAMS} --tests guest-tests/shim -k programs".split()
+    )
+    code, found = tested(here, *words)
+    said = texts(found, "programs")
+    counts = re.findall(r"; (\d+) calls, (\d+) slept, (\d+) handed over", said)
+    slept, over = (sum(int(one[at]) for one in counts) for at in (1, 2))
+    skipped = [case["name"] for case in found["cases"] if case["status"] == "skip"]
+    how = f"rig {' '.join(words)}: {len(found['cases'])} cases, skipped: {', '.join(skipped)}"
+    share = over / slept if slept else 0.0
+    return [
+        exactly("programs", code, "exit code", 0, how),
+        Figure(
+            "handed_over_of_what_slept",
+            *(round(share, 4), "of it", f">= {HANDED_OVER}", share >= HANDED_OVER),
+            f"{over} of {slept} calls that slept, by the counters",
+        ),
+        leftovers(place),
+    ]
+
+
+def trinity(place: Place) -> list[Figure]:
+    """Random calls, nearly right, all of them asynchronous."""
+    here = opened(place)
+    words = f"boot-and-test {HARD} --machine {PROGRAMS} --tests guest-tests/shim -k trinity".split()
+    words += ["--env", f"TRINITY_S={FUZZ_S}", "--timeout", f"{3 * FUZZ_S}"]
+    code, found = tested(here, *words)
+    said = re.search(r"\d+ runs: .*", texts(found, "trinity"))
+    how = f"rig {' '.join(words)}: {said[0] if said else 'nothing said'}"
+    return [exactly("trinity", code, "exit code", 0, how), leftovers(place)]
+
+
+def others(place: Place) -> list[Figure]:
+    """The kernel's own selftests, linked with the shim: each has the result it has without."""
+    here, wrong, total = opened(place), list[str](), 0
+    part = shim_part(here)
+    for collection in COLLECTIONS:
+        words = f"kselftest {collection} --kernel {KERNEL}".split()
+        shim = ["--link", str(part), "--env", "ASYNC_SHIM=async"]
+        before, after = results(here, *words), results(here, *words, *shim)
+        total += len(before)
+        odd = {case for case in {**before, **after} if before.get(case) != after.get(case)}
+        if odd:  # by themselves?
+            again = results(here, *words)
+            odd = {case for case in odd if before.get(case) == again.get(case)}
+        said = (f"{case} {before.get(case)}, with it {after.get(case)}" for case in sorted(odd))
+        wrong += said
+    for line in wrong:
+        say(line)
+    how = (
+        f"rig kselftest of {', '.join(COLLECTIONS)}, without and with --link async_shim.o: "
+        f"{total} cases{'; ' if wrong else ''}{'; '.join(wrong)[:2000]}"
+    )
+    return [
+        exactly("selftests_that_differ_with_the_shim", len(wrong), "cases", 0, how),
+        Figure("selftests_under_the_shim", total, "cases", ">= 100", total >= ENOUGH, how[:200]),
+        leftovers(place),
+    ]
+
+
+def results(here: Here, *words: str) -> dict[str, str]:
+    """Program and case -> status. Some of them do not pass on this configuration, either way."""
+    _, found = tested(here, *words)
+    return {f"{case['program']}::{case['name']}": case["status"] for case in found["cases"]}
+
+
+def shim_part(here: Here) -> Path:
+    """The shim as an object file, for programs that are linked statically."""
+    done = here.rig("build", KERNEL)
+    built = re.search(r"^\s+(/.*)/bzImage$", done.output, re.MULTILINE)
+    if done.returncode != 0 or not built:
+        raise InfrastructureError(f"rig build {KERNEL} failed", output=done.output[-3000:])
+    part = here.temporary / "async_shim.o"
+    words = ["gcc", *SHIM_FLAGS, "-isystem", f"{built[1]}/usr/include", "-c", "-o", str(part)]
+    done = here.run(*words, "guest-tests/shim/async_shim.c")
+    if done.returncode != 0:
+        raise InfrastructureError("the shim does not compile", output=done.output[-3000:])
+    return part
+
+
+def steps() -> dict[str, Step]:
+    """All of them, in their order."""
+    found: dict[str, Step] = {"memory": memory, "mutants": mutants, "hazards": hazards}
+    for kernel in FLAVOURS:
+        for machine in MACHINES:
+            found[f"suites_{kernel}_{machine}"] = suites(kernel, machine)
+    for kernel in FUZZED:
+        found[f"fuzz_{kernel}"] = fuzz(kernel)
+    found |= {"programs": programs, "trinity": trinity, "others": others}
+    return {name: whole(step) for name, step in found.items()}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure; 0 when every bar was held, else 1."""
+    about = "measure the must-hold list of the complete series"
+
+    def place(work: Path, name: str, commit: str) -> Place:
+        return Here(ROOT, work, name, commit)
+
+    measure = Acceptance("series", about, ROOT, steps(), place, notices, MEASURED)
+    return measure.main(list(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
