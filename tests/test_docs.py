@@ -15,7 +15,7 @@ from rig.results import Status
 from rig.splat import RULES
 
 ROOT = Path(__file__).parent.parent
-MEASURED = ("ci/acceptance/spine.json", "ci/acceptance/loop.json")
+MEASURED = tuple(f"ci/acceptance/{what}.json" for what in ("spine", "loop", "series"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

@@ -24,7 +24,8 @@ def test_more_has_to_pass_with_each_patch() -> None:
     assert wanted[:2] == [None, None]
     assert all("not handover " in words for words in wanted[2:9])
     # From here on every patch lets more pass than the one before, until all does.
-    assert [words.count("not ") for words in wanted[9:]] == [8, 6, 5, 4, 2, 1, 1, 0, 0, 0]
+    left_out = [words.count("not ") for words in wanted[9:]]
+    assert left_out == [9, 7, 6, 5, 3, 2, 2, *[1] * 7, 0]
 
 
 def test_a_prefix_is_a_series(tmp_path: Path) -> None:
