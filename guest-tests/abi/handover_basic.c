@@ -320,6 +320,92 @@ PATIENT_TEST(threads_hand_over_at_the_same_time, 300)
 	EXPECT_EQ(0, counter("fell_back"));
 }
 
+/* How often the threads of the process beside have come round. */
+static long *rounds;
+
+static void *goes_round(bool submits)
+{
+	long result;
+	char byte;
+	int fds[2];
+
+	if (pipe(fds))
+		return NULL;
+	for (;;) {
+		if (submits) {
+			async_submit(0, &result, __NR_read, ARGS(fds[0], P(&byte), 1));
+			if (write(fds[1], "x", 1) != 1 || wait_for_async(0, 0, &deadline))
+				break;
+		} else if (write(fds[1], "x", 1) != 1 || read(fds[0], &byte, 1) != 1) {
+			break;
+		}
+		__atomic_fetch_add(rounds, 1, __ATOMIC_RELAXED);
+	}
+	_exit(1);
+}
+
+static void *hands_over_for_ever(void *unused)
+{
+	return goes_round(true);
+}
+
+static void *runs_for_ever(void *unused)
+{
+	return goes_round(false);
+}
+
+/* Milliseconds that it takes to make children and see them go, beside four threads at work. */
+static long forks_beside(struct __test_metadata *_metadata, void *(*work)(void *))
+{
+	long long begin;
+	pthread_t thread;
+	pid_t beside, child;
+	long time_ms;
+	int i;
+
+	*rounds = 0;
+	beside = fork_child();
+	ASSERT_LE(0, beside);
+	if (!beside) {
+		for (i = 0; i < 3; i++)
+			pthread_create(&thread, NULL, work, NULL);
+		work(NULL);
+		_exit(1);
+	}
+	ASSERT_TRUE(becomes_true(__atomic_load_n(rounds, __ATOMIC_RELAXED) > 20));
+	begin = now_ns();
+	for (i = 0; i < 30; i++) {
+		child = fork_child();
+		if (!child)
+			_exit(0);
+		ASSERT_EQ(child, waitpid(child, NULL, 0));
+	}
+	time_ms = (now_ns() - begin) / 1000000;
+	ASSERT_EQ(0, waitpid(beside, NULL, WNOHANG));
+	kill(beside, SIGKILL);
+	ASSERT_EQ(beside, waitpid(beside, NULL, 0));
+	return time_ms;
+}
+
+/*
+ * A hand-over takes the lock of all tasks, once. Who makes and ends processes, which takes it too,
+ * is not held up by that more than by other work.
+ */
+PATIENT_TEST(others_make_processes_meanwhile, 120)
+{
+	long beside_work, beside_hand_overs, count;
+
+	rounds = share(sizeof(*rounds));
+	ASSERT_NE(NULL, rounds);
+	beside_work = forks_beside(_metadata, runs_for_ever);
+	beside_hand_overs = forks_beside(_metadata, hands_over_for_ever);
+	count = *rounds;
+	TH_LOG("30 processes: %ld ms beside 4 threads, %ld ms beside 4 that handed over %ld times",
+	       beside_work, beside_hand_overs, count);
+	EXPECT_LT(20, count);
+	EXPECT_GE(4 * beside_work + 500, beside_hand_overs);
+}
+
 /* Threads that are short-lived hand over, so that workers serve one thread after the other. */
 PATIENT_TEST(one_thread_after_the_other, 300)
 {
