@@ -57,4 +57,5 @@ def test_every_case_in_the_table_is_there() -> None:
     assert len(rows) > 20
     for case in (case for row in rows for case in row.cases):
         text = source(case.suite, case.program)
-        assert case.case == "*" or re.search(rf"\b{case.case}\b", text), f"{case} is not there"
+        name = re.escape(case.case.rpartition("/")[2])
+        assert case.case == "*" or re.search(rf"\b{name}\b", text), f"{case} is not there"

@@ -191,7 +191,7 @@ def test_every_mutant_is_of_a_hazard_and_changes_little(rig_config: Config) -> N
 def test_every_case_that_is_named_is_there(rig_config: Config) -> None:
     for mutant in mutants.chosen(mutants.Request(), rig_config):
         suite, program, case = mutant.catcher
-        name = re.escape(case.split(".")[-1])
+        name = re.escape(re.split("[./]", case)[-1])
         assert not case or re.search(rf"\b{name}\b", source(suite, program)), mutant.name
 
 
