@@ -441,6 +441,16 @@ static const char *is_stopped_again(pid_t child, int signal)
 	return NULL;
 }
 
+/* One that controls this process, and whom it starts. */
+static const char *get_a_terminal(int *master, int *slave)
+{
+	CHECK(setsid() >= 0);
+	*master = terminal(slave);
+	CHECK(*master >= 0);
+	CHECK_EQ(0, ioctl(*slave, TIOCSCTTY, 0));
+	return NULL;
+}
+
 static const char *job_control(void)
 {
 	struct termios settings, seen;
@@ -448,10 +458,7 @@ static const char *job_control(void)
 	pid_t child;
 	char byte;
 
-	CHECK(setsid() >= 0);
-	master = terminal(&slave);
-	CHECK(master >= 0);
-	CHECK_EQ(0, ioctl(slave, TIOCSCTTY, 0));
+	TRY(get_a_terminal(&master, &slave));
 	signal(SIGTTOU, SIG_IGN);
 	CHECK_EQ(0, tcgetattr(slave, &settings));
 	settings.c_lflag ^= ECHO;
@@ -496,10 +503,7 @@ static const char *job_with_a_handler(void)
 	pid_t child;
 	char byte;
 
-	CHECK(setsid() >= 0);
-	master = terminal(&slave);
-	CHECK(master >= 0);
-	CHECK_EQ(0, ioctl(slave, TIOCSCTTY, 0));
+	TRY(get_a_terminal(&master, &slave));
 	child = fork_child();
 	if (!child) {
 		signal(SIGTTIN, ignore_it);
