@@ -114,6 +114,15 @@ def test_exit_codes(
     assert bad.reproduce == "rig boot-and-test --suite abi -k a.sh"
 
 
+@pytest.mark.parametrize(("timeout_s", "code"), [(None, 1), (50.0, 0)])
+def test_time_that_is_asked_for_is_that_of_a_single_case_too(
+    writer: Writer, drive: Drive, timeout_s: float | None, code: int
+) -> None:
+    place = writer.suite("abi", a="echo 1..1; sleep 3; echo ok 1 slow")
+    (place / "settings").write_text("case_timeout=1\n")
+    assert drive(timeout_s=timeout_s).exit_code == code
+
+
 def test_a_failed_case_says_more_than_a_lost_machine(writer: Writer, drive: Drive) -> None:
     writer.suite("abi", a=DEAD, b=HALF)
     assert drive().exit_code == 1
