@@ -228,11 +228,14 @@ class Acceptance:
                 continue
             first = figures[0]
             files = (*self.measured, *self.tools.get(name, ()))
+            changed = self._changed(first["commit"], commit, files)
+            if changed is None:
+                continue
             reasons: dict[str, dict[str, str]] = {}
-            for file in self._changed(first["commit"], commit, files):
+            for file in changed:
                 said = first.get("although", {}).get(file)
                 # A reason was given for what had changed by then, not for what came after it.
-                if said is None or self._changed(said["commit"], commit, (file,)):
+                if said is None or self._changed(said["commit"], commit, (file,)) != []:
                     said = {"why": although or "", "commit": commit}
                 reasons[file] = said
             if not all(said["why"] for said in reasons.values()):
@@ -248,13 +251,13 @@ class Acceptance:
             }
         return state
 
-    def _changed(self, before: str, commit: str, files: Iterable[str]) -> list[str]:
-        """Which of the files, or of what lies in them, changed between the commits. All of them
-        when git does not know one of the commits.
+    def _changed(self, before: str, commit: str, files: Iterable[str]) -> list[str] | None:
+        """Which of the files, or of what lies in them, changed between the commits; None when git
+        does not know one of the commits, so that nobody can give a reason.
         """
         words = ["git", "diff", "--name-only", before, commit, "--", *files]
         done = run(words, cwd=self.root, timeout_s=60, check=False, separate=True)
-        return done.output.splitlines() if done.returncode == 0 else list(files)
+        return done.output.splitlines() if done.returncode == 0 else None
 
     def _git(self, *words: str) -> str:
         return run(["git", *words], cwd=self.root, timeout_s=60).output.strip()

@@ -200,6 +200,11 @@ def test_what_changed_without_effect_is_told_with_its_reason(project: Path, tmp_
     assert measure("--although", "a comment")[0] == 2
     change("other bytes")
     assert measure() == (3, {})
+    # Of a commit that is not known here nobody can say what changed since.
+    file = project / "ci/acceptance/x.json"
+    file.write_text(file.read_text().replace(git(project, "rev-parse", "HEAD"), "f" * 40))
+    change("a third comment")
+    assert measure("--although", "a comment") == (4, {})
 
 
 @pytest.mark.parametrize(
