@@ -354,10 +354,15 @@ static void *runs_for_ever(void *unused)
 	return goes_round(false);
 }
 
-/* Milliseconds that it takes to make children and see them go, beside four threads at work. */
-static long forks_beside(struct __test_metadata *_metadata, void *(*work)(void *))
+/*
+ * Milliseconds that it takes to make children and see them go, beside four threads at work; how
+ * often those have handed over.
+ */
+static long forks_beside(struct __test_metadata *_metadata, void *(*work)(void *),
+			 long *handed_over)
 {
 	long long begin;
+	char pid[16];
 	pthread_t thread;
 	pid_t beside, child;
 	long time_ms;
@@ -382,6 +387,8 @@ static long forks_beside(struct __test_metadata *_metadata, void *(*work)(void *
 	}
 	time_ms = (now_ns() - begin) / 1000000;
 	ASSERT_EQ(0, waitpid(beside, NULL, WNOHANG));
+	snprintf(pid, sizeof(pid), "%d", beside);
+	*handed_over = counter_of(pid, "handed_over");
 	kill(beside, SIGKILL);
 	ASSERT_EQ(beside, waitpid(beside, NULL, 0));
 	return time_ms;
@@ -397,9 +404,9 @@ PATIENT_TEST(others_make_processes_meanwhile, 120)
 
 	rounds = share(sizeof(*rounds));
 	ASSERT_NE(NULL, rounds);
-	beside_work = forks_beside(_metadata, runs_for_ever);
-	beside_hand_overs = forks_beside(_metadata, hands_over_for_ever);
-	count = *rounds;
+	beside_work = forks_beside(_metadata, runs_for_ever, &count);
+	EXPECT_EQ(0, count);
+	beside_hand_overs = forks_beside(_metadata, hands_over_for_ever, &count);
 	TH_LOG("30 processes: %ld ms beside 4 threads, %ld ms beside 4 that handed over %ld times",
 	       beside_work, beside_hand_overs, count);
 	EXPECT_LT(20, count);
