@@ -6,6 +6,7 @@
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <termios.h>
 
 #include "handover.h"
@@ -349,6 +350,14 @@ static void *makes_two_and_exits(void *argument)
 	return NULL;
 }
 
+/* Threads of this process, workers among them. */
+static int tasks(void)
+{
+	struct stat status;
+
+	return stat("/proc/self/task", &status) ? -1 : (int)status.st_nlink - 2;
+}
+
 /* They go with the thread that has made them, not with a worker. */
 static const char *segments_of_a_thread(void)
 {
@@ -364,9 +373,10 @@ static const char *segments_of_a_thread(void)
 	CHECK(after >= 0);
 	offload = offloaded(__NR_shmget, ARGS(IPC_PRIVATE, 4096, 0600));
 	CHECK(offload >= 0);
-	/* Of one thread: its workers have gone. */
+	CHECK(tasks() > 1);
+	/* Of one thread: its workers go. */
 	CHECK_EQ(0, unshare(CLONE_THREAD));
-	usleep(100000);
+	CHECK(becomes_true(tasks() == 1));
 	CHECK(is_there(before));
 	CHECK(is_there(after));
 	CHECK(is_there(offload));
