@@ -104,6 +104,44 @@ IN_EITHER_THREAD(child_is_one_thread)
 	return NULL;
 }
 
+static const char *makes_a_call_in_place(void)
+{
+	long result = UNTOUCHED;
+
+	CHECK_EQ(0, async_submit(0, &result, __NR_getpid, ARGS(0)));
+	CHECK_EQ(getpid(), result);
+	return NULL;
+}
+
+static const char *has_nothing_in_reserve(void)
+{
+	CHECK_EQ(0, counter("inline"));
+	TRY(makes_a_call_in_place());
+	CHECK_EQ(1, counter("inline"));
+	TRY(hand_over(3));
+	CHECK_EQ(3, counter("handed_over"));
+	return NULL;
+}
+
+/* A call that did not sleep leaves a worker that waits for the next one. */
+IN_EITHER_THREAD(worker_in_reserve_stays_with_the_parent)
+{
+	pid_t child;
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		TRY(makes_a_call_in_place());
+		TRY(makes_a_call_in_place());
+		child = fork_child();
+		CHECK(child >= 0);
+		if (child == 0)
+			exit_fine(has_nothing_in_reserve());
+		CHECK_EQ(0, status_of(child));
+		TRY(hand_over_once());
+	}
+	return NULL;
+}
+
 /* --- what it has -------------------------------------------------------------------------- */
 
 static const char *init_mutex(void)
