@@ -250,31 +250,47 @@ static long number_after(const char *text, const char *name)
 	return 0;
 }
 
-/*
- * The process is about to end, or to become another program: how its calls went is added. If it
- * does not after all, that is taken back, with -1.
- */
-static void count_ways(long sign)
+/* How the calls of a process went, by what the kernel says of it. */
+struct ways {
+	unsigned long handed_over, offloaded, fell_back, missed;
+};
+
+static bool read_ways(struct ways *ways)
 {
 	char text[1024] = "\n";
 	long fd, length;
 
-	if (report == &nowhere)
-		return;
 	fd = CALL3(__NR_open, "/proc/self/async_submit", O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0)
-		return;
+		return false;
 	length = CALL3(__NR_read, fd, text + 1, sizeof(text) - 2);
 	CALL1(__NR_close, fd);
 	text[length > 0 ? length + 1 : 1] = 0;
-	__atomic_fetch_add(&report->handed_over, sign * number_after(text, "\nhanded_over: "),
+	ways->handed_over = number_after(text, "\nhanded_over: ");
+	ways->offloaded = number_after(text, "\noffloaded: ");
+	ways->fell_back = number_after(text, "\nfell_back: ");
+	ways->missed = number_after(text, "\nmissed: ");
+	return true;
+}
+
+/* Whoever else is here: what all of them add comes to what the last one of them knows. */
+static void add_new(unsigned long *sum, unsigned long *known, unsigned long now)
+{
+	__atomic_fetch_add(sum, now - __atomic_exchange_n(known, now, __ATOMIC_RELAXED),
 			   __ATOMIC_RELAXED);
-	__atomic_fetch_add(&report->offloaded, sign * number_after(text, "\noffloaded: "),
-			   __ATOMIC_RELAXED);
-	__atomic_fetch_add(&report->fell_back, sign * number_after(text, "\nfell_back: "),
-			   __ATOMIC_RELAXED);
-	__atomic_fetch_add(&report->missed, sign * number_after(text, "\nmissed: "),
-			   __ATOMIC_RELAXED);
+}
+
+/* Adds what is not known yet. Not at its end only, for many a process is killed. */
+static void count_ways(struct ways *known)
+{
+	struct ways now;
+
+	if (report == &nowhere || !read_ways(&now))
+		return;
+	add_new(&report->handed_over, &known->handed_over, now.handed_over);
+	add_new(&report->offloaded, &known->offloaded, now.offloaded);
+	add_new(&report->fell_back, &known->fell_back, now.fell_back);
+	add_new(&report->missed, &known->missed, now.missed);
 }
 
 /* --- threads ------------------------------------------------------------------------------ */
@@ -282,7 +298,7 @@ static void count_ways(long sign)
 /* What pass_clone gives the kernel; a handler may need the next before one is used. */
 struct start {
 	long rdi, rsi;
-	long is_guest;
+	long what;
 	struct clone_args args;
 };
 
@@ -296,19 +312,32 @@ struct thread {
 	bool decided;		/* whether it is to be made again: */
 	bool restart;
 	bool handled;		/* some handler has run */
-	bool is_guest;		/* has the memory of another process, but not its handlers */
+	bool is_apart;		/* is a process, in the memory of another one */
+	bool is_guest;		/* so, and has handlers of its own */
 	unsigned char starts_used, vforks_used;
 	/* What async_submit stores to: of the call that is outstanding, if one is. */
 	long result;
 	struct start starts[4];
 	unsigned long vforks[8];
+	struct ways ways;	/* for one that is apart */
 };
+
+/* What a new thread is, as begin_child() gets to know it. */
+#define APART	1L
+#define GUEST	2L
 
 #define THREADS	2048
 /* Where a thread was: those whose places come after it are still to be found. */
 #define GONE	(-1)
 
 static struct thread threads[THREADS];
+/* What has been counted of the process that has this memory. */
+static struct ways ways;
+
+static struct ways *ways_of(struct thread *me)
+{
+	return me->is_apart ? &me->ways : &ways;
+}
 
 static void forget_thread(struct thread *me)
 {
@@ -342,7 +371,7 @@ static struct thread *new_thread(int tid)
 							      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			continue;
 		me->result = 0;
-		me->interrupted = me->handled = me->is_guest = false;
+		me->interrupted = me->handled = me->is_apart = me->is_guest = false;
 		me->starts_used = me->vforks_used = 0;
 		return me;
 	}
@@ -538,6 +567,7 @@ static long submit(struct thread *me, long nr, const struct arguments *args)
 			return result_of(me);
 		}
 		COUNT(calls[as].outstanding);
+		count_ways(ways_of(me));
 		while (result_of(me) == ret)
 			CALL3(__NR_wait_for_async, 0, ret, NULL);
 		/* A handler may have made a process, and this is the child. */
@@ -757,14 +787,21 @@ static long dispatch(bool on)
 		     on ? pass_end - pass_begin : 0, 0);
 }
 
-static __attribute__((used)) void begin_child(long is_guest)
+static __attribute__((used)) void begin_child(long what)
 {
+	bool is_process = CALL0(__NR_getpid) == CALL0(__NR_gettid);
+	struct thread *me;
+
 	if (filtered)
 		return;
 	COUNT(threads);
-	this_thread()->is_guest = is_guest;
+	me = this_thread();
+	me->is_apart = what & APART;
+	me->is_guest = what & GUEST;
+	if (is_process)
+		*ways_of(me) = (struct ways) { };
 	/* CLONE_CLEAR_SIGHAND */
-	if (is_guest || CALL0(__NR_getpid) == CALL0(__NR_gettid))
+	if (is_process)
 		catch_dispatch();
 	if (dispatch(true))
 		die("a new thread cannot have its calls dispatched");
@@ -776,7 +813,7 @@ static __attribute__((used)) unsigned long after_vfork(long value, unsigned long
 	struct thread *me;
 
 	if (!value) {
-		begin_child(true);
+		begin_child(APART | GUEST);
 		return address;
 	}
 	me = this_thread();
@@ -792,7 +829,7 @@ static void make_child(struct thread *me, long nr, const struct arguments *args,
 	COUNT(calls[nr].direct);
 	start->rdi = args->a[0];
 	start->rsi = args->a[1];
-	start->is_guest = false;
+	start->what = 0;
 	regs[REG_RCX] = regs[REG_RIP];
 	regs[REG_R11] = (long)start;
 	regs[REG_RIP] = (long)pass_clone;
@@ -822,11 +859,12 @@ static void make_child(struct thread *me, long nr, const struct arguments *args,
 		regs[REG_RIP] = (long)pass_vfork;
 		return;
 	}
-	start->is_guest = (flags & CLONE_VM) && !(flags & CLONE_SIGHAND);
+	if ((flags & CLONE_VM) && !(flags & CLONE_THREAD))
+		start->what = flags & CLONE_SIGHAND ? APART : APART | GUEST;
 	if (!top)
 		return;
 	/* What pass_clone finds on the new stack. If there is none, the child faults either way. */
-	frame[0] = start->is_guest;
+	frame[0] = start->what;
 	frame[1] = regs[REG_RCX];
 	frame[2] = args->a[1];
 	frame[3] = args->a[0];
@@ -871,21 +909,19 @@ static bool is_special(struct thread *me, long nr, struct arguments *args, ucont
 		make_child(me, nr, args, regs);
 		return true;
 	case __NR_exit:
-		/* A process of one thread, as clone() makes it. */
-		if (me->is_guest)
-			count_ways(1);
+		/* It may be the last thread of its process. */
+		count_ways(ways_of(me));
 		forget_thread(me);
 		direct(nr, args);
 		__builtin_unreachable();
 	case __NR_exit_group:
-		count_ways(1);
+		count_ways(ways_of(me));
 		direct(nr, args);
 		__builtin_unreachable();
 	case __NR_execve:
 	case __NR_execveat:
-		count_ways(1);
+		count_ways(ways_of(me));
 		*value = direct(nr, args);
-		count_ways(-1);
 		break;
 	case __NR_rt_sigaction:
 		*value = set_action(me, args);
@@ -1058,6 +1094,9 @@ __attribute__((constructor)) static void begin(int argc, char **argv, char **env
 	if (CALL4(__NR_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, MASK_SIZE))
 		die("SIGSYS cannot be unblocked");
 	COUNT(programs);
+	/* Of the program that the process was before. */
+	if (report != &nowhere)
+		read_ways(&ways);
 	if (dispatch(true))
 		die("this kernel dispatches no system calls");
 }

@@ -27,7 +27,7 @@ struct report {
 	unsigned long threads;		/* and processes that they made */
 	unsigned long left;		/* threads that set up a seccomp filter */
 	unsigned long full;		/* calls made directly for want of a worker */
-	/* Of /proc/self/async_submit at the end of each process that ended by itself. */
+	/* By /proc/self/async_submit of each process. */
 	unsigned long handed_over;
 	unsigned long offloaded;
 	unsigned long fell_back;

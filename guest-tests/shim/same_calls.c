@@ -304,7 +304,7 @@ SAME(open_of_a_leased_file, __NR_open)
 	const char *path = leased_file(F_RDLCK);
 	long fd = -1;
 
-	SHOW_WOKEN(give_lease_up, 0, fd = raw(__NR_open, path, O_WRONLY, 0));
+	SHOW_WOKEN(give_lease_up, 0, (fd = raw(__NR_open, path, O_WRONLY, 0)) >= 0);
 	SHOW(write(fd, "now", 3));
 	unlink(path);
 }
