@@ -104,7 +104,7 @@ def unittests(output: str) -> Results:
 
 
 def stressors(output: str) -> Results:
-    """What stress-ng says at its end, and each failure and each thing it had to leave out before."""
+    """What stress-ng says at its end, and what failed or was left out before."""
     found: dict[str, str] = {}
     for kind, words in re.findall(r"^stress-ng: (\w+): +\[\d+\] (.*)", output, re.MULTILINE):
         if end := re.match(r"(?:un)?successful run completed", words):
