@@ -34,7 +34,7 @@ BYTES_EACH = 24 * 1024
 FUZZ_S, FUZZED = 600, ("lockdep", HARD, "kcsan")
 LEAKS = "stress/generator::global.no_memory_is_lost"
 HANDED_OVER = 0.9
-# Of the kernel's own selftests, whose programs are compiled and sleep; with which of them, where not
+# Of the kernel's own selftests, whose programs are compiled and sleep; with which, where not
 # all are run: the others of the timers' watch a clock for minutes.
 COLLECTIONS = {
     "timers": "posix_timers or nanosleep or mqueue or threadtest or rtcpie",
