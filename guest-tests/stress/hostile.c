@@ -291,22 +291,24 @@ TEST_F(limits, processes_of_a_user)
 	EXPECT_EQ(child, waitpid(child, NULL, 0));
 }
 
+#define FILLERS	8
+
 static void *submit_some(void *unused)
 {
-	submit_all(MOST_CALLS / 8);
+	submit_all(MOST_CALLS / FILLERS);
 	return NULL;
 }
 
 static void fill_up_with_threads(void)
 {
-	pthread_t threads[8];
+	pthread_t threads[FILLERS];
 	int i;
 
 	become_nobody();
-	for (i = 0; i < 8; i++)
+	for (i = 0; i < FILLERS; i++)
 		if (pthread_create(&threads[i], NULL, submit_some, NULL))
 			_exit(7);
-	for (i = 0; i < 8; i++)
+	for (i = 0; i < FILLERS; i++)
 		pthread_join(threads[i], NULL);
 	seen->done = 1;
 	pause();
@@ -321,8 +323,9 @@ TEST_F(limits, calls_of_a_process)
 	child = run(fill_up_with_threads);
 	ASSERT_LT(0, child);
 	snprintf(name, sizeof(name), "%d", child);
-	is_within(child, counter(name, "outstanding"), 100);
-	EXPECT_EQ(100, counter(name, "outstanding"));
+	/* Of those that submit at the same moment each may get one more. */
+	is_within(child, counter(name, "outstanding"), 100 + FILLERS - 1);
+	EXPECT_LE(100, counter(name, "outstanding"));
 	kill(child, SIGKILL);
 	EXPECT_EQ(child, waitpid(child, NULL, 0));
 }
