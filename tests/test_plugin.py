@@ -241,6 +241,16 @@ def test_only_suites_that_were_named_are_collected(checkout: Checkout, words: li
     assert not (checkout.pytester.path / "results").exists()
 
 
+def test_a_suite_in_the_directory_of_another_is_its_own(checkout: Checkout) -> None:
+    """As filesystems and filesystems/epoll of the kernel's."""
+    checkout.writer.suite("filesystems", a=TWO)
+    checkout.writer.suite("filesystems/epoll", b=TWO)
+    assert checkout.pytest("guest-tests/filesystems/epoll").ret == pytest.ExitCode.OK
+    assert set(checkout.statuses()) == {"epoll/b.sh::one", "epoll/b.sh::two"}
+    assert checkout.pytest("guest-tests/filesystems").ret == pytest.ExitCode.OK
+    assert set(checkout.statuses()) == {"filesystems/a.sh::one", "filesystems/a.sh::two"}
+
+
 def test_a_makefile_of_another_kind_is_none_of_ours(checkout: Checkout) -> None:
     place = checkout.pytester.mkdir("lib")
     (place / "Makefile").write_text("all:\n\tcc x.c\n")
