@@ -35,12 +35,14 @@ FUZZ_S, FUZZED = 600, ("lockdep", HARD, "kcsan")
 LEAKS = "stress/generator::global.no_memory_is_lost"
 HANDED_OVER = 0.9
 # Of the kernel's own selftests, whose programs are compiled and sleep; with which, where not
-# all are run: the others of the timers' watch a clock for minutes.
+# all are run: the others watch a clock, or measure, for minutes.
 COLLECTIONS = {
     "timers": "posix_timers or nanosleep or mqueue or threadtest or rtcpie",
-    **dict.fromkeys(("futex", "filesystems/epoll", "signal", "seccomp", "rseq", "mqueue"), ""),
-    **dict.fromkeys(("ipc", "splice", "proc", "pidfd", "ptrace", "clone3", "sigaltstack"), ""),
-    **dict.fromkeys(("kcmp", "filelock", "membarrier", "openat2", "prctl", "timens"), ""),
+    "rseq": "(basic or param) and not run_param_test",
+    "seccomp": "seccomp_bpf",
+    **dict.fromkeys(("futex", "filesystems/epoll", "mqueue", "ipc", "splice", "proc"), ""),
+    **dict.fromkeys(("pidfd", "ptrace", "clone3", "sigaltstack", "breakpoints", "kcmp"), ""),
+    **dict.fromkeys(("filelock", "membarrier", "openat2", "prctl", "timens"), ""),
 }
 ENOUGH = 100
 # As guest-tests/shim/Makefile has them.
