@@ -26,6 +26,7 @@ from rig.errors import InfrastructureError  # noqa: E402
 from rig.process import run  # noqa: E402
 
 KERNEL, CHECKED, PROGRAMS = "async", "lockdep", "programs"
+OTHERS = "selftests"
 HARD = "kasan"
 FLAVOURS = (KERNEL, "lockdep", HARD, "kcsan")
 SUITES = ("abi", "stress", "shim")
@@ -250,7 +251,7 @@ def others(place: Place) -> list[Figure]:
     here, wrong, loose, total = opened(place), list[str](), list[str](), 0
     part = shim_part(here)
     for collection, keyword in COLLECTIONS.items():
-        words = f"kselftest {collection} --kernel {KERNEL}".split()
+        words = f"kselftest {collection} --kernel {OTHERS}".split()
         words += ["-k", keyword] if keyword else []
         before = results(here, *words)
         after = results(here, *words, "--link", str(part), "--env", "ASYNC_SHIM=async")
@@ -286,10 +287,10 @@ def results(here: Here, *words: str) -> dict[str, str]:
 
 def shim_part(here: Here) -> Path:
     """The shim as an object file, for programs that are linked statically."""
-    done = here.rig("build", KERNEL)
+    done = here.rig("build", OTHERS)
     built = re.search(r"^\s+(/.*)/bzImage$", done.output, re.MULTILINE)
     if done.returncode != 0 or not built:
-        raise InfrastructureError(f"rig build {KERNEL} failed", output=done.output[-3000:])
+        raise InfrastructureError(f"rig build {OTHERS} failed", output=done.output[-3000:])
     part = here.temporary / "async_shim.o"
     words = ["gcc", *SHIM_FLAGS, "-isystem", f"{built[1]}/usr/include", "-c", "-o", str(part)]
     done = here.run(*words, "guest-tests/shim/async_shim.c")
