@@ -221,6 +221,16 @@ static inline const char *hand_over(int n)
 	return NULL;
 }
 
+/* A call that does not sleep: from here on a worker is in reserve for the next one. */
+static inline const char *makes_a_call_in_place(void)
+{
+	long result = UNTOUCHED;
+
+	CHECK_EQ(0, async_submit(0, &result, __NR_getpid, ARGS(0)));
+	CHECK_EQ(getpid(), result);
+	return NULL;
+}
+
 /* --- tasks ------------------------------------------------------------------------------- */
 
 /* How many tasks of a process are in a state, 0 for any. */

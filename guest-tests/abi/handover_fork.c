@@ -104,15 +104,6 @@ IN_EITHER_THREAD(child_is_one_thread)
 	return NULL;
 }
 
-static const char *makes_a_call_in_place(void)
-{
-	long result = UNTOUCHED;
-
-	CHECK_EQ(0, async_submit(0, &result, __NR_getpid, ARGS(0)));
-	CHECK_EQ(getpid(), result);
-	return NULL;
-}
-
 static const char *has_nothing_in_reserve(void)
 {
 	CHECK_EQ(0, counter("inline"));

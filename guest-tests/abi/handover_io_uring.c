@@ -115,6 +115,57 @@ WITH_IO_URING(plain_ring_at_rest_is_no_reason)
 	return NULL;
 }
 
+/* A request that a worker of the ring makes, which stays for the next one. */
+static const char *has_a_worker_of_its_ring(struct ring *ring)
+{
+	const struct io_uring_sqe sqe = {
+		.opcode = IORING_OP_NOP,
+		.flags = IOSQE_ASYNC,
+		.user_data = 9,
+	};
+
+	CHECK(make_ring(ring, 0));
+	CHECK_EQ(1, enter(ring, sqe, 1));
+	return reap_entry(ring, 9, 0);
+}
+
+static const char *exits_as_the_last_thread(void)
+{
+	struct ring ring;
+
+	TRY(has_a_worker_of_its_ring(&ring));
+	TRY(hand_over(3));
+	CHECK_EQ(0, counter("fell_back"));
+	syscall(__NR_exit, 8);
+	return trouble("SYS_exit came back");
+}
+
+/* The ring is at rest, its worker is not gone, and belongs to what the thread has left. */
+WITH_IO_URING(last_thread_exits_beside_the_worker_of_a_ring)
+{
+	pid_t child = fork_child();
+
+	CHECK(child >= 0);
+	if (child == 0)
+		exit_fine(exits_as_the_last_thread());
+	CHECK_EQ(8 << 8, status_of(child));
+	return NULL;
+}
+
+WITH_IO_URING(other_threads_go_on_beside_the_worker_of_a_ring)
+{
+	struct ring ring;
+	int i;
+
+	TRY(has_a_worker_of_its_ring(&ring));
+	for (i = 0; i < 5; i++) {
+		TRY(hand_over_once());
+		TRY(run_in(true, hand_over_once));
+	}
+	CHECK_EQ(0, counter("fell_back"));
+	return NULL;
+}
+
 static const char *falls_back_with(unsigned int flags)
 {
 	struct reading r;

@@ -3,6 +3,8 @@
  * Where there is no successor to be had, nothing is submitted, and nothing ran: -EAGAIN, whether
  * the limit is that of the user, of the cgroup, or of the calls themselves.
  */
+#include <linux/securebits.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include "handover.h"
@@ -57,6 +59,23 @@ static const char *runs_into_that_of_its_user(void)
 	return runs_into_a_limit(1, 7);
 }
 
+/* setresuid() has noticed that the user has too many, and execve() is to fail for that. */
+static const char *may_not_become_another_program(void)
+{
+	char *arguments[] = { "true", NULL }, *none[] = { NULL };
+	const struct rlimit no = { 0, 0 };
+	struct reading r;
+
+	TRY(makes_a_call_in_place());
+	/* Its capabilities stay, and make room for workers. */
+	CHECK_EQ(0, prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP));
+	CHECK_EQ(0, setrlimit(RLIMIT_NPROC, &no));
+	CHECK_EQ(0, raw_call(__NR_setresuid, USER, USER, USER));
+	TRY(begin_reading(&r));
+	CHECK_EQ(-EAGAIN, raw_call(__NR_execve, "/bin/true", arguments, none));
+	return end_reading(&r);
+}
+
 EITHER_THREAD()
 
 TEST_F(thread, processes_of_a_user)
@@ -64,6 +83,11 @@ TEST_F(thread, processes_of_a_user)
 	if (geteuid())
 		SKIP(return, "needs root");
 	EXPECT_FINE(run_in_child(variant->other, runs_into_that_of_its_user));
+}
+
+TEST_F(thread, program_of_a_user_who_has_too_many)
+{
+	EXPECT_FINE(run_in_child(variant->other, may_not_become_another_program));
 }
 
 static const char *runs_into_that_of_its_cgroup(void)

@@ -360,6 +360,44 @@ IN_A_CHILD(policy)
 	return NULL;
 }
 
+/*
+ * What a policy does not go by is kept for another one. A worker waits for the next call already,
+ * and what is set after that is not looked at before the call sleeps.
+ */
+IN_A_CHILD(nice_that_a_policy_does_not_go_by)
+{
+	static const struct {
+		int policy, priority;
+	} steps[] = {
+		{ SCHED_IDLE, 0 }, { SCHED_FIFO, 5 }, { SCHED_BATCH, 0 },
+		{ SCHED_RR | SCHED_RESET_ON_FORK, 3 }, { SCHED_IDLE | SCHED_RESET_ON_FORK, 0 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		struct sched_param param = { .sched_priority = steps[i].priority }, none = { };
+		struct scheduling before, now;
+		struct reading r;
+
+		CHECK_EQ(0, sched_setscheduler(0, SCHED_OTHER, &none));
+		TRY(hand_over_once());
+		TRY(makes_a_call_in_place());
+		CHECK_EQ(0, raw_call(__NR_setpriority, PRIO_PROCESS, 0, 5 + i));
+		CHECK_EQ(0, sched_setscheduler(0, steps[i].policy, &param));
+		TRY(look(&before));
+		CHECK_EQ(5 + i, before.nice);
+		TRY(begin_reading(&r));
+		TRY(look(&now));
+		TRY(is_same(&before, &now));
+		TRY(end_reading(&r));
+		TRY(stays());
+		CHECK_EQ(0, sched_setscheduler(0, SCHED_OTHER, &none));
+		CHECK_EQ(5 + i, getpriority(PRIO_PROCESS, 0));
+		TRY(stays());
+	}
+	return NULL;
+}
+
 /* Changed for the thread by another one, which knows it by its tid. */
 static pid_t changed;
 
@@ -392,6 +430,39 @@ struct deadline_attr {
 	uint32_t priority;
 	uint64_t runtime, deadline, period;
 };
+
+static const char *has_slice(uint64_t slice)
+{
+	struct deadline_attr now = { };
+
+	CHECK_EQ(0, raw_call(__NR_sched_getattr, 0, &now, sizeof(now), 0));
+	CHECK_EQ(slice, now.runtime);
+	return NULL;
+}
+
+IN_A_CHILD(time_slice)
+{
+	struct deadline_attr attr = {
+		.size = sizeof(attr),
+		.policy = SCHED_OTHER,
+		.runtime = 7 * MS,
+	};
+	const struct sched_param param = { .sched_priority = 1 }, none = { };
+
+	TRY(makes_a_call_in_place());
+	CHECK_EQ(0, raw_call(__NR_sched_setattr, 0, &attr, 0));
+	TRY(has_slice(7 * MS));
+	TRY(hand_over_once());
+	TRY(has_slice(7 * MS));
+	/* It is there still, for nobody to see. */
+	TRY(makes_a_call_in_place());
+	CHECK_EQ(0, sched_setscheduler(0, SCHED_RR, &param));
+	TRY(hand_over_once());
+	TRY(makes_a_call_in_place());
+	CHECK_EQ(0, sched_setscheduler(0, SCHED_IDLE, &none));
+	TRY(hand_over_once());
+	return NULL;
+}
 
 IN_A_CHILD(deadline_policy)
 {
