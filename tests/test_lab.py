@@ -22,7 +22,7 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """The fragments' texts of every build that was asked for; CONFIG_A and _B come out as y."""
     asked: list[list[str]] = []
     result = tmp_path / "config"
-    result.write_text("CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\n")
+    result.write_text("CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_M=m\n")
 
     def build(*_: object, extra_configs: Sequence[Path], progress: object) -> Kernel:
         asked.append([path.read_text() for path in extra_configs])
@@ -47,7 +47,11 @@ def fragment(tmp_path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "text", ["CONFIG_A=y\n", "CONFIG_B=m\n", "# CONFIG_C is not set\n", "CONFIG_UNKNOWN=n\n"]
+    "text",
+    [
+        *("CONFIG_A=y\n", "CONFIG_B=m\n", "CONFIG_M=m\n"),
+        *("# CONFIG_C is not set\n", "CONFIG_UNKNOWN=n\n"),
+    ],
 )
 def test_a_kernel_that_has_it_already_is_taken(
     tmp_path: Path, lab: KernelLab, built: list[list[str]], text: str
