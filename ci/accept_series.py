@@ -2,7 +2,7 @@
 
 Run by `make accept WHAT=series`. It takes hours; a step that passed is kept, and so is each mutant
 that was caught, so an interrupted measurement goes on where it stopped. Exit code 1 when a bar is
-missed.
+missed. Some of the kernel's own selftests compile only where libcap-dev and libpopt-dev are.
 """
 
 from __future__ import annotations
