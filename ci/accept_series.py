@@ -7,6 +7,7 @@ missed. Some of the kernel's own selftests compile only where libcap-dev and lib
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -113,7 +114,8 @@ def mutants(place: Place) -> list[Figure]:
     """Each of them is caught by the case it names, and each row of the hazards has such a one."""
     here = opened(place)
     known = listed(here, "--list")
-    kept = here.work / "mutants.json"
+    # Of all commits that have the same of what is measured.
+    kept = here.work.parent / f"series-mutants-{contents(here)}.json"
     caught: dict[str, str] = json.loads(kept.read_bytes()) if kept.exists() else {}
     for one in known:
         if one["name"] in caught:
@@ -137,6 +139,13 @@ def mutants(place: Place) -> list[Figure]:
             f"docs/hazards.md: {'; '.join(without) or 'every row has one'}",
         ),
     ]
+
+
+def contents(here: Here) -> str:
+    """A hash over everything that a figure depends on, as the checkout has it."""
+    words = ["git", "rev-parse", *(f"HEAD:{path}" for path in MEASURED)]
+    done = run(words, cwd=here.clone, timeout_s=60)
+    return hashlib.sha256(done.output.encode()).hexdigest()[:16]
 
 
 def listed(here: Here, *words: str) -> list[dict[str, Any]]:
