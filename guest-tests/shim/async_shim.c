@@ -70,6 +70,9 @@
 #define SHIM_IS_PART		0
 #endif
 
+#ifndef SYS_SECCOMP
+#define SYS_SECCOMP		1
+#endif
 #ifndef SYS_USER_DISPATCH
 #define SYS_USER_DISPATCH	2
 #endif
@@ -993,7 +996,8 @@ static void on_dispatch(int signal, siginfo_t *info, void *given)
 
 		if (is_handler(action.handler)) {
 			call_handler(&action, signal, info, given);
-		} else if (action.handler == (handler_fn *)SIG_DFL) {
+		} else if (action.handler == (handler_fn *)SIG_DFL || info->si_code == SYS_SECCOMP) {
+			/* One of a filter is not to be ignored. */
 			action = (struct action){ .handler = (handler_fn *)SIG_DFL };
 			CALL4(__NR_rt_sigaction, SIGSYS, &action, NULL, MASK_SIZE);
 			CALL3(__NR_tgkill, CALL0(__NR_getpid), CALL0(__NR_gettid), SIGSYS);
@@ -1016,7 +1020,8 @@ static void on_dispatch(int signal, siginfo_t *info, void *given)
 		regs[REG_RAX] = value;
 		count_value(nr, value);
 	}
-	if (this_thread()->handled)
+	/* A filter that was set just now need not allow anything but to return from here. */
+	if (!filtered && this_thread()->handled)
 		keep_mask(context);
 }
 

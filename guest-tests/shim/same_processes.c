@@ -411,6 +411,83 @@ SAME(vfork_child_with_handlers_of_its_own, NOTHING)
 	SHOW(seen.sa_handler == count_it);
 }
 
+static void set_filter(struct sock_filter *code, unsigned short length)
+{
+	struct sock_fprog program = { length, code };
+
+	NEEDS(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	NEEDS(!syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
+}
+
+/* In a process of its own: with the shim, it makes its own calls from then on. */
+static void in_a_child(void (*body)(void))
+{
+	int status;
+	pid_t child = fork();
+
+	NEEDS(child >= 0);
+	if (!child) {
+		body();
+		_exit(0);
+	}
+	NEEDS(waitpid(child, &status, 0) == child);
+	SHOW(status);
+}
+
+/* Read, write, exit and the return from a handler, and nothing else. */
+static void work_in_strict_mode(void)
+{
+	NEEDS(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT));
+	dprintf(STDOUT_FILENO, "strict\n");
+	syscall(__NR_exit, 3);
+}
+
+SAME(child_in_strict_mode, __NR_wait4)
+{
+	in_a_child(work_in_strict_mode);
+}
+
+/* What a filter traps is not to be ignored. */
+static void ignore_a_trap(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_getppid, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+
+	NEEDS(signal(SIGSYS, SIG_IGN) != SIG_ERR);
+	set_filter(code, sizeof(code) / sizeof(*code));
+	SHOW(syscall(__NR_getpid) > 0);
+	SHOW(syscall(__NR_getppid) > 0);
+}
+
+SAME(child_that_ignores_a_trap, __NR_wait4)
+{
+	in_a_child(ignore_a_trap);
+}
+
+/* It need not allow the call that says which thread this is. */
+static void allow_no_gettid(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_gettid, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+
+	set_filter(code, sizeof(code) / sizeof(*code));
+	SHOW(syscall(__NR_getpid) > 0);
+	SHOW(close(-1));
+}
+
+SAME(child_without_gettid, __NR_wait4)
+{
+	in_a_child(allow_no_gettid);
+}
+
 static volatile int filtered;
 
 static void *work_beside_a_filter(void *unused)
