@@ -10,6 +10,7 @@
 #define HANDOVER_H
 
 #include <dirent.h>
+#include <linux/perf_event.h>
 #include <stdarg.h>
 
 #include "calls.h"
@@ -385,6 +386,27 @@ static inline bool write_text(const char *path, const char *text)
 	close(fd);
 	return written;
 }
+
+/*
+ * HOLDS_PERF() once in a file whose cases count events or set breakpoints: while one event is there,
+ * the kernel has its code for events in place, and is not patched for each case. An emulator with
+ * several CPUs does not always see that in time (Oops: int3). Of the harness alone, not of its cases,
+ * nor of what it is with arguments.
+ */
+#define HOLDS_PERF()							\
+	static __attribute__((constructor)) void hold_perf(int argc)	\
+	{								\
+		struct perf_event_attr attributes = {			\
+			.type = PERF_TYPE_SOFTWARE,			\
+			.size = sizeof(attributes),			\
+			.config = PERF_COUNT_SW_TASK_CLOCK,		\
+			.disabled = 1,					\
+		};							\
+									\
+		if (argc == 1)						\
+			syscall(__NR_perf_event_open, &attributes, 0,	\
+				-1, -1, PERF_FLAG_FD_CLOEXEC);		\
+	}
 
 /*
  * EITHER_THREAD() once in a file, then IN_EITHER_THREAD(name) { ... return NULL; } for each

@@ -9,6 +9,8 @@
 #include "handover.h"
 #include "../kselftest_harness.h"
 
+HOLDS_PERF()
+
 EITHER_THREAD()
 
 static const char *const names[] = {

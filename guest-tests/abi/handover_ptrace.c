@@ -12,6 +12,8 @@
 #include "handover.h"
 #include "../kselftest_harness.h"
 
+HOLDS_PERF()
+
 #define SYSCALL_STOP	(SIGTRAP | 0x80)
 
 EITHER_THREAD()

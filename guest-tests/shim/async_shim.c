@@ -876,6 +876,14 @@ static void make_child(struct thread *me, long nr, const struct arguments *args,
 
 /* --- dispatched calls --------------------------------------------------------------------- */
 
+static bool sets_filter(long nr, const struct arguments *args)
+{
+	if (nr == __NR_seccomp)
+		return args->a[0] == SECCOMP_SET_MODE_STRICT ||
+		       args->a[0] == SECCOMP_SET_MODE_FILTER;
+	return nr == __NR_prctl && args->a[0] == PR_SET_SECCOMP;
+}
+
 /* A filter may kill for the calls of this file: from now on the thread makes its own. */
 static long set_filter(long nr, const struct arguments *args)
 {
@@ -958,18 +966,10 @@ static bool is_special(struct thread *me, long nr, struct arguments *args, ucont
 	case __NR_sigaltstack:
 		*value = set_stack(args, context);
 		break;
-	case __NR_seccomp:
-		if (args->a[0] != SECCOMP_SET_MODE_STRICT && args->a[0] != SECCOMP_SET_MODE_FILTER)
-			return false;
-		*value = set_filter(nr, args);
-		break;
 	case __NR_prctl:
-		if (args->a[0] == PR_SET_SYSCALL_USER_DISPATCH)
-			*value = -EINVAL;
-		else if (args->a[0] == PR_SET_SECCOMP)
-			*value = set_filter(nr, args);
-		else
+		if (args->a[0] != PR_SET_SYSCALL_USER_DISPATCH)
 			return false;
+		*value = -EINVAL;
 		break;
 	default:
 		return false;
@@ -996,8 +996,12 @@ static void on_dispatch(int signal, siginfo_t *info, void *given)
 
 		if (is_handler(action.handler)) {
 			call_handler(&action, signal, info, given);
-		} else if (action.handler == (handler_fn *)SIG_DFL || info->si_code == SYS_SECCOMP) {
-			/* One of a filter is not to be ignored. */
+		} else if (info->si_code == SYS_SECCOMP) {
+			/* The filter need not allow any call but the return: made again, it kills. */
+			*(mask_t *)&context->uc_sigmask |= SIGSYS_BIT;
+			regs[REG_RAX] = info->si_syscall;
+			regs[REG_RIP] -= SYSCALL_SIZE;
+		} else if (action.handler == (handler_fn *)SIG_DFL) {
 			action = (struct action){ .handler = (handler_fn *)SIG_DFL };
 			CALL4(__NR_rt_sigaction, SIGSYS, &action, NULL, MASK_SIZE);
 			CALL3(__NR_tgkill, CALL0(__NR_getpid), CALL0(__NR_gettid), SIGSYS);
@@ -1015,13 +1019,19 @@ static void on_dispatch(int signal, siginfo_t *info, void *given)
 		CALL2(__NR_sigaltstack, &context->uc_stack, NULL);
 	me = this_thread();
 	me->handled = false;
+	if (sets_filter(nr, &args)) {
+		/* It need not allow anything but to return from here. */
+		value = set_filter(nr, &args);
+		regs[REG_RAX] = value;
+		count_value(nr, value);
+		return;
+	}
 	if (!is_special(me, nr, &args, context, &value)) {
 		value = mode == DIRECT ? direct(nr, &args) : submit(me, nr, &args);
 		regs[REG_RAX] = value;
 		count_value(nr, value);
 	}
-	/* A filter that was set just now need not allow anything but to return from here. */
-	if (!filtered && this_thread()->handled)
+	if (this_thread()->handled)
 		keep_mask(context);
 }
 

@@ -139,6 +139,8 @@ FIXTURE_SETUP(limits)
 	ASSERT_NE(MAP_FAILED, seen);
 	ASSERT_EQ(0, pipe(fds));
 	mkdir(mount_point, 0700);
+	/* A test that was ended by an assertion leaves it. */
+	umount2(mount_point, MNT_DETACH);
 	ASSERT_EQ(0, mount("none", mount_point, "cgroup2", 0, NULL)) {
 		TH_LOG("cgroup2: %s", strerror(errno));
 	}
@@ -249,7 +251,8 @@ TEST_F(limits, memory_of_a_cgroup)
 	strcpy(group_path, self->group);
 	child = run(fill_up);
 	ASSERT_LT(0, child);
-	is_within(child, of_group(self->group, "memory.current"), most);
+	/* The kernel lets a process that it kills for this have what it needs to end. */
+	is_within(child, of_group(self->group, "memory.current"), most + (1 << 20));
 	/* It is refused more, or killed for it: either way it has come far, and was charged. */
 	EXPECT_LE(500, seen->submitted);
 	if (seen->done) {
