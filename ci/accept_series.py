@@ -25,6 +25,7 @@ from hazards import Row, read  # noqa: E402
 
 from rig.errors import InfrastructureError  # noqa: E402
 from rig.process import run  # noqa: E402
+from rig.store import digest  # noqa: E402
 
 KERNEL, CHECKED, PROGRAMS = "async", "lockdep", "programs"
 OTHERS = "selftests"
@@ -70,9 +71,9 @@ MEASURED = (
 )
 
 
-# And what the end of a mutant depends on, which are caught by these suites.
+# And what the end of a mutant depends on beside itself; they are caught by these suites.
 OF_MUTANTS = (
-    *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig", "tests/mutants"),
+    *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig"),
     *("guest-tests/abi", "guest-tests/checked", "guest-tests/stress"),
 )
 
@@ -130,17 +131,21 @@ def mutants(place: Place) -> list[Figure]:
     """Each of them is caught by the case it names, and each row of the hazards has such a one."""
     here = opened(place)
     known = listed(here, "--list")
-    # Of all commits that have the same of what they depend on.
+    # Of all commits that have the same of what they depend on: the hash of each that was caught.
     kept = here.work.parent / f"series-mutants-{contents(here)}.json"
-    caught: dict[str, str] = json.loads(kept.read_bytes()) if kept.exists() else {}
+    hashes: dict[str, str] = json.loads(kept.read_bytes()) if kept.exists() else {}
+    caught: dict[str, str] = {}
     for one in known:
-        if one["name"] in caught:
+        own = digest(here.clone / "tests/mutants" / f"{one['name']}.patch")
+        if hashes.get(one["name"]) == own:
+            caught[one["name"]] = one["hazard"]
             continue
         for verdict in listed(here, one["name"]):
             say(f"{verdict['name']}: {verdict['end']} {verdict['message'][:100]}")
             if verdict["end"] == "caught":
                 caught[one["name"]] = one["hazard"]
-                kept.write_text(json.dumps(caught), encoding="utf-8")
+                hashes[one["name"]] = own
+                kept.write_text(json.dumps(hashes), encoding="utf-8")
     without = [row.name for row in rows(here) if row.name not in caught.values()]
     missed = sorted({one["name"] for one in known} - set(caught))
     return [
