@@ -419,6 +419,19 @@ static void set_filter(struct sock_filter *code, unsigned short length)
 	NEEDS(!syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
 }
 
+/* One call is answered with this, and all others are allowed. */
+static void filter_call(unsigned int nr, unsigned int action)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, action),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+
+	set_filter(code, sizeof(code) / sizeof(*code));
+}
+
 /* In a process of its own: with the shim, it makes its own calls from then on. */
 static void in_a_child(void (*body)(void))
 {
@@ -449,15 +462,8 @@ SAME(child_in_strict_mode, __NR_wait4)
 /* What a filter traps is not to be ignored. */
 static void ignore_a_trap(void)
 {
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_getppid, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-
 	NEEDS(signal(SIGSYS, SIG_IGN) != SIG_ERR);
-	set_filter(code, sizeof(code) / sizeof(*code));
+	filter_call(__NR_getppid, SECCOMP_RET_TRAP);
 	SHOW(syscall(__NR_getpid) > 0);
 	SHOW(syscall(__NR_getppid) > 0);
 }
@@ -491,14 +497,7 @@ SAME(child_that_is_allowed_next_to_nothing, __NR_wait4)
 /* It need not allow the call that says which thread this is. */
 static void allow_no_gettid(void)
 {
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_gettid, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-
-	set_filter(code, sizeof(code) / sizeof(*code));
+	filter_call(__NR_gettid, SECCOMP_RET_KILL_PROCESS);
 	SHOW(syscall(__NR_getpid) > 0);
 	SHOW(close(-1));
 }
