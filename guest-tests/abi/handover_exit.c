@@ -225,6 +225,49 @@ TEST_F(process, threads_exit_one_by_one)
 	EXPECT_END(8 << 8);
 }
 
+/* --- the leader ------------------------------------------------------------------------- */
+
+static pid_t other_tid;
+
+static void *hand_over_and_exit(void *argument)
+{
+	const char *found = hand_over_once();
+
+	if (found)
+		exit_fine(found);
+	__atomic_store_n(&other_tid, gettid(), __ATOMIC_RELEASE);
+	syscall(__NR_exit, 0);
+	return NULL;
+}
+
+static bool other_is_no_thread(void)
+{
+	pid_t tid = __atomic_load_n(&other_tid, __ATOMIC_ACQUIRE);
+
+	return tid && syscall(__NR_tgkill, getpid(), tid, 0) == -1 && errno == ESRCH;
+}
+
+/* What remains of a leader that has ended stays for as long as there are other threads. */
+static const char *other_comes_and_goes(void)
+{
+	pthread_t thread;
+
+	/* Its call has ended: the leader is idle, and would do for the next one. */
+	TRY(hand_over_once());
+	CHECK_EQ(0, pthread_create(&thread, NULL, hand_over_and_exit, NULL));
+	CHECK(becomes_true(other_is_no_thread()));
+	CHECK_EQ(getpid(), gettid());
+	TRY(hand_over_once());
+	return NULL;
+}
+
+TEST(leader_is_for_no_other_thread)
+{
+	EXPECT_FINE(run_in_child(false, other_comes_and_goes));
+}
+
+/* --- the main thread -------------------------------------------------------------------- */
+
 static bool main_is_gone(void)
 {
 	return !__atomic_load_n(&main_tid, __ATOMIC_ACQUIRE);

@@ -171,9 +171,12 @@ static struct scenario *scenarios;
 /* Nothing that has to sleep. */
 #define NOTHING	(-1)
 
+/* On a busy host a disk may be done before it is waited for, but not each time. */
+enum { TRIES = 8 };
+
 /*
- * A scenario. nr is the system call that has to have been outstanding in it: with the shim, and
- * handed over unless it is offloaded.
+ * A scenario. nr is the system call that has to have been outstanding in it: with the shim, in one
+ * of some tries, and handed over unless it is offloaded.
  */
 #define SAME(name, nr)							\
 	static void name##_body(void);					\
@@ -267,6 +270,7 @@ static inline const char *is_same(const char *name, long nr)
 	struct report report;
 	const char *trouble;
 	unsigned long slept;
+	int tries = TRIES;
 	unsigned int i, n;
 
 	for (i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
@@ -297,6 +301,12 @@ static inline const char *is_same(const char *name, long nr)
 			continue;
 		for (slept = 0, n = 0; n < REPORT_NUMBERS; n++)
 			slept += report.calls[n].outstanding;
+		/* What it waits for was there before: the same once more, in this mode. */
+		if (!report.calls[nr].outstanding && --tries) {
+			i--;
+			continue;
+		}
+		tries = TRIES;
 		/* All that slept were handed over: then this one was, too. */
 		if (!report.calls[nr].outstanding ||
 		    (!strcmp(modes[i], "async") &&
