@@ -54,6 +54,8 @@ SKIPPED = ("vmlinux.o", "init/version.o", "init/version-timestamp.o", "kernel/co
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(?P<name>[^>]+)>:$")
 _CODE = re.compile(r"^\s+[0-9a-f]+:\t(?P<words>.*)$")
 _JUMP = re.compile(r"\b[0-9a-f]+ (?=<)")
+# Names that the kernel's macros number, by how many there were before in the file.
+_NUMBERED = re.compile(r"\b(?P<name>__UNIQUE_ID_\w*?)\d+\b")
 _SECTION = re.compile(r"(?P<section>\.(?:rodata|data)[\w.]*)\+0x[0-9a-f]+")
 
 
@@ -89,7 +91,7 @@ def functions(path: Path) -> dict[str, list[str]]:
 
 def normal(words: str) -> str:
     """An instruction or a relocation without what depends on where things lie. Pure."""
-    words = _JUMP.sub("", words)
+    words = _NUMBERED.sub(lambda match: match["name"], _JUMP.sub("", words))
     # Strings and tables have no names of their own: where they lie depends on all before them.
     return _SECTION.sub(lambda match: match["section"], words)
 

@@ -68,6 +68,16 @@ def test_an_object_of_one_build_only(tmp_path: Path) -> None:
     assert found == tuple(f"kernel/{name}.o: in one of the builds only" for name in "xy")
 
 
+def test_the_number_in_a_name_does_not_matter(tmp_path: Path) -> None:
+    # As the kernel's macros make one for each exported symbol, numbered by __COUNTER__.
+    text = "extern int __UNIQUE_ID_addressable_x{0}; int f(void) {{ return {1}; }}\n"
+    name = "__UNIQUE_ID_addressable_x"
+    one = text.format(17, f"{name}17")
+    assert compared(tmp_path / "same", one, text.format(18, f"{name}18")) == (1, ())
+    other = text.format(18, f"{name}18 + 1")
+    assert compared(tmp_path / "other", one, other)[1] == ("kernel/x.o: f",)
+
+
 def test_what_has_to_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(same_code, "EXPECTED", {"kernel/x.o": {"other"}})
     ours, theirs = (
