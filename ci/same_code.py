@@ -52,10 +52,11 @@ EXPECTED = {
 SKIPPED = ("vmlinux.o", "init/version.o", "init/version-timestamp.o", "kernel/configs.o")
 
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(?P<name>[^>]+)>:$")
-_CODE = re.compile(r"^\s+[0-9a-f]+:\t(?P<words>.*)$")
+# An instruction, or what the linker will put into it: the name it refers to.
+_CODE = re.compile(r"^\s+[0-9a-f]+:\s(?P<words>.*)$")
 _JUMP = re.compile(r"\b[0-9a-f]+ (?=<)")
-# Names that the kernel's macros number, by how many there were before in the file.
-_NUMBERED = re.compile(r"\b(?P<name>__UNIQUE_ID_\w*?)\d+\b")
+# Names that the compiler and the kernel's macros number, by how many there were before in the file.
+_NUMBERED = re.compile(r"(?P<name>\b__UNIQUE_ID_\w*?|\.LC)\d+\b")
 _SECTION = re.compile(r"(?P<section>\.(?:rodata|data)[\w.]*)\+0x[0-9a-f]+")
 
 

@@ -68,6 +68,12 @@ def test_an_object_of_one_build_only(tmp_path: Path) -> None:
     assert found == tuple(f"kernel/{name}.o: in one of the builds only" for name in "xy")
 
 
+def test_another_function_that_is_called(tmp_path: Path) -> None:
+    text = "int one(void), two(void); int f(void) {{ return {}() + 1; }}\n"
+    one, two = text.format("one"), text.format("two")
+    assert compared(tmp_path, one, two) == (1, ("kernel/x.o: f",))
+
+
 def test_the_number_in_a_name_does_not_matter(tmp_path: Path) -> None:
     # As the kernel's macros make one for each exported symbol, numbered by __COUNTER__.
     text = "extern int __UNIQUE_ID_addressable_x{0}; int f(void) {{ return {1}; }}\n"
