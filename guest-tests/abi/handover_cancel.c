@@ -31,6 +31,43 @@ IN_EITHER_THREAD(sleeping_call_ends_with_ecanceled)
 	return NULL;
 }
 
+/* Looked at a few times: a task that runs may be seen on its way to sleep. */
+static bool all_the_others_sleep(void)
+{
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		if (tasks_of("self", 'S') != tasks_of("self", 0) - 1)
+			return false;
+		poll(NULL, 0, 1);
+	}
+	return true;
+}
+
+/* The request to end one call does not keep the next one from sleeping. */
+TEST(next_call_of_the_same_worker_sleeps)
+{
+	long result, cookie;
+	char byte;
+	int fds[2], i;
+
+	ASSERT_EQ(0, pipe(fds));
+	for (i = 0; i < 4; i++) {
+		result = UNTOUCHED;
+		cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_read,
+				      ARGS(fds[0], P(&byte), 1));
+		ASSERT_LT(0, cookie);
+		ASSERT_TRUE(becomes_true(all_the_others_sleep()));
+		if (i % 2) {
+			ASSERT_EQ(1, write(fds[1], "x", 1));
+			ASSERT_EQ(1, final_value(cookie, &result));
+		} else {
+			ASSERT_EQ(0, async_cancel(0, cookie));
+			ASSERT_EQ(-ECANCELED, final_value(cookie, &result));
+		}
+	}
+}
+
 static struct reading passed_on;
 
 static const char *cancels(void)

@@ -453,6 +453,36 @@ IN_EITHER_THREAD(vfork_after_hand_overs)
 
 /* --- tracees ------------------------------------------------------------------------------ */
 
+/* It asks to be traced by its parent, which goes on as another task than made it. */
+IN_EITHER_THREAD(tracee_of_a_thread_that_has_gone_on)
+{
+	struct reading r;
+	pid_t child;
+	int status, go[2];
+	char byte;
+
+	CHECK_EQ(0, pipe(go));
+	child = fork_child();
+	CHECK(child >= 0);
+	if (child == 0) {
+		if (read(go[0], &byte, 1) != 1 || ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+			_exit(1);
+		raise(SIGSTOP);
+		_exit(23);
+	}
+	TRY(begin_reading(&r));
+	CHECK_EQ(1, write(go[1], "g", 1));
+	status = next_status(child, 0);
+	CHECK(WIFSTOPPED(status));
+	CHECK_EQ(0, ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_TRACESYSGOOD));
+	TRY(end_reading(&r));
+	CHECK_EQ(0, ptrace(PTRACE_CONT, child, NULL, NULL));
+	CHECK_EQ(23 << 8, next_status(child, 0));
+	close(go[0]);
+	close(go[1]);
+	return NULL;
+}
+
 /* A tracer that hands over is the tracer still. */
 IN_EITHER_THREAD(tracees_stay)
 {

@@ -5,6 +5,9 @@
  */
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/keyctl.h>
+#include <linux/landlock.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
@@ -117,6 +120,84 @@ static const char *is_denied(void)
 		TRY(end_reading(&r[i]));
 	TRY(hand_over(3));
 	return opens_with(-EACCES);
+}
+
+/* Files are not read any more, but those below /proc. */
+static const char *give_up_files(void)
+{
+	const struct landlock_ruleset_attr handled = {
+		.handled_access_fs = LANDLOCK_ACCESS_FS_READ_FILE,
+	};
+	struct landlock_path_beneath_attr proc = {
+		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE,
+		.parent_fd = open("/proc", O_PATH | O_CLOEXEC),
+	};
+	int rules = raw_call(__NR_landlock_create_ruleset, &handled, sizeof(handled), 0);
+
+	CHECK(rules >= 0);
+	CHECK(proc.parent_fd >= 0);
+	CHECK_EQ(0, raw_call(__NR_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &proc, 0));
+	CHECK_EQ(0, raw_call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	CHECK_EQ(0, raw_call(__NR_landlock_restrict_self, rules, 0));
+	close(rules);
+	close(proc.parent_fd);
+	return NULL;
+}
+
+WITH_A_SECRET(files_given_up)
+{
+	if (raw_call(__NR_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) < 0)
+		return NULL;
+	TRY(warm_up());
+	TRY(give_up_files());
+	return is_denied();
+}
+
+static const char *gives_up_files(void)
+{
+	TRY(give_up_files());
+	return is_denied();
+}
+
+/* What one thread has given up the others still have, and their workers are not its. */
+WITH_A_SECRET(files_given_up_by_another_thread)
+{
+	if (raw_call(__NR_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) < 0)
+		return NULL;
+	TRY(warm_up());
+	TRY(run_in(true, gives_up_files));
+	return warm_up();
+}
+
+static long thread_keyring(bool make)
+{
+	return raw_call(__NR_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_THREAD_KEYRING, make);
+}
+
+/* A new task has none of the keyring of the thread that it is made by. */
+WITH_A_SECRET(keyring_of_the_thread)
+{
+	struct reading r[3];
+	long keyring;
+	int i;
+
+	if (thread_keyring(false) == -ENOSYS)
+		return NULL;
+	CHECK_EQ(-ENOKEY, thread_keyring(false));
+	TRY(hand_over(3));
+	keyring = thread_keyring(true);
+	CHECK(keyring > 0);
+	for (i = 0; i < 3; i++) {
+		TRY(begin_reading(&r[i]));
+		CHECK_EQ(keyring, thread_keyring(false));
+	}
+	for (i = 0; i < 3; i++) {
+		TRY(end_reading(&r[i]));
+		CHECK_EQ(keyring, thread_keyring(false));
+	}
+	TRY(hand_over(3));
+	CHECK_EQ(keyring, thread_keyring(false));
+	return NULL;
 }
 
 WITH_A_SECRET(user_dropped)

@@ -621,6 +621,7 @@ PATIENT_TEST(join_returns_only_when_the_thread_is_done, 300)
 }
 
 static pid_t child_tid;
+static bool word_may_be_cleared;
 
 /* The word is cleared, and its waiters are woken, when the thread ends, and not before. */
 static const char *registers_a_word(void)
@@ -650,6 +651,7 @@ static void *registers_and_exits(void *argument)
 
 	if (found)
 		exit_fine(found);
+	__atomic_store_n(&word_may_be_cleared, true, __ATOMIC_RELEASE);
 	syscall(__NR_exit, 0);
 	return NULL;
 }
@@ -664,6 +666,7 @@ static const char *waits_for_the_word(void)
 	while ((now = __atomic_load_n(&child_tid, __ATOMIC_ACQUIRE)))
 		CHECK(!raw_call(__NR_futex, &child_tid, FUTEX_WAIT, now, &deadline) ||
 		      errno == EAGAIN);
+	CHECK(__atomic_load_n(&word_may_be_cleared, __ATOMIC_ACQUIRE));
 	return NULL;
 }
 

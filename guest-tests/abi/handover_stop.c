@@ -191,6 +191,125 @@ TEST_F_TIMEOUT(busy, stopped_and_killed, 300)
 	self->pid = 0;
 }
 
+/* --- a successor that stops before it has begun ------------------------------------------- */
+
+enum { BUSY = 3, EARLY_ROUNDS = 200, EARLY_STOPS = 3 };
+
+static struct {
+	int at, rounds;
+	long result;
+} *early;
+
+static int go[2], data[2];
+
+static void stay_on_the_first_processor(void)
+{
+	cpu_set_t first;
+
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	if (sched_setaffinity(0, sizeof(first), &first))
+		_exit(120);
+}
+
+static const char *hands_over_each_time_it_may(void)
+{
+	long result, cookie;
+	char byte;
+
+	stay_on_the_first_processor();
+	TRY(hand_over(2));
+	reach(&early->at, 1);
+	while (read(go[0], &byte, 1) == 1) {
+		__atomic_store_n(&early->result, UNTOUCHED, __ATOMIC_SEQ_CST);
+		cookie = async_submit(0, &early->result, __NR_read, ARGS(data[0], P(&byte), 1));
+		CHECK(is_cookie(cookie));
+		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
+		result = result_of(&early->result);
+		CHECK_EQ(1, result);
+		__atomic_add_fetch(&early->rounds, 1, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+static pid_t keep_the_first_processor_busy(void)
+{
+	pid_t child = fork_child();
+
+	if (child == 0) {
+		stay_on_the_first_processor();
+		while (1)
+			;
+	}
+	return child;
+}
+
+/*
+ * Right after a hand-over, which the successor does not know of yet because others have the
+ * processor, the call gets its data and the process is stopped: true if that came in time.
+ */
+static const char *stop_early(pid_t child, bool *was_early)
+{
+	char name[16];
+	long before;
+	int rounds = early->rounds;
+
+	snprintf(name, sizeof(name), "%d", child);
+	before = counter_of(name, "handed_over");
+	CHECK(before >= 0);
+	CHECK_EQ(1, write(go[1], "g", 1));
+	CHECK(becomes_true(counter_of(name, "handed_over") > before));
+	CHECK_EQ(1, write(data[1], "d", 1));
+	TRY(stop_child(child));
+	*was_early = result_of(&early->result) == UNTOUCHED;
+	TRY(continue_child(child));
+	CHECK(becomes_true(__atomic_load_n(&early->rounds, __ATOMIC_SEQ_CST) > rounds));
+	return NULL;
+}
+
+TEST(stopped_before_the_successor_has_begun)
+{
+	const struct sched_param first = { .sched_priority = 1 };
+	const char *found = NULL;
+	int i, stops = 0;
+	pid_t busy[BUSY], child;
+
+	if (geteuid())
+		SKIP(return, "needs root");
+	early = share(sizeof(*early));
+	ASSERT_NE(NULL, early);
+	ASSERT_EQ(0, pipe(go));
+	ASSERT_EQ(0, pipe(data));
+	child = fork_child();
+	ASSERT_LE(0, child);
+	if (child == 0) {
+		close(go[1]);
+		exit_fine(hands_over_each_time_it_may());
+	}
+	ASSERT_TRUE(await(&early->at, 1));
+	for (i = 0; i < BUSY; i++)
+		busy[i] = keep_the_first_processor_busy();
+	/* There it has the processor whenever it wants it. */
+	stay_on_the_first_processor();
+	ASSERT_EQ(0, sched_setscheduler(0, SCHED_FIFO, &first));
+	for (i = 0; i < EARLY_ROUNDS && stops < EARLY_STOPS && !found; i++) {
+		bool was_early = false;
+
+		found = stop_early(child, &was_early);
+		stops += was_early;
+	}
+	EXPECT_FINE(found);
+	EXPECT_EQ(EARLY_STOPS, stops);
+	for (i = 0; i < BUSY; i++) {
+		kill(busy[i], SIGKILL);
+		waitpid(busy[i], NULL, 0);
+	}
+	if (found)
+		kill(child, SIGKILL);
+	close(go[1]);
+	EXPECT_EQ(found ? SIGKILL : 0, status_of(child));
+}
+
 /* --- the freezer of cgroups --------------------------------------------------------------- */
 
 /* A line "frozen N" of its events. */
