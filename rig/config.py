@@ -71,11 +71,13 @@ class MachineConfig:
 class MutantsConfig:
     """[mutants]: a directory of patches that each break the series, for `rig mutants`.
 
-    smoke: "suite/program" that has to pass in spite of each of them, or "".
+    smoke: "suite/program" that has to pass in spite of each of them, or "". env: more for the
+    environment of the programs.
     """
 
     directory: str = "tests/mutants"
     smoke: str = ""
+    env: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def load(path: Path) -> Config:
     kernels = _tables(path, "kernel", data, KernelConfig)
     machines = _tables(path, "machine", data, MachineConfig)
     mutants = _table(path, "mutants", data.get("mutants", {}))
-    _reject_unknown(path, "mutants", mutants, ("directory", "smoke"))
+    _reject_unknown(path, "mutants", mutants, ("directory", "smoke", "env"))
     config = _convert(
         path,
         "default",

@@ -240,21 +240,27 @@ def _write(patches: Sequence[series.Patch], directory: Path) -> Path:
     return directory
 
 
-def _test(
-    mutant: Mutant, request: Request, config: Config, lab: KernelLab, board: Board
-) -> Outcome:
+def wish(mutant: Mutant, request: Request, config: Config) -> runner.Request:
+    """What is run of a mutant: its smoke test, and the case it names. Pure."""
     smoke, (_, program, case) = config.mutants.smoke.partition("/")[2], mutant.catcher
     wanted = {name: case for name in (smoke, program) if name}
-    wish = runner.Request(
+    return runner.Request(
         machine=mutant.machine,
         suites=_suites(mutant, config),
         # What else the program has may hang on a kernel that is wrong.
         cases=tuple((name, "" if name == smoke else only) for name, only in wanted.items()),
+        env=tuple(config.mutants.env.items()),
         results=request.results,
         cold=True,
     )
-    command = Command("mutants", config, None, (mutant.name,), runner.chosen(wish, config))
-    return runner.drive(wish, config, lab, command, board)
+
+
+def _test(
+    mutant: Mutant, request: Request, config: Config, lab: KernelLab, board: Board
+) -> Outcome:
+    asked = wish(mutant, request, config)
+    command = Command("mutants", config, None, (mutant.name,), runner.chosen(asked, config))
+    return runner.drive(asked, config, lab, command, board)
 
 
 # -- how that is judged ---------------------------------------------------------------------------

@@ -31,42 +31,39 @@ IN_EITHER_THREAD(sleeping_call_ends_with_ecanceled)
 	return NULL;
 }
 
-/* Looked at a few times: a task that runs may be seen on its way to sleep. */
-static bool all_the_others_sleep(void)
-{
-	int i;
+/* --- the next call of the same worker ----------------------------------------------------- */
 
-	for (i = 0; i < 5; i++) {
-		if (tasks_of("self", 'S') != tasks_of("self", 0) - 1)
-			return false;
-		poll(NULL, 0, 1);
-	}
-	return true;
+static struct {
+	int at;
+} *next_call;
+
+/* The second call has the worker of the first one: it is interrupted, and goes on. */
+static const char *cancels_one_and_begins_another(void)
+{
+	struct reading r;
+
+	TRY(begin_reading(&r));
+	CHECK_EQ(0, async_cancel(0, r.s.cookie));
+	TRY(ends_with(&r.s, -ECANCELED));
+	close(r.fds[0]);
+	close(r.fds[1]);
+	TRY(begin_reading(&r));
+	reach(&next_call->at, 1);
+	CHECK(await(&next_call->at, 2));
+	CHECK_EQ(r.s.cookie, result_of(&r.s.result));
+	return end_reading(&r);
 }
 
-/* The request to end one call does not keep the next one from sleeping. */
-TEST(next_call_of_the_same_worker_sleeps)
-{
-	long result, cookie;
-	char byte;
-	int fds[2], i;
+CHILD_FIXTURE(next_call, next_call, cancels_one_and_begins_another)
 
-	ASSERT_EQ(0, pipe(fds));
-	for (i = 0; i < 4; i++) {
-		result = UNTOUCHED;
-		cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_read,
-				      ARGS(fds[0], P(&byte), 1));
-		ASSERT_LT(0, cookie);
-		ASSERT_TRUE(becomes_true(all_the_others_sleep()));
-		if (i % 2) {
-			ASSERT_EQ(1, write(fds[1], "x", 1));
-			ASSERT_EQ(1, final_value(cookie, &result));
-		} else {
-			ASSERT_EQ(0, async_cancel(0, cookie));
-			ASSERT_EQ(-ECANCELED, final_value(cookie, &result));
-		}
-	}
+TEST_F(next_call, is_not_cancelled_when_it_is_stopped)
+{
+	ASSERT_FINE(stop_child(self->pid));
+	ASSERT_FINE(continue_child(self->pid));
+	EXPECT_ENDS_WELL();
 }
+
+/* --- by others ---------------------------------------------------------------------------- */
 
 static struct reading passed_on;
 

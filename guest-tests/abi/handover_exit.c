@@ -266,6 +266,28 @@ TEST(leader_is_for_no_other_thread)
 	EXPECT_FINE(run_in_child(false, other_comes_and_goes));
 }
 
+/* Workers that do not fit any more go, but not the leader: the process would look dead. */
+static const char *workers_go(void)
+{
+	int nice, i;
+
+	TRY(hand_over_once());
+	for (nice = 1; nice < 6; nice++) {
+		CHECK_EQ(0, raw_call(__NR_setpriority, 0, 0, nice));
+		TRY(hand_over_once());
+	}
+	for (i = 0; i < 20; i++) {
+		CHECK_EQ(0, tasks_of("self", 'Z'));
+		poll(NULL, 0, 5);
+	}
+	return NULL;
+}
+
+TEST(leader_stays_when_workers_go)
+{
+	EXPECT_FINE(run_in_child(false, workers_go));
+}
+
 /* --- the main thread -------------------------------------------------------------------- */
 
 static bool main_is_gone(void)

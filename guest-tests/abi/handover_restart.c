@@ -6,6 +6,7 @@
 #include <sys/pidfd.h>
 
 #include "filters.h"
+#include "missing.h"
 #include "sleepers.h"
 #include "../kselftest_harness.h"
 
@@ -750,20 +751,72 @@ IN_A_CHILD(child_of_a_handler_restarts_no_wait)
 	return end_reading(&r);
 }
 
-/* A cookie that was never returned is none, also where its call nearly got it. */
+/* --- a hand-over that is called off ------------------------------------------------------- */
+
+/* More than one packet of a stream, whatever its size. */
+enum { PACKETS = 1 << 16 };
+
+static struct missing late_page;
+
+static void *gives_the_page_late(void *argument)
+{
+	if (!becomes_true(page_is_waited_for(&late_page)))
+		return "nobody waits for the page";
+	/* For as long as the page is not there, the call tries to sleep, and may not. */
+	poll(NULL, 0, 20);
+	return (void *)give_missing(&late_page);
+}
+
+/* Two ends of a stream: the first packet that comes is told to this thread by a signal. */
+static const char *have_a_stream(int ends[2])
+{
+	const struct sigaction action = { .sa_handler = note };
+	const struct f_owner_ex owner = { .type = F_OWNER_TID, .pid = gettid() };
+
+	handled = 0;
+	CHECK_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	CHECK_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	CHECK_EQ(0, fcntl(ends[1], F_SETSIG, SIGUSR1));
+	CHECK_EQ(0, fcntl(ends[1], F_SETOWN_EX, &owner));
+	CHECK_EQ(0, fcntl(ends[1], F_SETFL, O_ASYNC));
+	return NULL;
+}
+
+/*
+ * A call that sleeps with a signal pending, as it does not look for one there: its hand-over is
+ * called off again and again. A cookie that was never returned is none, and nothing counts.
+ */
 IN_A_CHILD(cookie_of_a_hand_over_that_was_called_off)
 {
-	struct submission s;
+	static char packets[PACKETS];
+	struct submission s = { .result = UNTOUCHED };
+	struct iovec pieces[2];
 	struct reading r;
+	pthread_t thread;
+	void *found;
+	long handed_over;
+	int ends[2];
 
 	TRY(begin_reading(&r));
-	TRY(hold_lease(0));
-	gives_up = false;
-	TRY(open_leased(&s));
+	TRY(have_a_stream(ends));
+	TRY(make_missing(&late_page));
+	handed_over = counter("handed_over");
+	pieces[0] = (struct iovec){ packets, sizeof(packets) };
+	pieces[1] = (struct iovec){ late_page.page, 1 };
+	CHECK_EQ(0, pthread_create(&thread, NULL, gives_the_page_late, NULL));
+	s.cookie = async_submit(0, &s.result, __NR_writev, ARGS(ends[0], P(pieces), 2));
+	CHECK_EQ(0, pthread_join(thread, &found));
+	CHECK(!found);
 	CHECK_EQ(0, s.cookie);
+	CHECK_EQ(PACKETS + 1, s.result);
+	CHECK(handled > 0);
+	CHECK_EQ(handed_over, counter("handed_over"));
+	CHECK_EQ(1, counter("outstanding"));
 	CHECK_EQ(-EINVAL, wait_for_async(0, r.s.cookie + 1, &no_time));
 	CHECK_EQ(-EINVAL, async_cancel(0, r.s.cookie + 1));
-	TRY(let_lease_go());
+	close(ends[0]);
+	close(ends[1]);
+	drop_missing(&late_page);
 	return end_reading(&r);
 }
 

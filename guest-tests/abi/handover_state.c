@@ -6,6 +6,7 @@
  */
 #include <linux/capability.h>
 #include <linux/ioprio.h>
+#include <linux/mempolicy.h>
 #include <linux/sched.h>
 #include <linux/securebits.h>
 #include <sys/personality.h>
@@ -533,6 +534,40 @@ IN_A_CHILD(timer_slack_and_io_priority)
 }
 
 /* --- settings ----------------------------------------------------------------------------- */
+
+static const char *keeps_its_memory_policy(void)
+{
+	const unsigned long first_node = 1;
+	struct reading r[3];
+	int mode = -1, i;
+
+	CHECK_EQ(0, raw_call(__NR_get_mempolicy, &mode, NULL, 0, NULL, 0));
+	CHECK_EQ(MPOL_DEFAULT, mode);
+	TRY(hand_over(2));
+	CHECK_EQ(0, raw_call(__NR_set_mempolicy, MPOL_BIND, &first_node, 8 * sizeof(first_node)));
+	for (i = 0; i < 3; i++) {
+		TRY(begin_reading(&r[i]));
+		CHECK_EQ(0, raw_call(__NR_get_mempolicy, &mode, NULL, 0, NULL, 0));
+		CHECK_EQ(MPOL_BIND, mode);
+	}
+	CHECK_EQ(0, raw_call(__NR_set_mempolicy, MPOL_DEFAULT, NULL, 0));
+	for (i = 0; i < 3; i++) {
+		TRY(end_reading(&r[i]));
+		TRY(hand_over_once());
+		CHECK_EQ(0, raw_call(__NR_get_mempolicy, &mode, NULL, 0, NULL, 0));
+		CHECK_EQ(MPOL_DEFAULT, mode);
+	}
+	return NULL;
+}
+
+TEST_F(thread, memory_policy)
+{
+	int mode;
+
+	if (raw_call(__NR_get_mempolicy, &mode, NULL, 0, NULL, 0))
+		SKIP(return, "no memory policies");
+	EXPECT_FINE(run_in_child(variant->other, keeps_its_memory_policy));
+}
 
 IN_A_CHILD(name)
 {
