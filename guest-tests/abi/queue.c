@@ -330,6 +330,8 @@ static const char *have_ended(const pthread_t *threads)
 	void *found;
 	int i;
 
+	/* Who sleeps for ever cannot be joined. */
+	CHECK(becomes_true(__atomic_load_n(&n_ended, __ATOMIC_ACQUIRE) == REAPERS));
 	for (i = 0; i < REAPERS; i++) {
 		found = "no value";
 		CHECK_EQ(0, pthread_join(threads[i], &found));
