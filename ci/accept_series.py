@@ -91,8 +91,8 @@ def tested(here: Here, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 def texts(found: Mapping[str, Any], program: str) -> str:
-    """What the cases of a program printed."""
-    cases = [case for case in found["cases"] if case["program"] == program]
+    """What the cases of a program printed; a script is called without its ending."""
+    cases = [case for case in found["cases"] if case["program"].removesuffix(".py") == program]
     return "\n".join(f"{case.get('output', '')}\n{case.get('message', '')}" for case in cases)
 
 

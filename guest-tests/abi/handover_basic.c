@@ -445,6 +445,33 @@ TEST(another_thread_waits)
 	EXPECT_FINE(run_in(true, ends));
 }
 
+static pid_t waiter;
+
+static void *feeds_who_waits(void *argument)
+{
+	if (becomes_true(thread_state(waiter) == 'S'))
+		return write(passed_on.fds[1], "x", 1) == 1 ? NULL : "nothing was written";
+	return "nobody waits";
+}
+
+/* Not when its own time is over, nor when somebody looks again. */
+TEST(wait_ends_when_the_call_does)
+{
+	pthread_t thread;
+	long long start;
+	void *found;
+
+	waiter = gettid();
+	ASSERT_FINE(begin_reading(&passed_on));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, feeds_who_waits, NULL));
+	start = now_ns();
+	EXPECT_EQ(0, wait_for_async(0, passed_on.s.cookie, &deadline));
+	EXPECT_GT(DEADLINE_S * 1000000000LL / 2, now_ns() - start);
+	EXPECT_EQ(1, result_of(&passed_on.s.result));
+	ASSERT_EQ(0, pthread_join(thread, &found));
+	EXPECT_FINE(found);
+}
+
 TEST(calls_outlive_the_thread_that_submitted_them)
 {
 	EXPECT_FINE(run_in(true, begins));

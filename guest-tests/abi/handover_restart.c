@@ -677,9 +677,16 @@ static void *interrupts_calls(void *argument)
 	return (void *)found;
 }
 
-IN_EITHER_THREAD(restart_by_hand_goes_on_with_nothing)
+/* Or has it still, with the sleep that it interrupted. */
+static void restarts_at_once(int signal)
 {
-	const struct sigaction action = { .sa_handler = restarts_by_hand };
+	restarted = raw_call(__NR_restart_syscall);
+	handled++;
+}
+
+static const char *goes_on_with_nothing(void (*handler)(int))
+{
+	const struct sigaction action = { .sa_handler = handler };
 	const struct timespec time = { .tv_sec = FOREVER_S };
 	const int rounds = times(20, 1000);
 	const long nr = __NR_nanosleep;
@@ -709,6 +716,16 @@ IN_EITHER_THREAD(restart_by_hand_goes_on_with_nothing)
 	}
 	CHECK_EQ(0, pthread_join(thread, &found));
 	return found;
+}
+
+IN_EITHER_THREAD(restart_by_hand_goes_on_with_nothing)
+{
+	return goes_on_with_nothing(restarts_by_hand);
+}
+
+IN_A_CHILD(restart_by_hand_at_once_goes_on_with_nothing)
+{
+	return goes_on_with_nothing(restarts_at_once);
 }
 
 /* What a handler interrupted is its parent's: the child has nothing to go on with. */

@@ -322,6 +322,28 @@ IN_EITHER_THREAD(shared_with_a_process_that_has_ended)
 	return NULL;
 }
 
+/* A call that is killed half way has a value, of which nobody gets to know either. */
+static const char *leaves_in_the_middle_of_a_call(void)
+{
+	static char pages[2 * 4096];
+	long cookie;
+	int fds[2];
+
+	CHECK_EQ(0, pipe(fds));
+	CHECK_EQ(4096, fcntl(fds[1], F_SETPIPE_SZ, 4096));
+	cookie = async_submit(0, &shared->word, __NR_write, ARGS(fds[1], P(pages), sizeof(pages)));
+	CHECK(is_cookie(cookie));
+	return NULL;
+}
+
+IN_EITHER_THREAD(shared_with_a_process_that_has_ended_half_way)
+{
+	shared = share(sizeof(*shared));
+	TRY(run_in_child(gettid() != getpid(), leaves_in_the_middle_of_a_call));
+	CHECK(is_cookie(result_of(&shared->word)));
+	return NULL;
+}
+
 /* --- at any time -------------------------------------------------------------------------- */
 
 static long *flickering;

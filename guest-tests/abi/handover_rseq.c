@@ -146,6 +146,38 @@ TEST_F_TIMEOUT(thread, area_is_its_own, 300)
 	EXPECT_FINE(run_in(variant->other, stays_while_others_hand_over));
 }
 
+/*
+ * The worker ends its call on one processor while the thread is on another one. Nothing between
+ * that and the look at the area would have the kernel write it anew.
+ */
+static const char *stays_while_its_worker_ends(void)
+{
+	struct reading r;
+	int i;
+
+	for (i = 0; i < times(50, 2000); i++) {
+		TRY(pin(0));
+		TRY(begin_reading(&r));
+		TRY(pin(cpus - 1));
+		CHECK_AREA(cpus - 1);
+		CHECK_EQ(1, write(r.fds[1], "x", 1));
+		while (result_of(&r.s.result) == r.s.cookie)
+			;
+		CHECK_AREA(cpus - 1);
+		CHECK_EQ(1, result_of(&r.s.result));
+		close(r.fds[0]);
+		close(r.fds[1]);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(thread, area_is_not_that_of_its_worker, 300)
+{
+	if (!is_there() || cpus < 2)
+		SKIP(return, "needs an rseq area and two processors");
+	EXPECT_FINE(run_in(variant->other, stays_while_its_worker_ends));
+}
+
 #ifdef __x86_64__
 
 /*

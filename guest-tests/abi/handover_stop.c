@@ -3,6 +3,8 @@
  * Stop signals and freezers hold up calls that were handed over, and do not end them: no result
  * appears until the data does.
  */
+#include <sys/ptrace.h>
+
 #include "sleepers.h"
 #include "../kselftest_harness.h"
 
@@ -192,9 +194,9 @@ TEST_F_TIMEOUT(busy, stopped_and_killed, 300)
 	self->pid = 0;
 }
 
-/* --- a successor that stops before it has begun ------------------------------------------- */
+/* --- before the successor has begun ------------------------------------------------------- */
 
-enum { BUSY = 3, EARLY_ROUNDS = 200, EARLY_STOPS = 3 };
+enum { BUSY = 3, EARLY_ROUNDS = 200, EARLY_TIMES = 3 };
 
 static struct {
 	int at, rounds;
@@ -245,34 +247,74 @@ static pid_t keep_the_first_processor_busy(void)
 	return child;
 }
 
-/*
- * Right after a hand-over, which the successor does not know of yet because others have the
- * processor, the call gets its data and the process is stopped: true if that came in time.
- */
-static const char *stop_early(pid_t child, bool *was_early)
+/* Has a call handed over, and comes back at once: the successor may not know of it yet. */
+static const char *have_one_handed_over(pid_t child)
 {
 	char name[16];
 	long before;
-	int rounds = early->rounds;
 
 	snprintf(name, sizeof(name), "%d", child);
 	before = counter_of(name, "handed_over");
 	CHECK(before >= 0);
 	CHECK_EQ(1, write(go[1], "g", 1));
 	CHECK(becomes_true(counter_of(name, "handed_over") > before));
-	CHECK_EQ(1, write(data[1], "d", 1));
-	TRY(stop_child(child));
-	*was_early = result_of(&early->result) == UNTOUCHED;
-	TRY(continue_child(child));
+	return NULL;
+}
+
+static bool is_early(void)
+{
+	return result_of(&early->result) == UNTOUCHED;
+}
+
+static const char *comes_to_its_end(int rounds)
+{
 	CHECK(becomes_true(__atomic_load_n(&early->rounds, __ATOMIC_SEQ_CST) > rounds));
 	return NULL;
 }
 
-TEST(stopped_before_the_successor_has_begun)
+/* The call gets its data and the process is stopped before the successor has run. */
+static const char *stop_early(pid_t child, bool *was_early)
+{
+	int rounds = early->rounds;
+
+	TRY(have_one_handed_over(child));
+	CHECK_EQ(1, write(data[1], "d", 1));
+	TRY(stop_child(child));
+	*was_early = is_early();
+	TRY(continue_child(child));
+	return comes_to_its_end(rounds);
+}
+
+/* A tracer comes then: it is that of the thread, which goes on as the successor. */
+static const char *trace_early(pid_t child, bool *was_early)
+{
+	int rounds = early->rounds, status;
+
+	TRY(have_one_handed_over(child));
+	CHECK_EQ(0, ptrace(PTRACE_SEIZE, child, NULL, NULL));
+	*was_early = is_early();
+	CHECK_EQ(1, write(data[1], "d", 1));
+	TRY(comes_to_its_end(rounds));
+	CHECK_EQ(0, ptrace(PTRACE_INTERRUPT, child, NULL, NULL));
+	status = next_status(child, __WALL);
+	CHECK(WIFSTOPPED(status));
+	CHECK_EQ(0, ptrace(PTRACE_DETACH, child, NULL, NULL));
+	return NULL;
+}
+
+FIXTURE(early) { };
+FIXTURE_VARIANT(early) { const char *(*meddle)(pid_t child, bool *was_early); };
+FIXTURE_VARIANT_ADD(early, stopped) { .meddle = stop_early, };
+FIXTURE_VARIANT_ADD(early, traced) { .meddle = trace_early, };
+FIXTURE_SETUP(early) { }
+FIXTURE_TEARDOWN(early) { }
+
+/* On one processor, which others have and the test gets whenever it wants it. */
+TEST_F(early, before_the_successor_has_begun)
 {
 	const struct sched_param first = { .sched_priority = 1 };
 	const char *found = NULL;
-	int i, stops = 0;
+	int i, times_early = 0;
 	pid_t busy[BUSY], child;
 
 	if (geteuid())
@@ -290,17 +332,16 @@ TEST(stopped_before_the_successor_has_begun)
 	ASSERT_TRUE(await(&early->at, 1));
 	for (i = 0; i < BUSY; i++)
 		busy[i] = keep_the_first_processor_busy();
-	/* There it has the processor whenever it wants it. */
 	stay_on_the_first_processor();
 	ASSERT_EQ(0, sched_setscheduler(0, SCHED_FIFO, &first));
-	for (i = 0; i < EARLY_ROUNDS && stops < EARLY_STOPS && !found; i++) {
+	for (i = 0; i < EARLY_ROUNDS && times_early < EARLY_TIMES && !found; i++) {
 		bool was_early = false;
 
-		found = stop_early(child, &was_early);
-		stops += was_early;
+		found = variant->meddle(child, &was_early);
+		times_early += was_early;
 	}
 	EXPECT_FINE(found);
-	EXPECT_EQ(EARLY_STOPS, stops);
+	EXPECT_EQ(EARLY_TIMES, times_early);
 	for (i = 0; i < BUSY; i++) {
 		kill(busy[i], SIGKILL);
 		waitpid(busy[i], NULL, 0);

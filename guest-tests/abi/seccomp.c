@@ -58,6 +58,23 @@ TEST_F(mode, error_number)
 	EXPECT_EQ(-E2BIG, final_value(ret, &self->result));
 }
 
+/* 512 to 516 are the kernel's own. Nothing was interrupted, and nothing is made again. */
+TEST_F(mode, error_number_that_is_a_restart_code)
+{
+	static const int codes[] = { 512, 513, 514, 516 };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(codes); i++) {
+		long ret;
+
+		self->result = UNTOUCHED;
+		ASSERT_EQ(0, filter_argument(__NR_dup, 1000 + i, SECCOMP_RET_ERRNO | codes[i]));
+		ret = SUBMIT(__NR_dup, ARGS(1000 + i));
+		EXPECT_SUBMITTED(ret);
+		EXPECT_EQ(-EINTR, final_value(ret, &self->result));
+	}
+}
+
 TEST_F(mode, error_number_zero)
 {
 	long ret;

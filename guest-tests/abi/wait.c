@@ -143,6 +143,8 @@ TEST_F(outstanding, for_all_waits_for_each)
 	char byte;
 	int fds[2];
 
+	/* Also for one that is the last of all. */
+	ASSERT_EQ(-ETIME, wait_for_async(0, 0, &no_time));
 	ASSERT_EQ(0, pipe(fds));
 	cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &result, __NR_read,
 			      ARGS(fds[0], P(&byte), 1));
