@@ -548,6 +548,68 @@ TEST_F_TIMEOUT(busy, found_by_its_tid, 300)
 	EXPECT_ENDS_WELL();
 }
 
+/* --- attaching to a call that is on its way to sleep -------------------------------------- */
+
+/* What a pipe holds: to copy that takes longer than all else of the call. */
+enum { LONG = 1 << 20 };
+
+static char long_text[LONG + 1];
+
+static const char *fills_a_pipe_until_told(void)
+{
+	long result, cookie, there, got;
+	int fds[2];
+
+	CHECK_EQ(0, pipe(fds));
+	CHECK_EQ(LONG, fcntl(fds[1], F_SETPIPE_SZ, LONG));
+	shared->tid = gettid();
+	reach(&shared->at, 1);
+	while (!is_reached(&shared->at, 2)) {
+		do {
+			result = UNTOUCHED;
+			cookie = async_submit(0, &result, __NR_write,
+					      ARGS(fds[1], P(long_text), sizeof(long_text)));
+			/* Stopped on its way to sleep, it has written what there was room for. */
+			there = cookie ? LONG : result;
+			for (got = 0; got < there;)
+				got += read(fds[0], long_text, sizeof(long_text));
+		} while (!cookie);
+		CHECK(is_cookie(cookie));
+		while (wait_for_async(0, cookie, &deadline) == -EINTR)
+			;
+		CHECK(result_of(&result) >= LONG);
+		if (got < result_of(&result))
+			CHECK_EQ(1, read(fds[0], long_text, 1));
+		shared->rounds++;
+	}
+	return NULL;
+}
+
+CHILD_FIXTURE(filling, shared, fills_a_pipe_until_told)
+
+/* The tracer came when the call had begun: it is that of the thread, wherever this goes on. */
+TEST_F_TIMEOUT(filling, tracer_goes_with_the_thread, 300)
+{
+	int i, status;
+
+	for (i = 0; i < times(50, 1000); i++) {
+		long rounds = shared->rounds;
+
+		ASSERT_EQ(0, ptrace(PTRACE_SEIZE, shared->tid, NULL, NULL))
+			TH_LOG("round %d, errno %d", i, errno);
+		ASSERT_TRUE(becomes_true(*(volatile long *)&shared->rounds > rounds));
+		ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, shared->tid, NULL, NULL))
+			TH_LOG("round %d, errno %d", i, errno);
+		status = next_status(shared->tid, __WALL);
+		ASSERT_TRUE(WIFSTOPPED(status))
+			TH_LOG("round %d, status %#x", i, status);
+		ASSERT_EQ(0, ptrace(PTRACE_DETACH, shared->tid, NULL, NULL));
+		rounds = shared->rounds;
+		ASSERT_TRUE(becomes_true(*(volatile long *)&shared->rounds > rounds));
+	}
+	EXPECT_ENDS_WELL();
+}
+
 /* For tests that are not about finding it. */
 static bool seize(pid_t tid)
 {

@@ -3,8 +3,6 @@
  * Stop signals and freezers hold up calls that were handed over, and do not end them: no result
  * appears until the data does.
  */
-#include <sys/ptrace.h>
-
 #include "sleepers.h"
 #include "../kselftest_harness.h"
 
@@ -285,32 +283,8 @@ static const char *stop_early(pid_t child, bool *was_early)
 	return comes_to_its_end(rounds);
 }
 
-/* A tracer comes then: it is that of the thread, which goes on as the successor. */
-static const char *trace_early(pid_t child, bool *was_early)
-{
-	int rounds = early->rounds, status;
-
-	TRY(have_one_handed_over(child));
-	CHECK_EQ(0, ptrace(PTRACE_SEIZE, child, NULL, NULL));
-	*was_early = is_early();
-	CHECK_EQ(1, write(data[1], "d", 1));
-	TRY(comes_to_its_end(rounds));
-	CHECK_EQ(0, ptrace(PTRACE_INTERRUPT, child, NULL, NULL));
-	status = next_status(child, __WALL);
-	CHECK(WIFSTOPPED(status));
-	CHECK_EQ(0, ptrace(PTRACE_DETACH, child, NULL, NULL));
-	return NULL;
-}
-
-FIXTURE(early) { };
-FIXTURE_VARIANT(early) { const char *(*meddle)(pid_t child, bool *was_early); };
-FIXTURE_VARIANT_ADD(early, stopped) { .meddle = stop_early, };
-FIXTURE_VARIANT_ADD(early, traced) { .meddle = trace_early, };
-FIXTURE_SETUP(early) { }
-FIXTURE_TEARDOWN(early) { }
-
 /* On one processor, which others have and the test gets whenever it wants it. */
-TEST_F(early, before_the_successor_has_begun)
+TEST(stopped_before_the_successor_has_begun)
 {
 	const struct sched_param first = { .sched_priority = 1 };
 	const char *found = NULL;
@@ -337,7 +311,7 @@ TEST_F(early, before_the_successor_has_begun)
 	for (i = 0; i < EARLY_ROUNDS && times_early < EARLY_TIMES && !found; i++) {
 		bool was_early = false;
 
-		found = variant->meddle(child, &was_early);
+		found = stop_early(child, &was_early);
 		times_early += was_early;
 	}
 	EXPECT_FINE(found);

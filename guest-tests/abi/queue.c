@@ -406,6 +406,7 @@ static void *reaps_among_signals(void *argument)
 			break;
 		__atomic_fetch_add(&n_reaped, 1, __ATOMIC_RELEASE);
 	}
+	__atomic_fetch_add(&n_ended, 1, __ATOMIC_RELEASE);
 	return cookie == -ENOENT ? NULL : "another error than that there is none";
 }
 
