@@ -207,9 +207,6 @@ def test_a_name_that_is_none_gets_a_hint(rig_config: Config) -> None:
     assert first.name in caught.value.hint
 
 
-# -- with a tree that is small --------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("case", ["ticks", ""])
 def test_what_is_run_of_a_mutant(rig_config: Config, case: str) -> None:
     one = mutants.Mutant("m", Path("m.patch"), b"", "", "h", f"abi/clock{case and '::'}{case}")
@@ -218,6 +215,9 @@ def test_what_is_run_of_a_mutant(rig_config: Config, case: str) -> None:
     assert asked.cases == ((smoke, ""), ("clock", case))
     assert dict(asked.env) == rig_config.mutants.env
     assert int(rig_config.mutants.env["ABI_DEADLINE_S"]) > 0
+
+
+# -- with a tree that is small --------------------------------------------------------------------
 
 
 TOML = """

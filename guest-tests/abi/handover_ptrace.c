@@ -548,6 +548,59 @@ TEST_F_TIMEOUT(busy, found_by_its_tid, 300)
 	EXPECT_ENDS_WELL();
 }
 
+/* For tests that are not about finding it. */
+static bool seize(pid_t tid)
+{
+	return becomes_true(!ptrace(PTRACE_SEIZE, tid, NULL, NULL) || errno != ESRCH);
+}
+
+static const char *interrupt_and_let_go(void)
+{
+	int status;
+
+	CHECK_EQ(0, ptrace(PTRACE_INTERRUPT, shared->tid, NULL, NULL));
+	status = next_status(shared->tid, __WALL);
+	if (!WIFSTOPPED(status))
+		return trouble("status %#x", status);
+	CHECK_EQ(0, ptrace(PTRACE_DETACH, shared->tid, NULL, NULL));
+	return NULL;
+}
+
+/* It comes through more rounds than that. */
+static const char *goes_on(int more)
+{
+	long rounds = __atomic_load_n(&shared->rounds, __ATOMIC_SEQ_CST);
+
+	CHECK(becomes_true(__atomic_load_n(&shared->rounds, __ATOMIC_SEQ_CST) > rounds + more));
+	return NULL;
+}
+
+/* A stop that is asked for at any time is reported. */
+TEST_F_TIMEOUT(busy, seized_interrupted_and_let_go, 300)
+{
+	int i;
+
+	for (i = 0; i < times(100, 5000); i++) {
+		ASSERT_TRUE(seize(shared->tid));
+		ASSERT_FINE(interrupt_and_let_go());
+		ASSERT_FINE(goes_on(0));
+	}
+	EXPECT_ENDS_WELL();
+}
+
+/* And traced for a while, so that calls fall back in between. */
+TEST_F_TIMEOUT(busy, traced_for_a_while, 300)
+{
+	int i;
+
+	for (i = 0; i < times(30, 1000); i++) {
+		ASSERT_TRUE(seize(shared->tid));
+		ASSERT_FINE(goes_on(2));
+		ASSERT_FINE(interrupt_and_let_go());
+	}
+	EXPECT_ENDS_WELL();
+}
+
 /* --- attaching to a call that is on its way to sleep -------------------------------------- */
 
 /* What a pipe holds: to copy that takes longer than all else of the call. */
@@ -557,7 +610,7 @@ static char long_text[LONG + 1];
 
 static const char *fills_a_pipe_until_told(void)
 {
-	long result, cookie, there, got;
+	long result, cookie, there, got, n;
 	int fds[2];
 
 	CHECK_EQ(0, pipe(fds));
@@ -571,8 +624,10 @@ static const char *fills_a_pipe_until_told(void)
 					      ARGS(fds[1], P(long_text), sizeof(long_text)));
 			/* Stopped on its way to sleep, it has written what there was room for. */
 			there = cookie ? LONG : result;
-			for (got = 0; got < there;)
-				got += read(fds[0], long_text, sizeof(long_text));
+			for (got = 0; got < there; got += n) {
+				n = read(fds[0], long_text, sizeof(long_text));
+				CHECK(n > 0);
+			}
 		} while (!cookie);
 		CHECK(is_cookie(cookie));
 		while (wait_for_async(0, cookie, &deadline) == -EINTR)
@@ -590,69 +645,13 @@ CHILD_FIXTURE(filling, shared, fills_a_pipe_until_told)
 /* The tracer came when the call had begun: it is that of the thread, wherever this goes on. */
 TEST_F_TIMEOUT(filling, tracer_goes_with_the_thread, 300)
 {
-	int i, status;
+	int i;
 
 	for (i = 0; i < times(50, 1000); i++) {
-		long rounds = shared->rounds;
-
-		ASSERT_EQ(0, ptrace(PTRACE_SEIZE, shared->tid, NULL, NULL))
-			TH_LOG("round %d, errno %d", i, errno);
-		ASSERT_TRUE(becomes_true(*(volatile long *)&shared->rounds > rounds));
-		ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, shared->tid, NULL, NULL))
-			TH_LOG("round %d, errno %d", i, errno);
-		status = next_status(shared->tid, __WALL);
-		ASSERT_TRUE(WIFSTOPPED(status))
-			TH_LOG("round %d, status %#x", i, status);
-		ASSERT_EQ(0, ptrace(PTRACE_DETACH, shared->tid, NULL, NULL));
-		rounds = shared->rounds;
-		ASSERT_TRUE(becomes_true(*(volatile long *)&shared->rounds > rounds));
-	}
-	EXPECT_ENDS_WELL();
-}
-
-/* For tests that are not about finding it. */
-static bool seize(pid_t tid)
-{
-	return becomes_true(!ptrace(PTRACE_SEIZE, tid, NULL, NULL) || errno != ESRCH);
-}
-
-/* A stop that is asked for at any time is reported. */
-TEST_F_TIMEOUT(busy, seized_interrupted_and_let_go, 300)
-{
-	int i, status;
-
-	for (i = 0; i < times(100, 5000); i++) {
-		long rounds;
-
 		ASSERT_TRUE(seize(shared->tid));
-		ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, shared->tid, NULL, NULL));
-		status = next_status(shared->tid, __WALL);
-		ASSERT_TRUE(WIFSTOPPED(status))
-			TH_LOG("round %d, status %#x", i, status);
-		ASSERT_EQ(0, ptrace(PTRACE_DETACH, shared->tid, NULL, NULL));
-		rounds = shared->rounds;
-		ASSERT_TRUE(becomes_true(*(volatile long *)&shared->rounds > rounds))
-			TH_LOG("round %d: it does not go on", i);
-	}
-	EXPECT_ENDS_WELL();
-}
-
-/* And traced for a while, so that calls fall back in between. */
-TEST_F_TIMEOUT(busy, traced_for_a_while, 300)
-{
-	int i, status;
-
-	for (i = 0; i < times(30, 1000); i++) {
-		long rounds;
-
-		ASSERT_TRUE(seize(shared->tid));
-		rounds = shared->rounds;
-		ASSERT_TRUE(becomes_true(*(volatile long *)&shared->rounds > rounds + 2))
-			TH_LOG("round %d: it does not go on", i);
-		ASSERT_EQ(0, ptrace(PTRACE_INTERRUPT, shared->tid, NULL, NULL));
-		status = next_status(shared->tid, __WALL);
-		ASSERT_TRUE(WIFSTOPPED(status));
-		ASSERT_EQ(0, ptrace(PTRACE_DETACH, shared->tid, NULL, NULL));
+		ASSERT_FINE(goes_on(0));
+		ASSERT_FINE(interrupt_and_let_go());
+		ASSERT_FINE(goes_on(0));
 	}
 	EXPECT_ENDS_WELL();
 }

@@ -663,6 +663,13 @@ static void restarts_by_hand(int signal)
 	handled++;
 }
 
+/* Or has it still, with the sleep that it interrupted. */
+static void restarts_at_once(int signal)
+{
+	restarted = raw_call(__NR_restart_syscall);
+	handled++;
+}
+
 static int interrupted_listener;
 
 static void *interrupts_calls(void *argument)
@@ -675,13 +682,6 @@ static void *interrupts_calls(void *argument)
 	while (!found && (*times_more)--)
 		found = signal_a_call(interrupted_listener, getpid(), SIGUSR1);
 	return (void *)found;
-}
-
-/* Or has it still, with the sleep that it interrupted. */
-static void restarts_at_once(int signal)
-{
-	restarted = raw_call(__NR_restart_syscall);
-	handled++;
 }
 
 static const char *goes_on_with_nothing(void (*handler)(int))

@@ -314,12 +314,17 @@ static const char *leaves_with_a_call(void)
 	return NULL;
 }
 
-IN_EITHER_THREAD(shared_with_a_process_that_has_ended)
+static const char *word_keeps_the_cookie(body_fn leaves)
 {
 	shared = share(sizeof(*shared));
-	TRY(run_in_child(gettid() != getpid(), leaves_with_a_call));
+	TRY(run_in_child(gettid() != getpid(), leaves));
 	CHECK(is_cookie(result_of(&shared->word)));
 	return NULL;
+}
+
+IN_EITHER_THREAD(shared_with_a_process_that_has_ended)
+{
+	return word_keeps_the_cookie(leaves_with_a_call);
 }
 
 /* A call that is killed half way has a value, of which nobody gets to know either. */
@@ -338,10 +343,7 @@ static const char *leaves_in_the_middle_of_a_call(void)
 
 IN_EITHER_THREAD(shared_with_a_process_that_has_ended_half_way)
 {
-	shared = share(sizeof(*shared));
-	TRY(run_in_child(gettid() != getpid(), leaves_in_the_middle_of_a_call));
-	CHECK(is_cookie(result_of(&shared->word)));
-	return NULL;
+	return word_keeps_the_cookie(leaves_in_the_middle_of_a_call);
 }
 
 /* --- at any time -------------------------------------------------------------------------- */

@@ -261,17 +261,6 @@ static const char *have_one_handed_over(pid_t child)
 	return NULL;
 }
 
-static bool is_early(void)
-{
-	return result_of(&early->result) == UNTOUCHED;
-}
-
-static const char *comes_to_its_end(int rounds)
-{
-	CHECK(becomes_true(__atomic_load_n(&early->rounds, __ATOMIC_SEQ_CST) > rounds));
-	return NULL;
-}
-
 /* The call gets its data and the process is stopped before the successor has run. */
 static const char *stop_early(pid_t child, bool *was_early)
 {
@@ -280,9 +269,10 @@ static const char *stop_early(pid_t child, bool *was_early)
 	TRY(have_one_handed_over(child));
 	CHECK_EQ(1, write(data[1], "d", 1));
 	TRY(stop_child(child));
-	*was_early = is_early();
+	*was_early = result_of(&early->result) == UNTOUCHED;
 	TRY(continue_child(child));
-	return comes_to_its_end(rounds);
+	CHECK(becomes_true(__atomic_load_n(&early->rounds, __ATOMIC_SEQ_CST) > rounds));
+	return NULL;
 }
 
 /* On one processor, which others have and the test gets whenever it wants it. */
@@ -306,8 +296,10 @@ TEST(stopped_before_the_successor_has_begun)
 		exit_fine(hands_over_each_time_it_may());
 	}
 	ASSERT_TRUE(await(&early->at, 1));
-	for (i = 0; i < BUSY; i++)
+	for (i = 0; i < BUSY; i++) {
 		busy[i] = keep_the_first_processor_busy();
+		ASSERT_LE(0, busy[i]);
+	}
 	stay_on_the_first_processor();
 	ASSERT_EQ(0, sched_setscheduler(0, SCHED_FIFO, &first));
 	for (i = 0; i < EARLY_ROUNDS && times_early < EARLY_TIMES && !found; i++) {

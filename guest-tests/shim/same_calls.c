@@ -1219,7 +1219,7 @@ static void change(int fd)
 }
 
 #define SHOW_SYNC(nr, of, ...)						\
-SAME(nr##_of_##of, __NR_##nr)						\
+SAME_ON_DISK(nr##_of_##of, __NR_##nr)					\
 {									\
 	int fd = file_with("file");					\
 									\
@@ -1245,7 +1245,7 @@ SAME(sync_file_range_of_a_file, NOTHING)
 		 SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER));
 }
 
-SAME(msync_of_a_mapping, __NR_msync)
+SAME_ON_DISK(msync_of_a_mapping, __NR_msync)
 {
 	int fd = file_with("file");
 	char *at;
@@ -1268,7 +1268,7 @@ static int synchronous_file(void)
 	return fd;
 }
 
-SAME(write_to_a_synchronous_file, __NR_write)
+SAME_ON_DISK(write_to_a_synchronous_file, __NR_write)
 {
 	int fd = synchronous_file();
 
@@ -1276,7 +1276,7 @@ SAME(write_to_a_synchronous_file, __NR_write)
 	SHOW(lseek(fd, 0, SEEK_CUR));
 }
 
-SAME(pwrite64_to_a_synchronous_file, __NR_pwrite64)
+SAME_ON_DISK(pwrite64_to_a_synchronous_file, __NR_pwrite64)
 {
 	int fd = synchronous_file();
 
@@ -1284,7 +1284,7 @@ SAME(pwrite64_to_a_synchronous_file, __NR_pwrite64)
 	SHOW(lseek(fd, 0, SEEK_END));
 }
 
-SAME(pwritev_to_a_synchronous_file, __NR_pwritev)
+SAME_ON_DISK(pwritev_to_a_synchronous_file, __NR_pwritev)
 {
 	int fd = synchronous_file();
 
