@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
-        _add_exact, _add_mutants, _add_scan, _add_report, _add_store,
+        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_store,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -181,6 +181,28 @@ def _add_exact(verbs: _Verbs) -> None:
     parser.add_argument("--explain", nargs=2, metavar=("A", "B"),
                         help="which functions run how many instructions more in B")  # fmt: skip
     _json_flag(parser)
+
+
+def _add_bench(verbs: _Verbs) -> None:
+    words = "measure kernels: instructions that are exact, times as ratios over boots"
+    parser = _verb(verbs, "bench", _bench, words)
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
+    parser.set_defaults(kernel=None)
+    parser.add_argument("--against", metavar="BASE", help="a kernel to compare with; 1 if worse")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--exact", action="store_true", help="only the exact set")
+    only.add_argument("--timed", action="store_true", help="only the timed set")
+    parser.add_argument("--only", default="", metavar="WORDS",
+                        help="programs whose line in bench.toml has these words")  # fmt: skip
+    parser.add_argument("--boots", type=int, default=5, metavar="N",
+                        help="boots of each kernel for the timed set (default 5)")  # fmt: skip
+    parser.add_argument("--check", action="store_true",
+                        help="exact set against where this branch has left main, or on main "
+                             "against ci/baselines; 1 if worse")  # fmt: skip
+    parser.add_argument("--accept", default="", metavar="WHY",
+                        help="keep the exact set as the baseline in ci/baselines")  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="DIR", help="instead of results/")
+    parser.add_argument("--json", type=Path, metavar="F", help="write everything as JSON to F too")
 
 
 def _add_boot_and_test(verbs: _Verbs) -> None:
@@ -373,6 +395,37 @@ def _explained(request: ExactRequest, arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(explain.render(found))
     return 0 if found.sound else 1
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    """1 where anything got worse than what it was compared with."""
+    from rig import bench
+    from rig.store import open_store
+
+    request = bench.Request(
+        kernels=tuple(arguments.kernels),
+        against=arguments.against,
+        exact=not arguments.timed,
+        timed=not arguments.exact,
+        only=arguments.only,
+        boots=arguments.boots,
+        check=arguments.check,
+        accept=arguments.accept,
+        results=arguments.results,
+        json=arguments.json,
+        words=_words_of("bench"),
+    )
+    with _progress(arguments) as progress:
+        result = bench.run(request, _config(arguments), open_store(), progress)
+    sys.stdout.write(bench.text(result))
+    print(f"report: {result.directory / bench.PAGE_NAME}", flush=True)
+    return result.exit_code
+
+
+def _words_of(verb: str) -> tuple[str, ...]:
+    """What was written after a verb, to be pasted again."""
+    words = sys.argv[1:]
+    return tuple(words[words.index(verb) + 1 :]) if verb in words else ()
 
 
 def _scan(arguments: argparse.Namespace) -> int:

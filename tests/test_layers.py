@@ -24,6 +24,9 @@ LAYERS = {
     "cpio": 1,
     "elf": 1,
     "profile": 1,
+    "rows": 1,
+    "stats": 1,
+    "plots": 1,
     "config": 2,
     "store": 2,
     "verdict": 2,
@@ -31,6 +34,8 @@ LAYERS = {
     "durations": 2,
     "board": 2,
     "report": 2,
+    "baseline": 2,
+    "benchset": 3,
     "upkeep": 3,
     "source": 3,
     "series": 3,
@@ -57,6 +62,11 @@ LAYERS = {
     "explain": 4,
     "watch": 4,
     "doctor": 4,
+    "fio": 4,
+    "exactset": 5,
+    "timed": 5,
+    "benchpage": 5,
+    "bench": 5,
     "mutants": 5,
     "pytest_plugin": 5,
     "terminal": 5,
@@ -99,6 +109,11 @@ WITHIN = {
     ("runner", "fleet"),
     ("runner", "outcome"),
     ("runner", "against"),
+    ("benchpage", "exactset"),
+    ("benchpage", "timed"),
+    ("bench", "exactset"),
+    ("bench", "timed"),
+    ("bench", "benchpage"),
 }
 
 # What only one module may import.
@@ -117,7 +132,7 @@ HARMLESS = {"subprocess"}
 STARTS = re.compile(
     r"subprocess\.|os\.(system|popen|fork|forkpty|exec|spawn|posix_spawn)|pty\.spawn"
 )
-PURE = {"kconfig", "ktap", "splat", "cpio", "elf", "profile"}
+PURE = {"kconfig", "ktap", "splat", "cpio", "elf", "profile", "rows", "stats", "plots"}
 IMPURE = {"os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "threading"}
 
 
