@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -66,7 +67,7 @@ def test_lines_begin_at_zero_and_are_named_apart() -> None:
     root = parsed(plots.lines(rows, "t", "CPUs"))
     named = [one for one in root.iter("text") if one.attrib["class"].startswith("name")]
     heights = sorted(float(one.attrib["y"]) for one in named)
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 15
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 15
     assert len(list(root.iter("polyline"))) == 3
 
 

@@ -119,7 +119,7 @@ async def measure(
         "calls": 1,
         "rounds": ROUNDS,
     }
-    print(json.dumps(row), flush=True)
+    sys.stdout.write(json.dumps(row) + "\n")
 
 
 def has_async_submit() -> bool:

@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         # What it says before the JSON is for people.
         found = json.loads(done.stdout[done.stdout.index("{") :])
         for row in rows(name, engine, found):
-            print(json.dumps(row), flush=True)
+            sys.stdout.write(json.dumps(row) + "\n")
     return 0
 
 
