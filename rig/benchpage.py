@@ -185,7 +185,7 @@ def _memory(every: Sequence[Row], how: str) -> tuple[Plot, ...]:
         by_model: dict[str, dict[str, float]] = {}
         for row in every:
             if row.work == work and row.unit == "bytes":
-                by_model.setdefault(row.model, {})[row.phase] = row.value
+                by_model.setdefault(row.model, {})[row.phase] = row.each
         rows = [
             Bar(model, tuple(parts.get(p, 0.0) for p in _MEMORY), plots.number(parts["bytes"]))
             for model, parts in by_model.items()

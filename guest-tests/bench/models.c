@@ -32,6 +32,7 @@
 #define TIMED_ROUNDS	2000
 #define LEAST_ROUNDS	7
 #define MEMORY_CALLS	1000
+#define SETTLE_TIMES	50
 #define SCALE_CALLS	64
 #define SCALE_ROUNDS	100
 #define COUNTERS	32
@@ -268,16 +269,32 @@ static struct memory read_memory(void)
 	return found;
 }
 
+/* What others gave back comes late: once it is the same twice, a tenth of a second apart. */
+static struct memory settled(void)
+{
+	struct timespec tenth = { .tv_nsec = 100000000 };
+	struct memory now = read_memory(), before;
+
+	for (int times = 0; times < SETTLE_TIMES; times++) {
+		before = now;
+		nanosleep(&tenth, NULL);
+		now = read_memory();
+		if (!memcmp(&now, &before, sizeof(now)))
+			return now;
+	}
+	fprintf(stderr, "memory does not come to rest\n");
+	exit(1);
+}
+
 static void print_bytes(const struct cell *cell, const char *what, long kib)
 {
-	print_head(cell, what, kib * 1024 / (long)cell->count, "bytes");
+	print_head(cell, what, kib * 1024, "bytes");
 	printf(", \"calls\": %u}\n", cell->count);
 }
 
 /* From before the model has anything until all of its calls sleep. */
 static void measure_memory(const struct cell *cell, const struct memory *before)
 {
-	struct timespec tenth = { .tv_nsec = 100000000 };
 	struct memory then;
 	long all, stack, slab;
 
@@ -286,8 +303,7 @@ static void measure_memory(const struct cell *cell, const struct memory *before)
 		cell->work->prepare(&calls[at], at);
 	}
 	cell->model->submit(calls, cell->count);
-	nanosleep(&tenth, NULL);
-	then = read_memory();
+	then = settled();
 	cell->work->release(cell->count);
 	cell->model->complete(calls, cell->count);
 	check(cell);
@@ -403,7 +419,7 @@ static void measure(const struct cell *cell, enum what what)
 		return;
 	}
 	if (what == MEMORY)
-		before = read_memory();
+		before = settled();
 	cell->model->open(cell->count, sleepy ? cell->count : 0);
 	if (what == MEMORY)
 		measure_memory(cell, &before);
