@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 # `rig boot -- CMD` and `rig exact -- PROGRAM` return its own code; the rig's failures lie above.
 _PASS_ON, _OFFSET = {"boot", "exact"}, 120
+_PIECE = 1 << 20  # bytes of a log that are read at once
+_TOLD_OF_A_SPLAT = ("type", "title", "start", "end", "frame", "corrupted")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -429,29 +431,38 @@ def _words_of(verb: str) -> tuple[str, ...]:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
+    """1 when any of the logs has a report."""
     from rig import report, results, splat
 
-    found = [(name, tuple(splat.scan(_log(name)))) for name in arguments.files]
-    for name, splats in found:
+    dirty = False
+    for name in arguments.files:
+        found, described = 0, []
+        for one in splat.scan_pieces(_pieces(name)):
+            found += 1
+            if arguments.json:
+                described.append(_described(one))
+            else:
+                print(f"{name}:{one.start + 1}: {report.clean(one.title)}", flush=True)
+        dirty = dirty or found > 0
         if arguments.json:
-            value = {"file": name, "splats": [_described(one) for one in splats]}
-            print(results.to_line(value))
+            print(results.to_line({"file": name, "splats": described}))
         else:
-            for one in splats:
-                print(f"{name}:{one.start + 1}: {report.clean(one.title)}")
-            print(f"{name}: {len(splats)} splat(s)" if splats else f"{name}: clean")
-    return 1 if any(splats for _, splats in found) else 0
+            print(f"{name}: {found} splat(s)" if found else f"{name}: clean", flush=True)
+    return 1 if dirty else 0
 
 
 def _described(one: Splat) -> dict[str, object]:
-    value = dataclasses.asdict(one)
-    del value["text"]
-    return value
+    return {name: getattr(one, name) for name in _TOLD_OF_A_SPLAT}
 
 
-def _log(name: str) -> bytes:
+def _pieces(name: str) -> Iterator[bytes]:
+    """A log as it comes, or as it lies there; "-" is standard input."""
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            yield from iter(lambda: os.read(sys.stdin.fileno(), _PIECE), b"")
+            return
+        with Path(name).open("rb") as file:
+            yield from iter(lambda: file.read(_PIECE), b"")
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}") from error
 

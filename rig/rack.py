@@ -40,6 +40,9 @@ class Lab(Protocol):
         """Pull the plug of every machine there is, also of one that boots, and boot none any
         more. From any thread; who uses such a machine finds it gone, and closes it."""
 
+    def explain(self, splats: Sequence[Splat]) -> Sequence[Splat]:
+        """The splats with what is known of their source lines. From any thread."""
+
     def describe(self, run: Run) -> Run:
         """The run with the facts of kernel, machine and image, and the notices, filled in."""
 
@@ -326,7 +329,7 @@ class Rack:
         """What the console said after the program before: it stands with that program's cases."""
         assert self._previous is not None
         case = late(self._previous, splats)
-        self.record.add((case,), splats, self._place_of_previous)
+        self.record.add((case,), self._lab.explain(splats), self._place_of_previous)
         return (case,)
 
     def _retire(self) -> None:
@@ -337,5 +340,5 @@ class Rack:
     def _put_down(
         self, order: Order, cases: Sequence[Case], splats: Sequence[Splat] = ()
     ) -> tuple[Case, ...]:
-        self.record.add(cases, splats, self._places.get(order, LAST))
+        self.record.add(cases, self._lab.explain(splats), self._places.get(order, LAST))
         return tuple(cases)

@@ -6,8 +6,9 @@ wording that later kernels no longer have).
 
 from __future__ import annotations
 
+import bisect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rig.results import Splat
@@ -788,12 +789,30 @@ _HELPERS = re.compile("|".join(_HELPER_NAMES))
 
 def scan(text: str | bytes) -> list[Splat]:
     """All reports in a whole console log."""
-    scanner = Scanner()
     data = text.encode(errors="replace") if isinstance(text, str) else text
-    found: list[Splat] = []
-    for start in range(0, len(data), 1 << 20):
-        found += scanner.feed(data[start : start + (1 << 20)])
-    return sorted(found + scanner.finish(), key=lambda splat: splat.start)
+    pieces = (data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20))
+    return list(scan_pieces(pieces))
+
+
+def scan_pieces(pieces: Iterable[bytes]) -> Iterator[Splat]:
+    """All reports of a log that comes piece by piece, in the order of their first lines.
+
+    A report is handed out as soon as it and all that began before it have ended; what is kept
+    meanwhile is bounded, as there are never more than so many open at once.
+    """
+    scanner = Scanner()
+    waiting: list[Splat] = []
+    for piece in pieces:
+        waiting = sorted(waiting + scanner.feed(piece), key=_start)
+        known = scanner.settled()
+        ready = bisect.bisect_left(waiting, known, key=_start)
+        yield from waiting[:ready]
+        waiting = waiting[ready:]
+    yield from sorted(waiting + scanner.finish(), key=_start)
+
+
+def _start(splat: Splat) -> int:
+    return splat.start
 
 
 def function(symbol: str) -> str:
@@ -947,6 +966,10 @@ class Scanner:
     def so_far(self) -> list[Splat]:
         """What finish() would give now, without ending anything: reports that are still open."""
         return [_splat(report, cut=True) for report in self._open.values() if not report.quiet]
+
+    def settled(self) -> int:
+        """The first line that a report to come may begin with: those before it are all out."""
+        return min((report.start for report in self._open.values()), default=self._line)
 
     def _take_out(self) -> list[Splat]:
         out, self._out = self._out, []
