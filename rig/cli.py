@@ -229,6 +229,10 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
                         help="in the environment of every program (repeatable)")  # fmt: skip
     parser.add_argument("--timeout", type=float, metavar="S",
                         help="for each program, instead of what its suite says")  # fmt: skip
+    parser.add_argument("--repeat", type=int, metavar="N",
+                        help="run it N times; what passes in some runs only is FLAKY")  # fmt: skip
+    parser.add_argument("--until-fail", action="store_true",
+                        help="again until one is not green, --repeat times at most")  # fmt: skip
     parser.add_argument("-x", dest="exit_first", action="store_true", help="pytest's -x")
     parser.add_argument("--lf", dest="last_failed", action="store_true", help="pytest's --lf")
     _cold_flag(parser)
@@ -567,9 +571,27 @@ def _boot_and_test(arguments: argparse.Namespace) -> int:
     from rig import runner
 
     config, request = _config(arguments), _request(arguments)
+    if arguments.repeat is not None or arguments.until_fail:
+        return _show(_repeated(arguments, request, config))
     with _progress(arguments) as progress:
         outcome = runner.boot_and_test(request, config, progress)
     return _show(outcome)
+
+
+def _repeated(arguments: argparse.Namespace, request: Request, config: Config) -> Outcome:
+    from rig import again, runner
+
+    with _progress(arguments) as progress:
+        plain = dataclasses.replace(request, junit=None, json=None)
+        return again.repeat(
+            lambda: runner.boot_and_test(plain, config, progress),
+            again.UNTIL_FAIL if arguments.repeat is None else arguments.repeat,
+            arguments.until_fail,
+            request,
+            shlex.join(["rig", *sys.argv[1:]]),
+            request.results or config.root / "results",
+            progress.note,
+        )
 
 
 def _watch(arguments: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ _WORST = (
     Status.TIMEOUT,
     Status.ERROR,
     Status.FAIL,
+    Status.FLAKY,
     Status.PASS,
     Status.SKIP,
 )
@@ -37,6 +38,7 @@ _WORDS = {
     Status.ERROR: "errors",
     Status.CRASH: "crashed",
     Status.TIMEOUT: "timed out",
+    Status.FLAKY: "flaky",
 }
 _COLORS = {
     Status.PASS: "32",
@@ -45,6 +47,7 @@ _COLORS = {
     Status.ERROR: "35",
     Status.CRASH: "31",
     Status.TIMEOUT: "31",
+    Status.FLAKY: "35",
 }
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 # What XML 1.0 cannot hold, and what a terminal would act on.
@@ -280,7 +283,7 @@ def _junit_outcome(element: ET.Element, case: Case) -> None:
     if case.status is Status.SKIP:
         ET.SubElement(element, "skipped", message=message)
     elif case.status is not Status.PASS:
-        tag = "failure" if case.status is Status.FAIL else "error"
+        tag = "failure" if case.status in (Status.FAIL, Status.FLAKY) else "error"
         child = ET.SubElement(
             element, tag, message=message or _WORDS[case.status], type=case.status.value
         )

@@ -23,6 +23,7 @@ class Status(enum.StrEnum):
     ERROR = "error"
     CRASH = "crash"
     TIMEOUT = "timeout"
+    FLAKY = "flaky"
 
     @property
     def good(self) -> bool:

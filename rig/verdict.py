@@ -115,7 +115,10 @@ def judge(rules: Rules, seen: Observation) -> tuple[Case, ...]:
 
 def worst(cases: Sequence[Case]) -> Status:
     """The verdict of a program: the gravest status among its cases; ERROR when there is none."""
-    gravity = (Status.CRASH, Status.TIMEOUT, Status.ERROR, Status.FAIL, Status.PASS, Status.SKIP)
+    gravity = (
+        *(Status.CRASH, Status.TIMEOUT, Status.ERROR, Status.FAIL, Status.FLAKY),
+        *(Status.PASS, Status.SKIP),
+    )
     return min((case.status for case in cases), key=gravity.index, default=Status.ERROR)
 
 
