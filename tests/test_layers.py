@@ -50,6 +50,7 @@ LAYERS = {
     "initramfs": 3,
     "shelf": 3,
     "guest": 4,
+    "vigil": 3,
     "lab": 4,
     "supply": 4,
     "rack": 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from local_machine import Late, LocalLab, LocalMachine, Writer
 
-from rig import suite
+from rig import guest, suite, vigil
 from rig.errors import BootError, InfrastructureError
 from rig.expected import NOTHING, AllowedSplat, Expected, ExpectedCase
 from rig.guest import Guest
@@ -19,6 +20,7 @@ from rig.rack import Isolation, Order, Rack
 from rig.record import Record
 from rig.results import Case, Status, load_run
 from rig.suite import BuiltSuite, Program, Suite
+from rig.vigil import Vigil
 
 TWO = "echo TAP version 13; echo 1..2; echo ok 1 one; echo ok 2 two"
 WARNING = (
@@ -203,6 +205,36 @@ def test_a_case_that_is_known_to_fail(writer: Writer, bench: Bench) -> None:
     assert [(case.name, case.status) for case in ran.cases["abi/a"]] == [
         ("one", Status.SKIP), ("two", Status.PASS),
     ]  # fmt: skip
+
+
+def test_a_machine_that_hangs_is_not_waited_for(
+    writer: Writer, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = functools.partial(Vigil, quiet_s=0.5, answer_s=0.2)
+    monkeypatch.setattr(guest, "Vigil", quick)
+    began = time.monotonic()
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/mute; exec sleep 60", b=TWO))
+    assert time.monotonic() - began < 30
+    case = ran.cases["abi/a"][-1]
+    assert case.status is Status.TIMEOUT
+    assert case.message == "the machine hangs: no line, no output, no answer in 1 s"
+    assert "task:sleeper state:D" in case.output
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
+
+
+def test_a_guest_that_says_it_panicked_is_lost(
+    writer: Writer, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "LAST_WORDS_S", 0.2)
+    monkeypatch.setattr(guest, "_LAST_WORDS_S", 0.2)
+    began = time.monotonic()
+    ran = bench(writer.suite("abi", a="touch $RIG_STATE/panicked; exec sleep 60", b=TWO))
+    assert time.monotonic() - began < 30
+    case = ran.cases["abi/a"][-1]
+    assert (case.status, case.message) == (
+        Status.ERROR, "the guest panicked, and no splat explains it",
+    )  # fmt: skip
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
 
 
 def test_a_time_out_shows_where_the_guest_hung(writer: Writer, bench: Bench) -> None:
