@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
-        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_store,
+        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_repro, _add_store,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -280,6 +280,20 @@ def _add_scan(verbs: _Verbs) -> None:
 def _add_report(verbs: _Verbs) -> None:
     parser = _verb(verbs, "report", _report, "show a saved run again, and write its page")
     parser.add_argument("directory", nargs="?", type=Path, default=Path("results/latest"))
+
+
+def _add_repro(verbs: _Verbs) -> None:
+    words = "one failure of a run as a tarball that shows it again and needs only QEMU"
+    parser = _verb(verbs, "repro", _repro, words)
+    parser.set_defaults(kernel=None)
+    latest = Path("results/latest")
+    parser.add_argument("directory", nargs="?", type=Path, default=latest, metavar="RUN",
+                        help="a directory of results/ (default: the latest)")  # fmt: skip
+    parser.add_argument("case", nargs="?", default="", metavar="CASE",
+                        help="SUITE/PROGRAM[::CASE] (default: the first)")  # fmt: skip
+    parser.add_argument("--disk", action="store_true",
+                        help="with the guest's whole root file system")  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, metavar="F", help="the tarball to write")
 
 
 def _add_store(verbs: _Verbs) -> None:
@@ -479,6 +493,25 @@ def _report(arguments: argparse.Namespace) -> int:
     print(report.text(run, color=sys.stdout.isatty()))
     print(f"report: {(arguments.directory / 'report.html').absolute().as_uri()}")
     return run.exit_code
+
+
+def _repro(arguments: argparse.Namespace) -> int:
+    """0 when the tarball's own script has shown the failure again."""
+    from rig import report, repro
+
+    request = repro.Request(
+        directory=arguments.directory,
+        case=arguments.case,
+        output=arguments.output,
+        disk=arguments.disk,
+    )
+    with _progress(arguments) as progress:
+        packed = repro.pack(request, _config(arguments), progress)
+    size = packed.path.stat().st_size / 2**20
+    print(f"{report.clean(packed.failure.title)}")
+    print(f"  {packed.path} ({size:.0f} MiB{', with its disk' if packed.disk else ''})")
+    print("  its run.sh has shown it again" if packed.shown else "  NOT REPRODUCED by its run.sh")
+    return 0 if packed.shown else 1
 
 
 def _store(arguments: argparse.Namespace) -> int:

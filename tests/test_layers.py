@@ -72,6 +72,7 @@ LAYERS = {
     "benchpage": 5,
     "bench": 5,
     "mutants": 5,
+    "repro": 5,
     "pytest_plugin": 5,
     "terminal": 5,
     "cli": 6,
