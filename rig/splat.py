@@ -72,7 +72,8 @@ def _rule(
 # A symbol with its offset (lib/vsprintf.c %pS, %pB) or, in a decoded trace, its source line.
 _SYMBOL = (
     r"\.?(?P<func>[A-Za-z_$][\w.$]*)"
-    r"(?:\+0x[0-9a-f]+/0x[0-9a-f]+| \(\S+:\d+\)|(?= [\w./-]+\.[chSs]:\d+))"
+    r"(?:\+0x[0-9a-f]+/0x[0-9a-f]+| \([\w./-]+:\d+[^()]*(?:\([^()]*\)[^()]*)*\)"
+    r"|(?= [\w./-]+\.[chSs]:\d+))"
 )
 _IN = rf"(?: in {_SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
 _DIE = r"[^\[]*: [0-9a-f]{1,4}(?:[0-9a-f]{12})?(?: ilc:\d)? \[#\d+\]"
@@ -185,6 +186,13 @@ RULES: tuple[Rule, ...] = (
         f"{_LOCKDEP_C} lockdep_rcu_suspicious",
     ),
     _rule(
+        "rcu-usage",
+        "suspicious ",
+        r"\S+:\d+ suspicious rcu_dereference\w*\(\) usage!",
+        "suspicious RCU usage{f}",
+        f"{_LOCKDEP_C} lockdep_rcu_suspicious, whose heading was cut",
+    ),
+    _rule(
         "lockdep",
         "Invalid wait context",
         _LOCKDEP + "Invalid wait context",
@@ -268,8 +276,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "atomic-sleep",
-        "BUG",
-        "BUG: sleeping function called from invalid context at",
+        "sleeping function called",
+        "(?:BUG|Debug): sleeping function called from invalid context at",
         "BUG: sleeping function called from invalid context{f}",
         "kernel/sched/core.c __might_resched",
     ),
@@ -505,8 +513,10 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "slab",
         "BUG",
-        r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)",
-        "slab {cache}: {what}",
+        r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)"
+        r"|BUG (?P<old>\S+): (?P<why>(?:Redzone|Poison|Object|Padding|Free ?pointer|Wrong|Invalid"
+        r"|Slab).*)",
+        "slab {cache}{old}: {what}{why}",
         "mm/slub.c slab_bug",
         frame=False,
     ),
@@ -542,6 +552,21 @@ RULES: tuple[Rule, ...] = (
         "lib/list_debug.c",
         "oops",
         to_bug=True,
+    ),
+    _rule(
+        "refcount",
+        "refcount_t: ",
+        r"refcount_t: (?:addition on 0|underflow|saturated|decrement hit 0|hit |increment on 0)",
+        "WARNING: refcount bug{f}",
+        "lib/refcount.c, whose WARN() was cut",
+        "trace",
+    ),
+    _rule(
+        "memory-leak",
+        "BUG",
+        "BUG: memory leak",
+        "memory leak{f}",
+        "tools of others, over what mm/kmemleak.c prints",
     ),
     _rule(
         "memory-leak",
@@ -776,7 +801,7 @@ _RECORDED = re.compile(
         (
             # syslog and the journal; dmesg --time-format ctime, iso, delta, reltime; dmesg -x
             rf"(?P<by>(?:(?:{_DAY} {_CLOCK}|{_ISO}) (?:\S{{1,80}} )?)?"
-            r"(?:kernel|vmunix)(?:\[\d+\])?: ?"
+            r"(?:kernel|vmunix)(?:\[\d+\])?: {0,2}"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[[<+ ]*\d+\.\d{{3,9}}>?\](?:\[ *[TC]\d+\])? ?"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
             # a level; /dev/kmsg and netconsole's long form
@@ -830,7 +855,8 @@ _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
 _SYMBOL_IN = re.compile(_SYMBOL)
 _AT = re.compile(rf"at: (?:\[<[0-9a-f]+>\] )?{_SYMBOL}")
 _NAMED = re.compile(rf"caller is {_SYMBOL}|\s+preempt=.*\bworkfn=(?P<work>[\w.$]+)")
-_FRAME_STARTS = frozenset(" \t[?")
+_FRAME_STARTS = frozenset(" \t[?(")
+_BARE_FRAME = re.compile(r"\.?[A-Za-z_][\w.]*(?:\+0x[0-9a-f]+/0x| \([\w./-]+:\d)")
 _READ = re.compile(r"(?:Read of size|#PF: \w+ read access|BUG: KASAN: .*\bread\b)")
 _WRITE = re.compile(r"(?:Write of size|#PF: \w+ write access|.*\bWnR = 1\b)")
 _EXEC = re.compile(r"#PF: \w+ instruction fetch")
@@ -876,7 +902,7 @@ _SUFFIX = re.compile(r"(?:\.(?:constprop|isra|part|cold|llvm|lto_priv|localalias
 # Functions that report, check, allocate, copy, lock or wait for somebody else.
 _HELPER_NAMES = (
     # the reporting itself: lib/dump_stack.c, kernel/panic.c, lib/bug.c, arch/*/kernel/traps.c
-    r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|print_\w+|report_bug|fixup_bug|_*warn_\w+|__warn"
+    r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|dump_trace|print_\w+|report_bug|fixup_bug|_*warn_\w+|__warn"
     r"|v?panic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|asm_exc_\w+|exc_\w+"
     r"|do_invalid_op|invalid_op|(?:async_)?page_fault\w*|no_context|bad_area\w*|error_entry"
     r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|el[01]\w+|__stack_chk_fail|dump_backtrace\w*"
@@ -892,10 +918,10 @@ _HELPER_NAMES = (
     r"_*refcount_\w+|kref_\w+|_*h?list_(?:add|del|move|splice|replace)\w*|debug_object_\w+"
     r"|debug_print_object|__debug_\w+|debug_check_no_obj_freed",
     # allocators: mm/slub.c, mm/page_alloc.c, mm/vmalloc.c, mm/kmemleak.c
-    r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k[vmz]*alloc\w*|_*kmem_cache_\w+|_*cache_free\w*|_*slab_\w+"
+    r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k?[vmz]*alloc\w*|_*vmalloc\w*|_*kmem_cache_\w+|_*cache_free\w*|_*slab_\w+"
     r"|do_slab_free|__free_slab|object_err|check_(?:object|slab)\w*|(?:free|alloc)_debug_processing"
     r"|free_to_partial_list|kmemleak_\w+|_*alloc_pages\w*|get_page_from_freelist|free_pcp\w*"
-    r"|free_unref_\w+|_*free_pages\w*|bad_page",
+    r"|free_unref_\w+|_*free_pages\w*|bad_page|_*put_page\w*|release_pages|_*free_one_page",
     # sleeping and waiting: kernel/sched, kernel/locking
     r"_*might_(?:sleep|fault|resched|alloc)\w*|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
     r"|_*cond_resched\w*|io_schedule\w*|_*wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*"
@@ -999,7 +1025,7 @@ class _Report:
 
     def learn(self, message: str) -> None:
         """Take from a line what the title will need."""
-        if message[:1] in _FRAME_STARTS:
+        if message[:1] in _FRAME_STARTS or _BARE_FRAME.match(message):
             if match := _FRAME.match(message):
                 self._learn_frame(match)
             elif match := _SECTION.match(message):
@@ -1014,6 +1040,8 @@ class _Report:
             self.access = _access(message)
 
     def _learn_pc(self, rest: str) -> None:
+        if "[inline]" in rest:
+            return  # the function that it was inlined into follows
         symbol = _SYMBOL_IN.search(rest)
         if not self.pc_seen and symbol:
             self.pc = symbol["func"]
@@ -1247,7 +1275,8 @@ class Scanner:
             del self._open[key]
             return
         pattern = _REGISTERS if report.phase == "registers" else _BODY
-        if not (pattern.match(message) or _END_TRACE.match(message) or _END_PANIC.match(message)):
+        own = (pattern, _END_TRACE, _END_PANIC, _BARE_FRAME)
+        if not any(one.match(message) for one in own):
             report.strangers += 1
             if report.strangers >= (1 if report.phase == "registers" else _STRANGERS):
                 self._close(key)
@@ -1354,8 +1383,13 @@ def _continues(report: _Report, rule: Rule) -> bool:
     """Whether this heading is a further line of the open report, not one of its own."""
     if report.from_cut:
         return True
-    if rule is report.rule and rule.ends == "rule" and len(report.lines) <= 4:
+    first = len(report.lines) <= 4
+    if first and rule is report.rule and rule.ends == "rule":
         return True  # one line for each function that was inlined
+    if first and rule.type == report.rule.type and rule.type in ("rcu-usage", "memory-leak"):
+        return True  # a second line of the same heading
+    if first and rule.type == "warning" and report.rule.type in ("refcount", "list-corruption"):
+        return True  # the WARN() whose message it is
     if rule.trigger == "[#":  # die() after what has already said why
         return report.rule.ends == "oops" and not report.died
     return rule.type == "bug" and report.rule.to_bug and not report.died
