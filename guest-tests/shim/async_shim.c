@@ -570,11 +570,16 @@ static long submit(struct thread *me, long nr, const struct arguments *args)
 			return result_of(me);
 		}
 		COUNT(calls[as].outstanding);
-		count_ways(ways_of(me));
+		/* Before the wait, for the process may be killed in it. */
+		if (mode != OFFLOAD)
+			count_ways(ways_of(me));
 		while (result_of(me) == ret)
 			CALL3(__NR_wait_for_async, 0, ret, NULL);
 		/* A handler may have made a process, and this is the child. */
 		me = this_thread();
+		/* Beside a call that has not begun it would take the descriptor that is the call's. */
+		if (mode == OFFLOAD)
+			count_ways(ways_of(me));
 		value = result_of(me);
 		if (!me->interrupted || value != -ECANCELED)
 			return value;
