@@ -635,6 +635,13 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "filesystem",
+        "nternal error",
+        r"(?:Filesystem \S+: )?XFS:? [iI]nternal error (?:(?P<what>XFS_\w+) )?",
+        "XFS corruption{f}",
+        "fs/xfs/xfs_error.c (< 3.0)",
+    ),
+    _rule(
+        "filesystem",
         "FAT-fs (",
         r"FAT-fs \([^)]*\): error, (?P<what>[^(]+)",
         "FAT-fs error: {what}",
@@ -743,9 +750,41 @@ RULES: tuple[Rule, ...] = (
         frame=False,
     ),
     _rule(
+        "hard-lockup",
+        "Kernel panic",
+        "Kernel panic - not syncing: (?:NMI )?(?:[Ww]atchdog detected )?[hH]ard LOCKUP",
+        "hard lockup{f}",
+        "kernel/watchdog.c, by itself",
+        "panic",
+    ),
+    _rule(
+        "soft-lockup",
+        "Kernel panic",
+        "Kernel panic - not syncing: softlockup: hung tasks",
+        "BUG: soft lockup{f}",
+        "kernel/watchdog.c, by itself",
+        "panic",
+    ),
+    _rule(
+        "hung-task",
+        "Kernel panic",
+        "Kernel panic - not syncing: hung_task: blocked tasks",
+        "INFO: task hung{f}",
+        "kernel/hung_task.c, by itself",
+        "panic",
+    ),
+    _rule(
+        "rcu-stall",
+        "Kernel panic",
+        "Kernel panic - not syncing: RCU Stall",
+        "INFO: rcu detected stall{f}",
+        f"{_STALL_H}, by itself",
+        "panic",
+    ),
+    _rule(
         "panic",
         "Kernel panic",
-        "Kernel panic - not syncing: ?(?P<what>.*)",
+        "Kernel panic(?: - not syncing)?: ?(?P<what>.*)",
         "kernel panic: {what}",
         "kernel/panic.c panic",
         "panic",
@@ -1025,13 +1064,13 @@ class _Report:
 
     def learn(self, message: str) -> None:
         """Take from a line what the title will need."""
-        if message[:1] in _FRAME_STARTS or _BARE_FRAME.match(message):
+        if match := _PC.match(message.lstrip()):
+            self._learn_pc(match["rest"])
+        elif message[:1] in _FRAME_STARTS or _BARE_FRAME.match(message):
             if match := _FRAME.match(message):
                 self._learn_frame(match)
             elif match := _SECTION.match(message):
                 self.section = "" if match["end"] else match["name"]
-        elif match := _PC.match(message):
-            self._learn_pc(match["rest"])
         if not self.lock_at and "at: " in message and (match := _AT.search(message)):
             self.lock_at = match["func"]
         elif match := _NAMED.match(message):
@@ -1043,11 +1082,11 @@ class _Report:
         if "[inline]" in rest:
             return  # the function that it was inlined into follows
         symbol = _SYMBOL_IN.search(rest)
-        if not self.pc_seen and symbol:
-            self.pc = symbol["func"]
-            if self.rule.all_cpus:  # what came before was the stack of whoever noticed the stall
-                self.frames.clear()
-        self.pc_seen = True
+        if self.pc_seen or not symbol:
+            return  # a second register of that name, or one in nobody's code
+        self.pc, self.pc_seen = symbol["func"], True
+        if self.rule.all_cpus:  # what came before was the stack of whoever noticed the stall
+            self.frames.clear()
 
     def _learn_frame(self, match: re.Match[str]) -> None:
         aside = self.section == "NMI" or (self.section and self.rule.all_cpus)
