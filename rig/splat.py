@@ -19,6 +19,7 @@ _STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
 _REPORT_LINES = 600  # lines kept of one report
 _REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
 _OPEN_MAX = 16  # reports open at once, one a printing context
+_FIRST_MOMENT_S = 5.0  # on a kernel's clock
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
 _TEXTS_MAX = 20  # reports of one title that keep their text
 _TITLES_MAX = 1000
@@ -855,7 +856,7 @@ _RECORDED = re.compile(
     re.ASCII,
 )
 # Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
-_QUOTED = re.compile(r"(?:[ \t]{0,8}[>|])+ ?|[ \t]{1,12}(?=\S)")
+_QUOTED = re.compile(r"(?:[ \t]{0,8}[>|])+ {0,2}|[ \t]{1,12}(?=\S)")
 _PREFIXES = 6  # at most so many of them
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -1182,6 +1183,8 @@ class Scanner:
         """Whole lines. While no report is open, only lines with a trigger are looked at."""
         if self._stamped_from is None and (stamp := _STAMPED.search(block)):
             self._stamped_from = self._line + block.count(b"\n", 0, stamp.start())
+            # The banner comes in a boot's first moment: this one is from before the log's begin.
+            self._banner = float(stamp[0].strip(b"[] ")) > _FIRST_MOMENT_S
         position, words = 0, _Words(block)
         while position < len(block):
             if not self._open:
