@@ -147,7 +147,8 @@ def _whole(rules: Rules, seen: Observation, report: KtapReport) -> tuple[Status 
     if report.errors == _NO_KTAP:
         return _bare(rules, seen)
     if report.errors:
-        return Status.ERROR, f"incomplete KTAP: {'; '.join(report.errors)}"
+        ended = [_exit_words(seen.exit_code)] if seen.exit_code else []
+        return Status.ERROR, f"incomplete KTAP: {'; '.join([*report.errors, *ended])}"
     return _contradiction(seen.exit_code, report)
 
 

@@ -13,9 +13,10 @@ from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from rig.errors import InfrastructureError
 
-# The library logs what it then also raises.
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+# The library logs what it then also raises, and calls an interrupted greeting a bug of its own.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
+_CANCEL_S = 5.0  # that an interrupted command has to end
 _ENDED = ("completed", "failed", "cancelled")  # a migration's last states
 
 
@@ -144,7 +145,7 @@ class Monitor:
 
     def _answer(self, work: Any, limit_s: float) -> Any:
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(work, limit_s))
+            return self._done(asyncio.wait_for(work, limit_s))
         except ExecuteError as error:
             raise InfrastructureError(f"QEMU refused a command: {error}") from error
         except TimeoutError as error:
@@ -153,6 +154,18 @@ class Monitor:
             ) from error
         except (QMPError, OSError, EOFError) as error:
             raise InfrastructureError(f"QEMU's monitor went away: {error}") from error
+
+    def _done(self, work: Any) -> Any:
+        """What it comes to; one that is interrupted is ended, and its end is nobody's news."""
+        task = self._loop.create_task(work)
+        try:
+            return self._loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()
+            self._loop.run_until_complete(asyncio.wait({task}, timeout=_CANCEL_S))
+            if task.done() and not task.cancelled():
+                task.exception()
+            raise
 
 
 def _capabilities(*names: str) -> dict[str, object]:

@@ -62,10 +62,10 @@ class Seen:
     left: tuple[str, ...] = ()
 
     def case(self, program: str) -> Mapping[str, Any]:
-        """The worst case of a program, {} where it has none."""
+        """The worst case of a program, that of the program as a whole among such; {} for none."""
         order = ("crash", "timeout", "error", "fail", "flaky", "pass", "skip")
         cases = [one for one in self.run.get("cases", []) if one["program"] == program]
-        return min(cases, key=lambda one: order.index(one["status"]), default={})
+        return min(cases, key=lambda o: (order.index(o["status"]), bool(o["name"])), default={})
 
 
 # -- what is done on the host ---------------------------------------------------------------------
@@ -147,7 +147,7 @@ FAULTS = (
         within_s=300,
     ),
     Fault(
-        "the guest's memory is all used", 1, "fail", "signal 9|exit code 137|Killed",
+        "the guest's memory is all used", 1, "error", "killed by signal 9",
         script="exec python3 -c 'x = [bytearray(1 << 20) for _ in range(1 << 20)]'", within_s=90,
     ),
     Fault(
