@@ -1,4 +1,4 @@
-"""The part of the fault drill that belongs to CI; the rest is `python tests/faults/all.py`."""
+"""The part of the fault drill that belongs to CI; all of it is `make accept WHAT=verdicts`."""
 
 from __future__ import annotations
 
