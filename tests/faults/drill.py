@@ -65,7 +65,7 @@ class Seen:
         """The worst case of a program, that of the program as a whole among such; {} for none."""
         order = ("crash", "timeout", "error", "fail", "flaky", "pass", "skip")
         cases = [one for one in self.run.get("cases", []) if one["program"] == program]
-        return min(cases, key=lambda o: (order.index(o["status"]), bool(o["name"])), default={})
+        return min(cases, key=lambda o: (order.index(o["status"]), bool(o.get("name"))), default={})
 
 
 # -- what is done on the host ---------------------------------------------------------------------
