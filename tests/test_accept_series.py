@@ -50,28 +50,28 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
 
 
 def test_a_mutant_that_was_caught_is_kept(clone: Clone) -> None:
-    Kept.read(clone).add("one", "hash")  # type: ignore[arg-type]
+    Kept.read(clone).add("one", "hash")
     clone.change("README.md", "nothing of it")
-    kept = Kept.read(clone)  # type: ignore[arg-type]
+    kept = Kept.read(clone)
     assert kept.holds("one", "hash")
     assert not kept.holds("one", "another patch")
     assert not kept.holds("two", "hash")
 
 
 def test_a_change_voids_it_but_for_a_reason(clone: Clone, tmp_path: Path) -> None:
-    Kept.read(clone).add("one", "hash")  # type: ignore[arg-type]
+    Kept.read(clone).add("one", "hash")
     clone.change("rig/a.py", "2")
-    assert not Kept.read(clone).holds("one", "hash")  # type: ignore[arg-type]
+    assert not Kept.read(clone).holds("one", "hash")
     path = tmp_path / accept_series.KEPT
     value = json.loads(path.read_text())
     value["although"] = {"rig/a.py": {"why": "words", "commit": clone.commit}}
     path.write_text(json.dumps(value))
-    assert Kept.read(clone).holds("one", "hash")  # type: ignore[arg-type]
+    assert Kept.read(clone).holds("one", "hash")
     clone.change("rig/a.py", "3")  # what came after the reason
-    assert not Kept.read(clone).holds("one", "hash")  # type: ignore[arg-type]
+    assert not Kept.read(clone).holds("one", "hash")
 
 
 def test_a_commit_that_git_does_not_know_voids_it(clone: Clone, tmp_path: Path) -> None:
     value = {"caught": {"one": {"patch": "hash", "commit": "0" * 40}}}
     (tmp_path / accept_series.KEPT).write_text(json.dumps(value))
-    assert not Kept.read(clone).holds("one", "hash")  # type: ignore[arg-type]
+    assert not Kept.read(clone).holds("one", "hash")
