@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "ci"))
 
-import accept_series  # noqa: E402
-from accept_series import Kept  # noqa: E402
+accept_series = importlib.import_module("accept_series")
+Kept = accept_series.Kept
 
 
 class Clone:
