@@ -7,11 +7,11 @@ missed. Some of the kernel's own selftests compile only where libcap-dev and lib
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ MEASURED = (
     *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig", "guest-tests"),
     *("tests/mutants", "docs/hazards.md", "ci/accept_series.py", "ci/hazards.py"),
 )
+KEPT = "ci/acceptance/series-mutants.json"
 # And what the end of a mutant depends on beside itself; they are caught by these suites.
 OF_MUTANTS = (
     *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig"),
@@ -130,21 +131,18 @@ def mutants(place: Place) -> list[Figure]:
     """Each of them is caught by the case it names, and each row of the hazards has such a one."""
     here = opened(place)
     known = listed(here, "--list")
-    # Of all commits that have the same of what they depend on: the hash of each that was caught.
-    kept = here.work.parent / f"series-mutants-{contents(here)}.json"
-    hashes: dict[str, str] = json.loads(kept.read_bytes()) if kept.exists() else {}
+    kept = Kept.read(here)
     caught: dict[str, str] = {}
     for one in known:
         own = digest(here.clone / "tests/mutants" / f"{one['name']}.patch")
-        if hashes.get(one["name"]) == own:
+        if kept.holds(one["name"], own):
             caught[one["name"]] = one["hazard"]
             continue
         for verdict in listed(here, one["name"]):
             say(f"{verdict['name']}: {verdict['end']} {verdict['message'][:100]}")
             if verdict["end"] == "caught":
                 caught[one["name"]] = one["hazard"]
-                hashes[one["name"]] = own
-                kept.write_text(json.dumps(hashes), encoding="utf-8")
+                kept.add(one["name"], own)
     without = [row.name for row in rows(here) if row.name not in caught.values()]
     missed = sorted({one["name"] for one in known} - set(caught))
     return [
@@ -161,11 +159,49 @@ def mutants(place: Place) -> list[Figure]:
     ]
 
 
-def contents(here: Here) -> str:
-    """A hash over everything that the end of a mutant depends on, as the checkout has it."""
-    words = ["git", "rev-parse", *(f"HEAD:{path}" for path in OF_MUTANTS)]
-    done = run(words, cwd=here.clone, timeout_s=60)
-    return hashlib.sha256(done.output.encode()).hexdigest()[:16]
+@dataclass
+class Kept:
+    """Mutants that were caught before, in a file that is committed: the hours need not be spent at
+    once, nor on one machine.
+
+    caught: name -> sha256 of its patch, and the commit on which it was caught. although: file ->
+    why a change of it since then does not matter, and the commit up to which that was looked at; a
+    person writes that. What changed of OF_MUTANTS without such words voids what was caught before.
+    """
+
+    here: Here
+    path: Path
+    caught: dict[str, dict[str, str]]
+    although: dict[str, dict[str, str]]
+
+    @classmethod
+    def read(cls, here: Here) -> Kept:
+        """What the checkout that is measured from has of it."""
+        path = ROOT / KEPT
+        value = json.loads(path.read_bytes()) if path.exists() else {}
+        return cls(here, path, value.get("caught", {}), value.get("although", {}))
+
+    def holds(self, name: str, patch: str) -> bool:
+        """Whether this very mutant was caught, and nothing has changed that could matter."""
+        one = self.caught.get(name, {})
+        return one.get("patch") == patch and all(
+            self._excused(file) for file in self._changed(one["commit"], OF_MUTANTS)
+        )
+
+    def add(self, name: str, patch: str) -> None:
+        """It was caught now; written at once."""
+        self.caught[name] = {"patch": patch, "commit": self.here.commit}
+        value = {"although": self.although, "caught": dict(sorted(self.caught.items()))}
+        self.path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+    def _excused(self, file: str) -> bool:
+        said = self.although.get(file)
+        return said is not None and not self._changed(said["commit"], (file,))
+
+    def _changed(self, commit: str, files: Sequence[str]) -> list[str]:
+        words = ["git", "diff", "--name-only", commit, "HEAD", "--", *files]
+        done = run(words, cwd=self.here.clone, timeout_s=60, check=False, separate=True)
+        return done.output.splitlines() if done.returncode == 0 else list(files)
 
 
 def listed(here: Here, *words: str) -> list[dict[str, Any]]:

@@ -196,7 +196,7 @@ class Acceptance:
             for figure in state[name]["figures"]
         ]
         held = set(state) == set(self.steps) and all(f["verdict"] == "pass" for f in figures)
-        own = f":!{self.result.relative_to(self.root)}"
+        own = f":!{self.result.parent.relative_to(self.root)}"
         value = {
             "what": self.what,
             "commit": commit,

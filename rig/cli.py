@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 # `rig boot -- CMD` and `rig exact -- PROGRAM` return its own code; the rig's failures lie above.
 _PASS_ON, _OFFSET = {"boot", "exact"}, 120
+_PIECE = 1 << 20  # bytes of a log that are read at once
+_TOLD_OF_A_SPLAT = ("type", "title", "start", "end", "frame", "corrupted")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
-        _add_exact, _add_mutants, _add_scan, _add_report, _add_store,
+        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_repro, _add_store,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -183,6 +185,28 @@ def _add_exact(verbs: _Verbs) -> None:
     _json_flag(parser)
 
 
+def _add_bench(verbs: _Verbs) -> None:
+    words = "measure kernels: instructions that are exact, times as ratios over boots"
+    parser = _verb(verbs, "bench", _bench, words)
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="[kernel.KERNEL] of rig.toml")
+    parser.set_defaults(kernel=None)
+    parser.add_argument("--against", metavar="BASE", help="a kernel to compare with; 1 if worse")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--exact", action="store_true", help="only the exact set")
+    only.add_argument("--timed", action="store_true", help="only the timed set")
+    parser.add_argument("--only", default="", metavar="WORDS",
+                        help="programs whose line in bench.toml has these words")  # fmt: skip
+    parser.add_argument("--boots", type=int, default=5, metavar="N",
+                        help="boots of each kernel for the timed set (default 5)")  # fmt: skip
+    parser.add_argument("--check", action="store_true",
+                        help="exact set against where this branch has left main, or on main "
+                             "against ci/baselines; 1 if worse")  # fmt: skip
+    parser.add_argument("--accept", default="", metavar="WHY",
+                        help="keep the exact set as the baseline in ci/baselines")  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="DIR", help="instead of results/")
+    parser.add_argument("--json", type=Path, metavar="F", help="write everything as JSON to F too")
+
+
 def _add_boot_and_test(verbs: _Verbs) -> None:
     words = "build, boot, run guest suites, give the verdict; words after -- go to pytest"
     parser = _verb(verbs, "boot-and-test", _boot_and_test, words)
@@ -205,6 +229,10 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
                         help="in the environment of every program (repeatable)")  # fmt: skip
     parser.add_argument("--timeout", type=float, metavar="S",
                         help="for each program, instead of what its suite says")  # fmt: skip
+    parser.add_argument("--repeat", type=int, metavar="N",
+                        help="run it N times; what passes in some runs only is FLAKY")  # fmt: skip
+    parser.add_argument("--until-fail", action="store_true",
+                        help="again until one is not green, --repeat times at most")  # fmt: skip
     parser.add_argument("-x", dest="exit_first", action="store_true", help="pytest's -x")
     parser.add_argument("--lf", dest="last_failed", action="store_true", help="pytest's --lf")
     _cold_flag(parser)
@@ -252,6 +280,20 @@ def _add_scan(verbs: _Verbs) -> None:
 def _add_report(verbs: _Verbs) -> None:
     parser = _verb(verbs, "report", _report, "show a saved run again, and write its page")
     parser.add_argument("directory", nargs="?", type=Path, default=Path("results/latest"))
+
+
+def _add_repro(verbs: _Verbs) -> None:
+    words = "one failure of a run as a tarball that shows it again and needs only QEMU"
+    parser = _verb(verbs, "repro", _repro, words)
+    parser.set_defaults(kernel=None)
+    latest = Path("results/latest")
+    parser.add_argument("directory", nargs="?", type=Path, default=latest, metavar="RUN",
+                        help="a directory of results/ (default: the latest)")  # fmt: skip
+    parser.add_argument("case", nargs="?", default="", metavar="CASE",
+                        help="SUITE/PROGRAM[::CASE] (default: the first)")  # fmt: skip
+    parser.add_argument("--disk", action="store_true",
+                        help="with the guest's whole root file system")  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, metavar="F", help="the tarball to write")
 
 
 def _add_store(verbs: _Verbs) -> None:
@@ -375,30 +417,70 @@ def _explained(request: ExactRequest, arguments: argparse.Namespace) -> int:
     return 0 if found.sound else 1
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    """1 where anything got worse than what it was compared with."""
+    from rig import bench
+    from rig.store import open_store
+
+    request = bench.Request(
+        kernels=tuple(arguments.kernels),
+        against=arguments.against,
+        exact=not arguments.timed,
+        timed=not arguments.exact,
+        only=arguments.only,
+        boots=arguments.boots,
+        check=arguments.check,
+        accept=arguments.accept,
+        results=arguments.results,
+        json=arguments.json,
+        words=_words_of("bench"),
+    )
+    with _progress(arguments) as progress:
+        result = bench.run(request, _config(arguments), open_store(), progress)
+    sys.stdout.write(bench.text(result))
+    print(f"report: {result.directory / bench.PAGE_NAME}", flush=True)
+    return result.exit_code
+
+
+def _words_of(verb: str) -> tuple[str, ...]:
+    """What was written after a verb, to be pasted again."""
+    words = sys.argv[1:]
+    return tuple(words[words.index(verb) + 1 :]) if verb in words else ()
+
+
 def _scan(arguments: argparse.Namespace) -> int:
+    """1 when any of the logs has a report."""
     from rig import report, results, splat
 
-    found = [(name, tuple(splat.scan(_log(name)))) for name in arguments.files]
-    for name, splats in found:
+    dirty = False
+    for name in arguments.files:
+        found, described = 0, []
+        for one in splat.scan_pieces(_pieces(name)):
+            found += 1
+            if arguments.json:
+                described.append(_described(one))
+            else:
+                print(f"{name}:{one.start + 1}: {report.clean(one.title)}", flush=True)
+        dirty = dirty or found > 0
         if arguments.json:
-            value = {"file": name, "splats": [_described(one) for one in splats]}
-            print(results.to_line(value))
+            print(results.to_line({"file": name, "splats": described}))
         else:
-            for one in splats:
-                print(f"{name}:{one.start + 1}: {report.clean(one.title)}")
-            print(f"{name}: {len(splats)} splat(s)" if splats else f"{name}: clean")
-    return 1 if any(splats for _, splats in found) else 0
+            print(f"{name}: {found} splat(s)" if found else f"{name}: clean", flush=True)
+    return 1 if dirty else 0
 
 
 def _described(one: Splat) -> dict[str, object]:
-    value = dataclasses.asdict(one)
-    del value["text"]
-    return value
+    return {name: getattr(one, name) for name in _TOLD_OF_A_SPLAT}
 
 
-def _log(name: str) -> bytes:
+def _pieces(name: str) -> Iterator[bytes]:
+    """A log as it comes, or as it lies there; "-" is standard input."""
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            yield from iter(lambda: os.read(sys.stdin.fileno(), _PIECE), b"")
+            return
+        with Path(name).open("rb") as file:
+            yield from iter(lambda: file.read(_PIECE), b"")
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}") from error
 
@@ -411,6 +493,25 @@ def _report(arguments: argparse.Namespace) -> int:
     print(report.text(run, color=sys.stdout.isatty()))
     print(f"report: {(arguments.directory / 'report.html').absolute().as_uri()}")
     return run.exit_code
+
+
+def _repro(arguments: argparse.Namespace) -> int:
+    """0 when the tarball's own script has shown the failure again."""
+    from rig import report, repro
+
+    request = repro.Request(
+        directory=arguments.directory,
+        case=arguments.case,
+        output=arguments.output,
+        disk=arguments.disk,
+    )
+    with _progress(arguments) as progress:
+        packed = repro.pack(request, _config(arguments), progress)
+    size = packed.path.stat().st_size / 2**20
+    print(f"{report.clean(packed.failure.title)}")
+    print(f"  {packed.path} ({size:.0f} MiB{', with its disk' if packed.disk else ''})")
+    print("  its run.sh has shown it again" if packed.shown else "  NOT REPRODUCED by its run.sh")
+    return 0 if packed.shown else 1
 
 
 def _store(arguments: argparse.Namespace) -> int:
@@ -503,9 +604,27 @@ def _boot_and_test(arguments: argparse.Namespace) -> int:
     from rig import runner
 
     config, request = _config(arguments), _request(arguments)
+    if arguments.repeat is not None or arguments.until_fail:
+        return _show(_repeated(arguments, request, config))
     with _progress(arguments) as progress:
         outcome = runner.boot_and_test(request, config, progress)
     return _show(outcome)
+
+
+def _repeated(arguments: argparse.Namespace, request: Request, config: Config) -> Outcome:
+    from rig import again, runner
+
+    with _progress(arguments) as progress:
+        plain = dataclasses.replace(request, junit=None, json=None)
+        return again.repeat(
+            lambda: runner.boot_and_test(plain, config, progress),
+            again.UNTIL_FAIL if arguments.repeat is None else arguments.repeat,
+            arguments.until_fail,
+            request,
+            shlex.join(["rig", *sys.argv[1:]]),
+            request.results or config.root / "results",
+            progress.note,
+        )
 
 
 def _watch(arguments: argparse.Namespace) -> int:

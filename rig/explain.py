@@ -90,7 +90,19 @@ def explain(
         compiled = str(second.directory / source.stem)
         request = replace(request, argv=(compiled, *request.argv[1:]))
     first = exact.prepare(request, config, before, store, progress)
-    plugin = initramfs.plugin(config.root, store)
+    return between(kernels, first, second, config.root, store, progress)
+
+
+def between(
+    kernels: tuple[str, str],
+    first: Prepared,
+    second: Prepared,
+    root: Path,
+    store: Store,
+    progress: Progress = QUIET,
+) -> Explanation:
+    """The same of two machines that are prepared, with one program. root: of the checkout."""
+    plugin = initramfs.plugin(root, store)
     sides = [_watched(one, plugin, progress) for one in (first, second)]
     return Explanation(kernels, changes(kernels, *sides), (first.facts, second.facts))
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from rig.board import Board
 from rig.durations import Durations
 from rig.errors import InfrastructureError, LostMachineError, RigError
+from rig.expected import Expected
 from rig.progress import QUIET
 from rig.rack import Isolation, Judged, Lab, Order, Rack
 from rig.record import Record
@@ -60,6 +61,7 @@ class Fleet:
         supply: Supply | None = None,
         durations: Durations | None = None,
         board: Board | None = None,
+        expected: Expected | None = None,
     ) -> None:
         self.record = record
         self._supply = supply or Supply(lab, record)
@@ -75,6 +77,7 @@ class Fleet:
                 supply=self._supply,
                 upcoming=self._upcoming,
                 durations=self._durations,
+                expected=expected,
             )
             for _ in range(machines)
         ]

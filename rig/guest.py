@@ -21,6 +21,7 @@ from rig.session import ConnectionLost, Finished, SessionTimeout
 from rig.shelf import MOUNT, PLACE, Shelf
 from rig.suite import BuiltSuite, Program
 from rig.verdict import End, Observation
+from rig.vigil import Vigil
 
 # Wall seconds on a machine of slowdown 1.
 _MARK_TIMEOUT_S = 10.0
@@ -47,6 +48,7 @@ class Console(Protocol):
     def path(self) -> Path: ...
     def mark(self, text: str, timeout_s: float) -> None: ...
     def text(self) -> str: ...
+    def size(self) -> int: ...
     def wait_closed(self, timeout_s: float) -> bool: ...
 
 
@@ -63,6 +65,7 @@ class Session(Protocol):
         env: Mapping[str, str] | None = None,
     ) -> Finished: ...
     def put(self, local: Path, remote: str) -> None: ...
+    def answers(self, timeout_s: float) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -74,6 +77,7 @@ class Machine(Protocol):
     @property
     def slowdown(self) -> float: ...
     def alive(self) -> bool: ...
+    def panicked(self) -> bool: ...
     def diagnose(self) -> str: ...
     def close(self) -> None: ...
 
@@ -112,9 +116,9 @@ class Guest:
         try:
             finished = self._execute(program, built, f"{label} begins", taken)
         except (SessionTimeout, ConnectionLost) as error:
-            late = taken.overdue or isinstance(error, SessionTimeout)
+            late = taken.overdue or taken.hung or isinstance(error, SessionTimeout)
             return self._timed_out(program, taken) if late else self._lost(taken, str(error))
-        if taken.overdue:
+        if taken.overdue or taken.hung:
             return self._timed_out(program, taken)
         try:
             self._prove(label)
@@ -204,7 +208,10 @@ class Guest:
     def _execute(self, program: Program, built: BuiltSuite, mark: str, taken: _Taken) -> Finished:
         """A case without a result in time ends the session: the guest is dropped with it."""
         place = self.place(built)
-        with taken.watched(self._deadline(program.case_timeout_s), self._session.close):
+        vigil = Vigil(_Sight(self.machine, self._session), self._deadline(1.0), self._session.close)
+        taken.vigil = vigil
+        limit_s = self._deadline(program.case_timeout_s)
+        with vigil.keep(taken.size), taken.watched(limit_s, self._session.close):
             return self._session.run(
                 ["sh", "-c", _RUN_PROGRAM, mark, *program.argv],
                 timeout_s=self._deadline(program.timeout_s),
@@ -227,7 +234,9 @@ class Guest:
 
     def _timed_out(self, program: Program, taken: _Taken) -> Observation:
         self.fit = False
-        if taken.overdue:
+        if taken.hung:
+            words = taken.vigil.found if taken.vigil else ""
+        elif taken.overdue:
             case = f"case {taken.results + 1} gave no result"
             words = f"{case} within {self._limit(program.case_timeout_s)}"
         else:
@@ -240,6 +249,8 @@ class Guest:
     def _lost(self, taken: _Taken, words: str) -> Observation:
         self.fit = False
         self.machine.console.wait_closed(self._deadline(_LAST_WORDS_S))
+        if self.machine.panicked():
+            return taken.observe(End.LOST, self.listen(), "the guest panicked")
         if self.machine.alive():
             words = f"the machine runs, but cannot be reached ({words})"
             return taken.observe(End.CUT_OFF, self.listen(), words)
@@ -267,10 +278,27 @@ class Guest:
         return seconds * self.machine.slowdown * self.load
 
 
+class _Sight:
+    """A machine and its session, as they are looked at."""
+
+    def __init__(self, machine: Machine, session: Session) -> None:
+        self._machine, self._session = machine, session
+
+    def panicked(self) -> bool:
+        return self._machine.panicked()
+
+    def size(self) -> int:
+        return self._machine.console.size()
+
+    def answers(self, timeout_s: float) -> bool:
+        return self._session.answers(timeout_s)
+
+
 class _Taken:
     """A program's output as it comes, and since when.
 
-    overdue: a result did not come in time, and the watching was ended for that.
+    overdue: a result did not come in time, and the watching was ended for that. vigil: what has
+    been looking after the machine meanwhile.
     """
 
     def __init__(self) -> None:
@@ -280,6 +308,16 @@ class _Taken:
         self._last_news = self._started
         self._over = threading.Event()
         self.overdue = False
+        self.vigil: Vigil | None = None
+
+    @property
+    def hung(self) -> bool:
+        """The machine did not answer any more, and the watching was ended for that."""
+        return self.vigil is not None and self.vigil.hung
+
+    def size(self) -> int:
+        """Bytes of output so far."""
+        return len(self._output)
 
     @property
     def results(self) -> int:

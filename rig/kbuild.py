@@ -33,7 +33,7 @@ _OPTIONAL = {
 }
 _COMPILE_TIMEOUT_S = 3 * 3600
 # Where the tree seems to lie in debug information, whatever directory it was built in.
-_VIRTUAL_TREE = "/usr/src/linux"
+VIRTUAL_TREE = "/usr/src/linux"
 _STEP = re.compile(r"^  ([A-Z][A-Z0-9_+.]*)(?: \[M\])? +(\S+)")
 _COMPILER_ERROR = re.compile(
     r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<why>.*)"
@@ -65,7 +65,8 @@ class Kernel:
     release: what `uname -r` says. image: bzImage or Image. vmlinux: with DWARF. boot: what QEMU
     is given (x86_64: vmlinux without symbols, started through its PVH note). headers: holds
     include/. checkout: makes the patched worktree and says where it is. parts: git's hash over
-    each top-level directory of the tree. cached: nothing was made this time.
+    each top-level directory of the tree. cached: nothing was made this time. patch_of: the patch
+    that a commit of the tree was made of, "" for the pristine source.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Kernel:
     cached: bool
     facts: dict[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
+    patch_of: Callable[[str], str] = lambda commit: ""
 
     @functools.cached_property
     def tree(self) -> Path:
@@ -288,7 +290,7 @@ def _cross(arch: str) -> str:
 def _make_argv(plan: _Plan, targets: Sequence[str]) -> list[str]:
     cross = _cross(plan.kernel.arch)
     compiler = f"ccache {cross}gcc" if plan.ccache else f"{cross}gcc"
-    maps = (f"{plan.tree.directory}/={_VIRTUAL_TREE}/", f"{plan.directory}={_VIRTUAL_TREE}/build")
+    maps = (f"{plan.tree.directory}/={VIRTUAL_TREE}/", f"{plan.directory}={VIRTUAL_TREE}/build")
     # Debug information only: __FILE__ is made relative to the tree by the kernel's own Makefile.
     flags = " ".join(f"-fdebug-prefix-map={one}" for one in maps)
     hidden = [
@@ -590,4 +592,5 @@ def _load(plan: _Plan, entry: Path, cached: bool, store: Store, progress: Progre
         cached=cached,
         facts=facts,
         parts=tree.parts,
+        patch_of=tree.patch_of,
     )

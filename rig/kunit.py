@@ -45,7 +45,7 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
     record.update(lab.describe)
     recorded = record.directory / "console-0.log"
     console = recorded.read_bytes() if recorded.exists() else b""
-    splats = splat.scan(console)
+    splats = lab.explain(splat.scan(console))
     record.add(cases_of(console.decode(errors="replace"), splats, command), splats)
     run = record.finish()
     report.write(record.run, record.directory)

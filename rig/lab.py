@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import image, kbuild, kconfig, process, suite
+from rig import decode, image, kbuild, kconfig, process, suite
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError
+from rig.errors import BootError, InfrastructureError
 from rig.guest import Guest
 from rig.image import Image
 from rig.kbuild import Kernel
@@ -24,12 +24,13 @@ from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
 from rig.progress import QUIET, Progress
 from rig.record import Record
-from rig.results import Run
+from rig.results import Run, Splat
 from rig.shelf import Shelf
 from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
 
 _SNAPSHOT = "snapshot"  # the kind, in the store
+_EXPLAINED = 5  # splats of a run whose traces are decoded
 
 
 class _NoSnapshotError(Exception):
@@ -63,6 +64,7 @@ class KernelLab:
         self._lock = threading.Lock()
         self._shelf: Shelf | None = None
         self._live = weakref.WeakSet[QemuMachine]()
+        self._titles, self._explaining = set[str](), threading.Lock()
         self._cut = False
 
     @property
@@ -218,6 +220,22 @@ class KernelLab:
                 record.console(recorded)
             self._say(machine.notices)
         return Guest(machine, session, self._shelf)
+
+    def explain(self, splats: Sequence[Splat]) -> tuple[Splat, ...]:
+        """As Lab.explain: the first of each title, and of few titles, since each takes seconds."""
+        return tuple(self._explained(one) for one in splats)
+
+    def _explained(self, one: Splat) -> Splat:
+        with self._explaining:
+            if not self._kernel or one.title in self._titles or len(self._titles) >= _EXPLAINED:
+                return one
+            self._titles.add(one.title)
+            self._progress.stage(f"decoding: {one.title}")
+            try:
+                return decode.decode(one, self._kernel)
+            except InfrastructureError as error:
+                self._say((f"a trace could not be decoded: {error.message}",))
+                return one
 
     def _say(self, notices: Sequence[str]) -> None:
         """Keep what every verdict must say; of all machines, since several may be there."""

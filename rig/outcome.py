@@ -94,7 +94,7 @@ def exit_code(run: Run, error: RigError | None, lost: LostMachineError | None) -
     """
     if error:
         return error.exit_code
-    blamed = (Status.FAIL, Status.CRASH, Status.TIMEOUT)
+    blamed = (Status.FAIL, Status.CRASH, Status.TIMEOUT, Status.FLAKY)
     if lost and not run.splats and not any(case.status in blamed for case in run.cases):
         return lost.exit_code
     return run.exit_code

@@ -140,6 +140,15 @@ class Symbols:
         index = bisect.bisect_right(self._starts, address) - 1
         return self._names[index] if index >= 0 and address < self._end else UNKNOWN
 
+    def place(self, address: int) -> str:
+        """The same as a kernel's trace has it: name+0xOFFSET/0xSIZE."""
+        name = self.name(address)
+        if name in (USER, UNKNOWN):
+            return name
+        index = bisect.bisect_right(self._starts, address) - 1
+        ends = self._starts[index + 1] if index + 1 < len(self._starts) else self._end
+        return f"{name}+0x{address - self._starts[index]:x}/0x{ends - self._starts[index]:x}"
+
 
 def _text_end(system_map: str) -> int:
     """Where the last function ends: _einittext, or else _etext."""

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from rig.durations import Durations
 from rig.errors import InfrastructureError, LostMachineError
+from rig.expected import Expected
 from rig.guest import Guest
 from rig.record import FIRST, LAST, Record
 from rig.results import Case, Run, Splat
@@ -39,6 +40,9 @@ class Lab(Protocol):
     def cut(self) -> None:
         """Pull the plug of every machine there is, also of one that boots, and boot none any
         more. From any thread; who uses such a machine finds it gone, and closes it."""
+
+    def explain(self, splats: Sequence[Splat]) -> Sequence[Splat]:
+        """The splats with what is known of their source lines. From any thread."""
 
     def describe(self, run: Run) -> Run:
         """The run with the facts of kernel, machine and image, and the notices, filled in."""
@@ -115,8 +119,9 @@ class Rack:
     isolation: "none" one guest for all, "suite" and "program" a new one for each of those. Beyond
     that a guest is replaced when a splat, a crash, a time-out or a silent console made it unfit.
     reproduce: the command that runs one program again. supply: where guests come from. durations:
-    where it is kept how long programs take. upcoming: for one rack of a fleet, which shares the
-    supply: the programs that will each want a new guest; without it that is the next one, if any.
+    where it is kept how long programs take. expected: what is allowed to go wrong. upcoming: for
+    one rack of a fleet, which shares the supply: the programs that will each want a new guest;
+    without it that is the next one, if any.
     """
 
     def __init__(
@@ -129,6 +134,7 @@ class Rack:
         supply: Supply | None = None,
         upcoming: Callable[[], Sequence[Order]] | None = None,
         durations: Durations | None = None,
+        expected: Expected | None = None,
     ) -> None:
         self.record = record
         self.lost: LostMachineError | None = None
@@ -138,6 +144,7 @@ class Rack:
         self._supply = supply or Supply(lab, record)
         self._alone = upcoming is None
         self._durations = durations or Durations()
+        self._expected = expected or Expected()
         self._built: dict[Path, BuiltSuite] = {}
         self._places: dict[Order, float] = {}
         self._next: dict[Order, Order] = {}
@@ -225,8 +232,11 @@ class Rack:
         seen = guest.run(order.program, built)
         own_s = time.monotonic() - started
         self._supply.check()  # what a machine without its plug says is no verdict
+        if not seen.end.gone:
+            seen = replace(seen, splats=self._unexpected(seen.splats))
         self._previous, self._place_of_previous = rules, self._places.get(order, LAST)
-        cases = self._put_down(order, judge(rules, seen), seen.splats)
+        judged = self._expected.judged(judge(rules, seen))
+        cases = self._put_down(order, judged, seen.splats)
         if seen.end.gone and not seen.splats:
             self.lost = LostMachineError(f"{order.name}: {seen.detail}")
         if not guest.fit:
@@ -251,7 +261,7 @@ class Rack:
         if self._guest and purpose != self._purpose:
             cases = self._part(brief=True)
         elif self._guest and (splats := self._guest.listen()):
-            cases = self._put_down_late(splats)
+            cases = self._put_down_late(self._unexpected(splats))
             self._retire()
         self._purpose = purpose
         return cases if self._guest else (*cases, *self._boot(order))
@@ -287,7 +297,7 @@ class Rack:
         taken = self._supply.take()
         self._guest, self._previous = taken.guest, None
         self.record.update(self._lab.describe)
-        splats = taken.guest.listen()
+        splats = self._unexpected(taken.guest.listen())
         if not splats:
             return ()
         rules = Rules("machine", f"boot-{taken.number}")
@@ -301,7 +311,7 @@ class Rack:
         cases: tuple[Case, ...] = ()
         try:
             if guest.fit and self._previous and (splats := guest.farewell(brief=brief)):
-                cases = self._put_down_late(splats)
+                cases = self._put_down_late(self._unexpected(splats))
         except (ConnectionLost, SessionTimeout, TimeoutError, EOFError) as error:
             cases = self._gone(guest, str(error))
         finally:
@@ -322,11 +332,20 @@ class Rack:
         self.record.add((case,), place=self._place_of_previous)
         return (case,)
 
+    def _unexpected(self, splats: Sequence[Splat]) -> tuple[Splat, ...]:
+        """Those that nothing allows; of the others there is a notice."""
+        kept, notices = self._expected.allowed(splats)
+        for words in notices:
+            self.record.notice(words)
+        return kept
+
     def _put_down_late(self, splats: Sequence[Splat]) -> tuple[Case, ...]:
         """What the console said after the program before: it stands with that program's cases."""
+        if not splats:
+            return ()
         assert self._previous is not None
         case = late(self._previous, splats)
-        self.record.add((case,), splats, self._place_of_previous)
+        self.record.add((case,), self._lab.explain(splats), self._place_of_previous)
         return (case,)
 
     def _retire(self) -> None:
@@ -337,5 +356,5 @@ class Rack:
     def _put_down(
         self, order: Order, cases: Sequence[Case], splats: Sequence[Splat] = ()
     ) -> tuple[Case, ...]:
-        self.record.add(cases, splats, self._places.get(order, LAST))
+        self.record.add(cases, self._lab.explain(splats), self._places.get(order, LAST))
         return tuple(cases)

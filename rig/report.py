@@ -27,6 +27,7 @@ _WORST = (
     Status.TIMEOUT,
     Status.ERROR,
     Status.FAIL,
+    Status.FLAKY,
     Status.PASS,
     Status.SKIP,
 )
@@ -37,6 +38,7 @@ _WORDS = {
     Status.ERROR: "errors",
     Status.CRASH: "crashed",
     Status.TIMEOUT: "timed out",
+    Status.FLAKY: "flaky",
 }
 _COLORS = {
     Status.PASS: "32",
@@ -45,6 +47,7 @@ _COLORS = {
     Status.ERROR: "35",
     Status.CRASH: "31",
     Status.TIMEOUT: "31",
+    Status.FLAKY: "35",
 }
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 # What XML 1.0 cannot hold, and what a terminal would act on.
@@ -205,8 +208,17 @@ def _text_case(case: Case, paint: Any) -> str:
 def _text_splat(splat: Splat, paint: Any) -> str:
     where = f"{splat.type}, console lines {splat.start + 1}-{splat.end}"
     lines = [f"{paint('SPLAT', '31')} {clean(splat.title)} ({clean(where)})"]
-    lines += [f"    | {line}" for line in clean_lines(splat.text)[:20]]
+    if splat.place:
+        lines.append(f"    at {clean(blame(splat))}")
+    lines += [f"    | {line}" for line in clean_lines(splat.decoded or splat.text)[:20]]
     return "\n".join(lines)
+
+
+def blame(splat: Splat) -> str:
+    """Where the culprit was, and the patch that touched that line last; "" where not known."""
+    if not splat.place:
+        return ""
+    return f"{splat.place}, last touched by {splat.patch or 'nobody: the pristine source'}"
 
 
 def _text_verdict(run: Run, paint: Any) -> str:
@@ -271,7 +283,7 @@ def _junit_outcome(element: ET.Element, case: Case) -> None:
     if case.status is Status.SKIP:
         ET.SubElement(element, "skipped", message=message)
     elif case.status is not Status.PASS:
-        tag = "failure" if case.status is Status.FAIL else "error"
+        tag = "failure" if case.status in (Status.FAIL, Status.FLAKY) else "error"
         child = ET.SubElement(
             element, tag, message=message or _WORDS[case.status], type=case.status.value
         )
@@ -289,7 +301,9 @@ def _junit_console(run: Run) -> ET.Element:
         )
         where = f"{splat.type}, console lines {splat.start + 1}-{splat.end}"
         error = ET.SubElement(element, "error", message=clean(splat.title), type=clean(splat.type))
-        error.text = "\n".join([where, *clean_lines(splat.text[:_OUTPUT_MAX])])
+        known = [f"at {clean(blame(splat))}"] if splat.place else []
+        text = (splat.decoded or splat.text)[:_OUTPUT_MAX]
+        error.text = "\n".join([where, *known, *clean_lines(text)])
     if run.consoles and not run.splats:
         ET.SubElement(suite, "testcase", classname="console", name="no splat", time="0.000")
     return suite
@@ -361,7 +375,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(clean=clean, block=_block, seconds=seconds, many=_many, when=_when)
+    environment.filters.update(
+        clean=clean, block=_block, seconds=seconds, many=_many, when=_when, blame=blame
+    )
     return environment
 
 

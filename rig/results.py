@@ -23,6 +23,7 @@ class Status(enum.StrEnum):
     ERROR = "error"
     CRASH = "crash"
     TIMEOUT = "timeout"
+    FLAKY = "flaky"
 
     @property
     def good(self) -> bool:
@@ -40,6 +41,9 @@ class Splat:
     frame: the culprit function, or "".
     text: the report's own lines.
     corrupted: the report was cut or interleaved beyond trust.
+    decoded: the text with a source line behind each function of a trace, "" where it is not known.
+    place: "file:line" of the culprit. patch: the one of the series that touched that line last, ""
+    where that is the pristine source's, or not known.
     """
 
     type: str
@@ -49,6 +53,9 @@ class Splat:
     frame: str = ""
     text: str = ""
     corrupted: bool = False
+    decoded: str = ""
+    place: str = ""
+    patch: str = ""
 
 
 @dataclass(frozen=True)

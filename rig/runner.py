@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from rig import config as configuration
-from rig import suite
+from rig import expected, suite
 from rig.against import Wish, compared
 from rig.board import Board
 from rig.budget import AUTO, Budget, budget, parse
 from rig.config import Config
 from rig.durations import DURATIONS, Durations
 from rig.errors import RigError, UsageError
+from rig.expected import NOTHING, Expected
 from rig.fleet import Fleet
 from rig.lab import open_lab
 from rig.outcome import Command, Files, Outcome, check_places, copy, exit_code
@@ -93,8 +94,9 @@ def boot_and_test(request: Request, config: Config, progress: Progress = QUIET) 
     # What cannot be is refused before a build.
     budget(config.machine(request.machine), request.jobs)
     board = Board(progress)
+    known = expected.load(config.root, config.default_kernel)
     lab = open_lab(config, config.kernel(), request.machine, board, cold=request.cold)
-    return drive(request, config, lab, command, board)
+    return drive(request, config, lab, command, board, known)
 
 
 def chosen(request: Request, config: Config) -> tuple[Suite, ...]:
@@ -126,14 +128,19 @@ def _named(name: str, known: Mapping[str, Suite], config: Config) -> Suite:
 
 
 def drive(
-    request: Request, config: Config, lab: Lab, command: Command, progress: Progress = QUIET
+    request: Request,
+    config: Config,
+    lab: Lab,
+    command: Command,
+    progress: Progress = QUIET,
+    known: Expected = NOTHING,
 ) -> Outcome:
     """Run the command's suites as pytest items in this process; the report is written after.
 
-    progress: a Board where several machines are to be seen at work.
+    progress: a Board where several machines are to be seen at work. known: what may go wrong.
     """
     board = progress if isinstance(progress, Board) else Board(progress)
-    driver = _Driver(lambda: _asked(request, config, lab, command, board), board)
+    driver = _Driver(lambda: _asked(request, config, lab, command, board, known), board)
     arguments = _pytest_arguments(request, config, command.suites)
     code = pytest.main(arguments, plugins=[driver])
     if driver.mistake:
@@ -147,7 +154,9 @@ def drive(
     return _conclude(request, driver.racks, driver)
 
 
-def _asked(request: Request, config: Config, lab: Lab, command: Command, board: Board) -> Racks:
+def _asked(
+    request: Request, config: Config, lab: Lab, command: Command, board: Board, known: Expected
+) -> Racks:
     """Racks with a fresh record; made when it is sure that something will run."""
     jobs = str(request.jobs) if request.jobs != AUTO else "auto"
     words = [
@@ -159,14 +168,20 @@ def _asked(request: Request, config: Config, lab: Lab, command: Command, board: 
     record = Record.begin(results, command.whole(*words), config.default_kernel)
     machine, ahead = config.machine(request.machine), request.isolation != "none"
     allowed = budget(machine, request.jobs, ahead=ahead)
-    return _racks(lab, record, allowed, request.isolation, command, board)
+    return _racks(lab, record, allowed, request.isolation, command, board, known)
 
 
 def _racks(
-    lab: Lab, record: Record, allowed: Budget, isolation: Isolation, command: Command, board: Board
+    lab: Lab,
+    record: Record,
+    allowed: Budget,
+    isolation: Isolation,
+    command: Command,
+    board: Board,
+    known: Expected,
 ) -> Racks:
     """One rack, or a fleet of them."""
-    for notice in allowed.notices:
+    for notice in (*allowed.notices, *known.expired):
         record.notice(notice)
     supply = Supply(
         lab,
@@ -179,7 +194,13 @@ def _racks(
     again = command.program
     if allowed.machines == 1:
         return Rack(
-            lab, record, isolation=isolation, reproduce=again, supply=supply, durations=durations
+            lab,
+            record,
+            isolation=isolation,
+            reproduce=again,
+            supply=supply,
+            durations=durations,
+            expected=known,
         )
     return Fleet(
         lab,
@@ -190,6 +211,7 @@ def _racks(
         supply=supply,
         durations=durations,
         board=board,
+        expected=known,
     )
 
 
@@ -304,8 +326,9 @@ def racks(
     place = Path(results) if results else config.root / "results"
     record = Record.begin(place, shlex.join(["pytest", *sys.argv[1:]]), chosen.name)
     board = Board(progress)
+    known = expected.load(config.root, chosen.name)
     lab = open_lab(config, chosen, machine, board, cold=cold)
-    return _racks(lab, record, allowed, isolation, command, board)
+    return _racks(lab, record, allowed, isolation, command, board, known)
 
 
 # -- kselftest -----------------------------------------------------------------------------------
@@ -344,7 +367,7 @@ def _kselftest_on(
         junit=request.junit,
         json=request.json,
     )
-    return drive(driven, config, lab, command, board)
+    return drive(driven, config, lab, command, board, expected.load(config.root, kernel))
 
 
 def _target(selftests: Path, name: str) -> Suite:

@@ -132,6 +132,14 @@ class Session:
         """End the connection; idempotent."""
         self._transport.close()
 
+    def answers(self, timeout_s: float) -> bool:
+        """Whether the far end opens a channel in time: user space runs there, and is reached."""
+        try:
+            self._transport.open_session(timeout=timeout_s).close()
+        except (paramiko.SSHException, OSError, EOFError):
+            return False
+        return True
+
     def run(
         self,
         argv: Sequence[str],

@@ -6,8 +6,9 @@ wording that later kernels no longer have).
 
 from __future__ import annotations
 
+import bisect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rig.results import Splat
@@ -18,6 +19,7 @@ _STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
 _REPORT_LINES = 600  # lines kept of one report
 _REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
 _OPEN_MAX = 16  # reports open at once, one a printing context
+_FIRST_MOMENT_S = 5.0  # on a kernel's clock
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
 _TEXTS_MAX = 20  # reports of one title that keep their text
 _TITLES_MAX = 1000
@@ -69,9 +71,13 @@ def _rule(
 
 
 # A symbol with its offset (lib/vsprintf.c %pS, %pB) or, in a decoded trace, its source line.
-_SYMBOL = r"(?P<func>[A-Za-z_$][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+| \(\S+:\d+\))"
+_SYMBOL = (
+    r"\.?(?P<func>[A-Za-z_$][\w.$]*)"
+    r"(?:\+0x[0-9a-f]+/0x[0-9a-f]+| \([\w./-]+:\d+[^()]*(?:\([^()]*\)[^()]*)*\)"
+    r"|(?= [\w./-]+\.[chSs]:\d+))"
+)
 _IN = rf"(?: in {_SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
-_DIE = r"[^\[]*: [0-9a-f]{4}(?:[0-9a-f]{12})? \[#\d+\]"
+_DIE = r"[^\[]*: [0-9a-f]{1,4}(?:[0-9a-f]{12})?(?: ilc:\d)? \[#\d+\]"
 # lockdep's boxes: "WARNING: x", "INFO: x" and "[ INFO: x ]" (< 4.15).
 _LOCKDEP = r"(?:\[ )?(?:WARNING|INFO|BUG): "
 _LOCKDEP_C = "kernel/locking/lockdep.c"
@@ -102,7 +108,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "kasan-invalid-free",
         "BUG",
-        rf"BUG: KASAN: (?P<what>double-free|invalid-free|double-free or invalid-free){_IN}",
+        rf"BUG: KASAN: (?P<what>double-free or invalid-free|double-free|invalid-free){_IN}",
         "KASAN: {what}{f}",
         _KASAN_C,
         "rule",
@@ -175,10 +181,17 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "rcu-usage",
-        "suspicious RCU usage",
-        _LOCKDEP + "suspicious RCU usage",
+        "suspicious ",
+        _LOCKDEP + "suspicious (?:RCU usage|rcu_dereference_check)",
         "suspicious RCU usage{f}",
         f"{_LOCKDEP_C} lockdep_rcu_suspicious",
+    ),
+    _rule(
+        "rcu-usage",
+        "suspicious ",
+        r"\S+:\d+ suspicious rcu_dereference\w*\(\) usage!",
+        "suspicious RCU usage{f}",
+        f"{_LOCKDEP_C} lockdep_rcu_suspicious, whose heading was cut",
     ),
     _rule(
         "lockdep",
@@ -258,14 +271,14 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "lockdep",
         "BUG",
-        r"BUG: (?P<what>(?:raw_)?(?:spinlock|rwlock|rwsem) [\w ,-]+?) on CPU",
+        r"BUG: (?P<what>(?:raw_)?(?:spinlock|rwlock|rwsem|(?:read|write)-lock) [\w ,-]+?) on CPU",
         "BUG: {what}{f}",
         "kernel/locking/spinlock_debug.c",
     ),
     _rule(
         "atomic-sleep",
-        "BUG",
-        "BUG: sleeping function called from invalid context at",
+        "sleeping function called",
+        "(?:BUG|Debug): sleeping function called from invalid context at",
         "BUG: sleeping function called from invalid context{f}",
         "kernel/sched/core.c __might_resched",
     ),
@@ -294,7 +307,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "rcu-stall",
         "INFO: ",
-        r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?stalls?\b",
+        r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?stalls?\b"
+        r"|(?:rcu: )?\w+ kthread (?:timer wakeup didn't happen for|starved for) \d+ jiffies",
         "INFO: rcu detected stall{f}",
         f"{_STALL_H}, kernel/rcu/tree_exp.h, kernel/rcu/tasks.h",
         all_cpus=True,
@@ -302,7 +316,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "soft-lockup",
         "BUG",
-        r"(?:NMI )?(?:watchdog: )?BUG: soft lockup - CPU",
+        r"(?:NMI )?(?:watchdog: )?BUG: soft lockup (?:- CPU|detected on CPU)",
         "BUG: soft lockup{f}",
         "kernel/watchdog.c watchdog_timer_fn",
         all_cpus=True,
@@ -310,7 +324,9 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "hard-lockup",
         "LOCKUP",
-        r"(?:NMI )?(?:watchdog: )?Watchdog detected hard LOCKUP on cpu",
+        r"(?:NMI )?(?:[Ww]atchdog: )?(?:CPU ?\d+: )?(?:[Ww]atchdog|Watchdog CPU:?\d+|NMI Watchdog) "
+        r"detected (?:hard )?LOCKUP\b|(?:NMI )?(?:watchdog: )?CPU \d+ (?:self-detected hard LOCKUP"
+        r"|detected hard LOCKUP on other CPUs)",
         "hard lockup{f}",
         "kernel/watchdog.c watchdog_hardlockup_check",
         all_cpus=True,
@@ -359,9 +375,43 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "page-fault",
         "Unable to handle",
-        "Unable to handle kernel [^:]{1,60} at virtual address",
+        r"(?:CPU \d+ )?Unable to handle kernel [^:]{1,60} (?:at virtual address|for data at address"
+        "|for instruction fetch|for unaligned access|in virtual kernel address space|address)",
         "BUG: page fault{access}{f}",
-        _ARM64_FAULT,
+        f"{_ARM64_FAULT}, arch/{{mips,s390}}/mm/fault.c, arch/powerpc/mm/fault.c (< 5.6)",
+        "oops",
+    ),
+    _rule(
+        "null-deref",
+        "BUG",
+        r"BUG: Kernel NULL pointer dereference",
+        "BUG: kernel NULL pointer dereference{access}{f}",
+        "arch/powerpc/mm/fault.c",
+        "oops",
+    ),
+    _rule(
+        "page-fault",
+        "BUG",
+        r"BUG: Unable to handle (?:unaligned access|kernel (?:data access|instruction fetch)"
+        r"|unknown paging fault)",
+        "BUG: page fault{access}{f}",
+        "arch/powerpc/mm/fault.c",
+        "oops",
+    ),
+    _rule(
+        "other",
+        "Unhandled ",
+        r"(?:Unhandled fault|Unhandled prefetch abort): (?P<what>[^(]{1,60}) \(0x[0-9a-f]+\) at 0x",
+        "Oops: {what}{f}",
+        "arch/arm/mm/fault.c",
+        "oops",
+    ),
+    _rule(
+        "bug",
+        "BUG",
+        r"BUG: failure at \S+:\d+/(?P<bare>\w+)\(\)!",
+        "kernel BUG{f}",
+        "include/asm-generic/bug.h",
         "oops",
     ),
     _rule(
@@ -431,15 +481,18 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "bug",
         "[#",
-        rf"(?:Oops: )?invalid opcode{_DIE}|Internal error: Oops - BUG{_DIE}|Kernel BUG \[#\d+\]",
+        rf"(?:Oops: )?invalid opcode{_DIE}|Internal error: Oops - BUG{_DIE}"
+        rf"|Kernel [bB][uU][gG](?: detected)? ?\[#\d+\]|monitor event{_DIE}",
         "kernel BUG{f}",
-        "arch/x86/kernel/traps.c exc_invalid_op, arch/arm64/kernel/traps.c bug_handler",
+        "arch/x86/kernel/traps.c exc_invalid_op, arch/arm64/kernel/traps.c bug_handler, "
+        "arch/mips/kernel/traps.c do_trap_or_bp, arch/s390/kernel/traps.c",
         "oops",
     ),
     _rule(
         "page-fault",
         "[#",
-        rf"(?:Oops: Oops{_DIE}|Oops{_DIE}|Internal error: Oops{_DIE}|Oops \[#\d+\]"
+        rf"(?:Oops: Oops{_DIE}|Oops{_DIE}|Internal error: Oops{_DIE}|Oops ?\[#\d+\]"
+        rf"|Oops: Kernel access of bad area, sig: \d+ \[#\d+\]"
         rf"|(?:Oops: )?Bad pagetable{_DIE})",
         "BUG: page fault{access}{f}",
         "arch/x86/mm/fault.c, arch/arm64/mm/fault.c, arch/riscv/mm/fault.c",
@@ -449,8 +502,11 @@ RULES: tuple[Rule, ...] = (
         "other",
         "[#",
         rf"(?:Oops: (?P<what>[^:\[]+){_DIE}|Internal error: (?P<error>[^:\[]+){_DIE}"
-        rf"|Oops - (?P<trap>[\w (),-]+) \[#\d+\]|(?P<old>int3|debug|bounds|alignment check){_DIE})",
-        "Oops: {what}{error}{trap}{old}{f}",
+        rf"|Oops - (?P<trap>[\w (),-]+) \[#\d+\]|(?P<old>int3|debug|bounds|alignment check){_DIE}"
+        rf"|Oops: (?P<power>[^\[,]{{3,60}}), sig: \d+ \[#\d+\]"
+        rf"|(?P<mips>[A-Z][\w ]{{5,60}}) ?\[#\d+\]:"
+        rf"|(?P<s390>[a-z][a-z ]{{5,40}}): [0-9a-f]{{4}} ilc:\d \[#)",
+        "Oops: {what}{error}{trap}{old}{power}{mips}{s390}{f}",
         "arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c, arch/riscv/kernel/traps.c",
         "oops",
     ),
@@ -458,15 +514,17 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "slab",
         "BUG",
-        r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)",
-        "slab {cache}: {what}",
+        r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)"
+        r"|BUG (?P<old>\S+): (?P<why>(?:Redzone|Poison|Object|Padding|Free ?pointer|Wrong|Invalid"
+        r"|Slab).*)",
+        "slab {cache}{old}: {what}{why}",
         "mm/slub.c slab_bug",
         frame=False,
     ),
     _rule(
         "bad-page",
-        "BUG",
-        r"BUG: Bad page (?P<what>state|map|cache)\b",
+        "Bad page ",
+        r"(?:BUG: )?Bad page (?P<what>state|map|cache)\b",
         "BUG: Bad page {what}{f}",
         "mm/page_alloc.c bad_page, mm/memory.c print_bad_pte, mm/filemap.c",
     ),
@@ -495,6 +553,21 @@ RULES: tuple[Rule, ...] = (
         "lib/list_debug.c",
         "oops",
         to_bug=True,
+    ),
+    _rule(
+        "refcount",
+        "refcount_t: ",
+        r"refcount_t: (?:addition on 0|underflow|saturated|decrement hit 0|hit |increment on 0)",
+        "WARNING: refcount bug{f}",
+        "lib/refcount.c, whose WARN() was cut",
+        "trace",
+    ),
+    _rule(
+        "memory-leak",
+        "BUG",
+        "BUG: memory leak",
+        "memory leak{f}",
+        "tools of others, over what mm/kmemleak.c prints",
     ),
     _rule(
         "memory-leak",
@@ -527,18 +600,28 @@ RULES: tuple[Rule, ...] = (
         "kernel/panic.c __warn (later than 6.12)",
         "trace",
     ),
+    _rule(
+        "warning",
+        "WARNING: ",
+        rf"WARNING: at (?P<file>[^\s:]+):\d+(?: (?:{_SYMBOL}|(?P<bare>\w+)\(\)))?",
+        "WARNING{f}",
+        "kernel/panic.c warn_slowpath_common (< 3.12)",
+        "trace",
+    ),
     # -- file systems and devices --------------------------------------------------------------
     _rule(
         "filesystem",
-        "EXT4-fs error",
-        r"EXT4-fs error \(device [^)]*\)(?:: | in )(?P<func>[\w.]+):\d+",
-        "EXT4-fs error{f}",
-        "fs/ext4/super.c __ext4_error",
+        "-fs error",
+        r"(?P<what>EXT[234])-fs error \(device [^)]*\)(?:(?::? | in )(?P<func>[\w.]+):(?: ?\d+)?)?",
+        "{what}-fs error{f}",
+        "fs/ext4/super.c __ext4_error, fs/ext2/super.c ext2_error, fs/ext3 (< 4.3)",
     ),
     _rule(
         "filesystem",
         "BTRFS",
-        r"BTRFS(?: critical|: error) \(device [^)]*\)(?: in (?P<func>\w+):\d+)?",
+        r"BTRFS(?: critical|: error) \(device [^)]*\)(?: in (?P<func>\w+):\d+)?"
+        r"|BTRFS error \(device [^)]*\)(?: in (?P<bare>\w+):\d+)?:? (?:.*(?:checksum|csum|corrupt"
+        r"|transid|block=|bad tree|level verify|uncorrectable|errno=-(?:5|117)))",
         "BTRFS error{f}",
         "fs/btrfs/messages.c",
         frame=False,
@@ -546,10 +629,57 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "filesystem",
         "XFS (",
-        r"XFS \([^)]*\): (?:Internal error|Corruption|Metadata (?:CRC error|corruption)) "
-        rf"(?:detected )?(?:at {_SYMBOL})?",
+        r"XFS \([^)]*\): (?:Internal error|[Cc]orruption|Metadata (?:CRC error|corruption)|corrupt)"
+        rf" ?(?:detected )?(?:at {_SYMBOL})?",
         "XFS corruption{f}",
         "fs/xfs/xfs_error.c",
+    ),
+    _rule(
+        "filesystem",
+        "nternal error",
+        r"(?:Filesystem \S+: )?XFS:? [iI]nternal error (?:(?P<what>XFS_\w+) )?",
+        "XFS corruption{f}",
+        "fs/xfs/xfs_error.c (< 3.0)",
+    ),
+    _rule(
+        "filesystem",
+        "FAT-fs (",
+        r"FAT-fs \([^)]*\): error, (?P<what>[^(]+)",
+        "FAT-fs error: {what}",
+        "fs/fat/misc.c __fat_fs_error",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "F2FS-fs (",
+        r"F2FS-fs \([^)]*\): (?:[Ii]nconsistent|invalid|corrupted|access invalid|wrong|.*run fsck"
+        r"|Bitmap was wrong)",
+        "F2FS-fs error",
+        "fs/f2fs",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "SQUASHFS error",
+        r"SQUASHFS error: (?P<what>[^,\[]+)",
+        "SQUASHFS error: {what}",
+        "fs/squashfs",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "UBIFS error",
+        r"UBIFS error(?: \([^)]*\))?:? ?(?:\(?pid \d+\)?:? )?(?P<bare>ubifs_\w+)?",
+        "UBIFS error{f}",
+        "fs/ubifs/misc.c ubifs_err",
+    ),
+    _rule(
+        "filesystem",
+        "Aborting journal",
+        r"(?:JBD2?: )?Aborting journal on device",
+        "journal aborted",
+        "fs/jbd2/journal.c",
+        frame=False,
     ),
     _rule(
         "unregister-netdevice",
@@ -621,9 +751,41 @@ RULES: tuple[Rule, ...] = (
         frame=False,
     ),
     _rule(
+        "hard-lockup",
+        "Kernel panic",
+        "Kernel panic - not syncing: (?:NMI )?(?:[Ww]atchdog detected )?[hH]ard LOCKUP",
+        "hard lockup{f}",
+        "kernel/watchdog.c, by itself",
+        "panic",
+    ),
+    _rule(
+        "soft-lockup",
+        "Kernel panic",
+        "Kernel panic - not syncing: softlockup: hung tasks",
+        "BUG: soft lockup{f}",
+        "kernel/watchdog.c, by itself",
+        "panic",
+    ),
+    _rule(
+        "hung-task",
+        "Kernel panic",
+        "Kernel panic - not syncing: hung_task: blocked tasks",
+        "INFO: task hung{f}",
+        "kernel/hung_task.c, by itself",
+        "panic",
+    ),
+    _rule(
+        "rcu-stall",
+        "Kernel panic",
+        "Kernel panic - not syncing: RCU Stall",
+        "INFO: rcu detected stall{f}",
+        f"{_STALL_H}, by itself",
+        "panic",
+    ),
+    _rule(
         "panic",
         "Kernel panic",
-        "Kernel panic - not syncing: ?(?P<what>.*)",
+        "Kernel panic(?: - not syncing)?: ?(?P<what>.*)",
         "kernel panic: {what}",
         "kernel/panic.c panic",
         "panic",
@@ -666,11 +828,36 @@ _WARN_MESSAGES: tuple[tuple[re.Pattern[str], str, str], ...] = (
 
 # -- lines ---------------------------------------------------------------------------------------
 
-# kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU; or syslog's prefix.
+# kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU.
 _STAMP = re.compile(r"\[ {0,12}\d{1,12}\.\d{6}\](?:\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII)
 _STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6}\]")
-_SYSLOG = re.compile(r"(?:\w{3} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT\S+) \S+ kernel: ")
 _LEVEL = re.compile(r"<\d+>")
+# What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
+_DAY = r"(?:\w{3} )?\w{3} [ \d]?\d"
+_CLOCK = r"\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?"
+_ISO = rf"\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?"
+_RECORDED = re.compile(
+    "|".join(
+        (
+            # syslog and the journal; dmesg --time-format ctime, iso, delta, reltime; dmesg -x
+            rf"(?P<by>(?:(?:{_DAY} {_CLOCK}|{_ISO}) (?:\S{{1,80}} )?)?"
+            r"(?:kernel|vmunix)(?:\[\d+\])?: {0,2}"
+            rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[[<+ ]*\d+\.\d{{3,9}}>?\](?:\[ *[TC]\d+\])? ?"
+            r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
+            # a level; /dev/kmsg and netconsole's long form
+            r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",
+            # terminal programs, runners of CI, netconsole's receivers
+            rf"\[?{_ISO}\]? ?|\[?{_CLOCK}\]?:? |\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?::\d+)?[: ] ?",
+            # which CPU or thread, as some vendors' kernels say it
+            r"\[c\d+ +\d+\] ?|\(\d\)\[\d+:[^\]]{1,40}\] ?|\[ *[TC]\d+\] ?|-\(\d\)",
+            r"\[ *\d{1,12}\.\d{3,9}@\d\] ?|\[\d: {0,15}[^\]: ]{1,16}: *\d+\] ?",
+        )
+    ),
+    re.ASCII,
+)
+# Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
+_QUOTED = re.compile(r"(?:[ \t]{0,8}[>|])+ {0,2}|[ \t]{1,12}(?=\S)")
+_PREFIXES = 6  # at most so many of them
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
@@ -696,13 +883,20 @@ _END_TRACE = re.compile(r"---\[ end trace ")
 _END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
 _RULER = re.compile(r"={20,}$")
 _STALL_ENDED = re.compile(r"(?:rcu: )?INFO: Stall ended before state dump start")
-_FRAME = re.compile(rf"\s*(?:\[<[0-9a-f]+>\]\s*)*(?P<guess>\? )?{_SYMBOL}(?: \[[^\]]*\])?\s*$")
-_PC = re.compile(r"(?:RIP: 0010:|RIP  \[|EIP: (?:0060:)?|pc : |epc : |PC is at )(?P<rest>.*)")
+_FRAME = re.compile(
+    rf"\s*(?:\(?\[<?[0-9a-f]+>?\]\s*)*(?P<guess>\? )?\(?{_SYMBOL}\)?"
+    r"(?: \[[^\]]*\]| \([^)]*\)| [\w./-]+:\d+| from \[.*| \(unreliable\)|\))*\s*$"
+)
+_PC = re.compile(
+    r"(?:RIP: 0010:|RIP  \[|EIP: (?:0060:)?|EIP is at |IP: |pc : |e?pc *: |PC is at |NIP \[|EPC *: "
+    r"|Krnl PSW : |PC: |TPC: |IAOQ\[0\]: )(?P<rest>.*)"
+)
 _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
 _SYMBOL_IN = re.compile(_SYMBOL)
 _AT = re.compile(rf"at: (?:\[<[0-9a-f]+>\] )?{_SYMBOL}")
 _NAMED = re.compile(rf"caller is {_SYMBOL}|\s+preempt=.*\bworkfn=(?P<work>[\w.$]+)")
-_FRAME_STARTS = frozenset(" \t[?")
+_FRAME_STARTS = frozenset(" \t[?(")
+_BARE_FRAME = re.compile(r"\.?[A-Za-z_][\w.]*(?:\+0x[0-9a-f]+/0x| \([\w./-]+:\d)")
 _READ = re.compile(r"(?:Read of size|#PF: \w+ read access|BUG: KASAN: .*\bread\b)")
 _WRITE = re.compile(r"(?:Write of size|#PF: \w+ write access|.*\bWnR = 1\b)")
 _EXEC = re.compile(r"#PF: \w+ instruction fetch")
@@ -715,7 +909,13 @@ _BODY_STARTS = (
     r"|Tainted|Workqueue: |pc :|lr :|sp :|x\d+ ?:|pstate|epc :|ra :|status:|gp :|[as]\d+ ?:|t\d :"
     r"|#PF|PGD |Oops|Internal error|Stack:|Process |task:|NMI |Sending NMI|note: |Kernel Offset"
     r"|Mem abort|Data abort|user pgtable|swapper pgtable|ESR|FAR|Exception|Unable to handle|Last "
-    r"|Dumping|Rebooting|Disabling lock|Showing|Thread overran|CPU \d|Task stack|Overflow stack",
+    r"|Dumping|Rebooting|Disabling lock|Showing|Thread overran|CPU \d|Task stack|Overflow stack"
+    r"|PC is at|LR is at|pgd = |psr|Flags: |Control: |[Rr]egister |[Bb]acktrace|Function entered"
+    r"|Exception stack|ip :|fp :|r\d+ ?:|NIP|LR|MSR|GPR|CFAR|DAR|DSISR|TRAP|XER|CTR|IRQMASK|SOFTE"
+    r"|Faulting instruction|Instruction dump|CPU:|epc|EPC|Status|Cause|BadVA|PrId|\$ ?\d|Hi |Lo "
+    r"|Krnl|Fault in |AS:|Last Breaking|TSTATE|[gloi]\d: |RPC|I\d: |Caller\[|Disabling|CPU: \d"
+    r"|EIP|EFLAGS|eax|esi|ds: |RSP |CR2|printing eip|\*pde|last sysfs|Pid: |Modules|PREEMPT|Comm: "
+    r"|IP: |RIP|Cpu \d|Hardware|Fixing|Unable|invalid opcode|general protection|LE PAGE|BE PAGE",
     # lockdep, RCU, scheduler, watchdogs
     r"\d+ locks? held|no locks|irq event stamp|(?:hard|soft)irqs |\(|Preemption disabled|in_atomic"
     r"|preempt_count|RCU |INFO: lockdep|stack backtrace|other info|but |which |and |to an? |the "
@@ -742,10 +942,11 @@ _SUFFIX = re.compile(r"(?:\.(?:constprop|isra|part|cold|llvm|lto_priv|localalias
 # Functions that report, check, allocate, copy, lock or wait for somebody else.
 _HELPER_NAMES = (
     # the reporting itself: lib/dump_stack.c, kernel/panic.c, lib/bug.c, arch/*/kernel/traps.c
-    r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|print_\w+|report_bug|fixup_bug|_*warn_\w+|__warn"
+    r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|dump_trace|print_\w+|report_bug|fixup_bug|_*warn_\w+|__warn"
     r"|v?panic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|asm_exc_\w+|exc_\w+"
     r"|do_invalid_op|invalid_op|(?:async_)?page_fault\w*|no_context|bad_area\w*|error_entry"
-    r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|el[01]\w+|__stack_chk_fail",
+    r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|el[01]\w+|__stack_chk_fail|dump_backtrace\w*"
+    r"|unwind_backtrace|warn_slowpath_\w+|__report_bad_irq|bad_page_fault|_exception\w*",
     # sanitizers: mm/kasan, mm/kmsan, kernel/kcsan, mm/kfence, lib/ubsan.c
     r"_*(?:kasan|asan|hwasan|kmsan|msan|kcsan|tsan|kfence|ubsan)_\w+|check_memory_region"
     r"|handle_overflow|val_to_string|end_report|start_report",
@@ -757,10 +958,10 @@ _HELPER_NAMES = (
     r"_*refcount_\w+|kref_\w+|_*h?list_(?:add|del|move|splice|replace)\w*|debug_object_\w+"
     r"|debug_print_object|__debug_\w+|debug_check_no_obj_freed",
     # allocators: mm/slub.c, mm/page_alloc.c, mm/vmalloc.c, mm/kmemleak.c
-    r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k[vmz]*alloc\w*|kmem_cache_\w+|_*slab_\w+"
+    r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k?[vmz]*alloc\w*|_*vmalloc\w*|_*kmem_cache_\w+|_*cache_free\w*|_*slab_\w+"
     r"|do_slab_free|__free_slab|object_err|check_(?:object|slab)\w*|(?:free|alloc)_debug_processing"
     r"|free_to_partial_list|kmemleak_\w+|_*alloc_pages\w*|get_page_from_freelist|free_pcp\w*"
-    r"|free_unref_\w+|_*free_pages\w*|bad_page",
+    r"|free_unref_\w+|_*free_pages\w*|bad_page|_*put_page\w*|release_pages|_*free_one_page",
     # sleeping and waiting: kernel/sched, kernel/locking
     r"_*might_(?:sleep|fault|resched|alloc)\w*|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
     r"|_*cond_resched\w*|io_schedule\w*|_*wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*"
@@ -788,12 +989,30 @@ _HELPERS = re.compile("|".join(_HELPER_NAMES))
 
 def scan(text: str | bytes) -> list[Splat]:
     """All reports in a whole console log."""
-    scanner = Scanner()
     data = text.encode(errors="replace") if isinstance(text, str) else text
-    found: list[Splat] = []
-    for start in range(0, len(data), 1 << 20):
-        found += scanner.feed(data[start : start + (1 << 20)])
-    return sorted(found + scanner.finish(), key=lambda splat: splat.start)
+    pieces = (data[start : start + (1 << 20)] for start in range(0, len(data), 1 << 20))
+    return list(scan_pieces(pieces))
+
+
+def scan_pieces(pieces: Iterable[bytes]) -> Iterator[Splat]:
+    """All reports of a log that comes piece by piece, in the order of their first lines.
+
+    A report is handed out as soon as it and all that began before it have ended; what is kept
+    meanwhile is bounded, as there are never more than so many open at once.
+    """
+    scanner = Scanner()
+    waiting: list[Splat] = []
+    for piece in pieces:
+        waiting = sorted(waiting + scanner.feed(piece), key=_start)
+        known = scanner.settled()
+        ready = bisect.bisect_left(waiting, known, key=_start)
+        yield from waiting[:ready]
+        waiting = waiting[ready:]
+    yield from sorted(waiting + scanner.finish(), key=_start)
+
+
+def _start(splat: Splat) -> int:
+    return splat.start
 
 
 def function(symbol: str) -> str:
@@ -846,13 +1065,13 @@ class _Report:
 
     def learn(self, message: str) -> None:
         """Take from a line what the title will need."""
-        if message[:1] in _FRAME_STARTS:
+        if match := _PC.match(message.lstrip()):
+            self._learn_pc(match["rest"])
+        elif message[:1] in _FRAME_STARTS or _BARE_FRAME.match(message):
             if match := _FRAME.match(message):
                 self._learn_frame(match)
             elif match := _SECTION.match(message):
                 self.section = "" if match["end"] else match["name"]
-        elif match := _PC.match(message):
-            self._learn_pc(match["rest"])
         if not self.lock_at and "at: " in message and (match := _AT.search(message)):
             self.lock_at = match["func"]
         elif match := _NAMED.match(message):
@@ -861,12 +1080,14 @@ class _Report:
             self.access = _access(message)
 
     def _learn_pc(self, rest: str) -> None:
+        if "[inline]" in rest:
+            return  # the function that it was inlined into follows
         symbol = _SYMBOL_IN.search(rest)
-        if not self.pc_seen and symbol:
-            self.pc = symbol["func"]
-            if self.rule.all_cpus:  # what came before was the stack of whoever noticed the stall
-                self.frames.clear()
-        self.pc_seen = True
+        if self.pc_seen or not symbol:
+            return  # a second register of that name, or one in nobody's code
+        self.pc, self.pc_seen = symbol["func"], True
+        if self.rule.all_cpus:  # what came before was the stack of whoever noticed the stall
+            self.frames.clear()
 
     def _learn_frame(self, match: re.Match[str]) -> None:
         aside = self.section == "NMI" or (self.section and self.rule.all_cpus)
@@ -948,6 +1169,10 @@ class Scanner:
         """What finish() would give now, without ending anything: reports that are still open."""
         return [_splat(report, cut=True) for report in self._open.values() if not report.quiet]
 
+    def settled(self) -> int:
+        """The first line that a report to come may begin with: those before it are all out."""
+        return min((report.start for report in self._open.values()), default=self._line)
+
     def _take_out(self) -> list[Splat]:
         out, self._out = self._out, []
         return out
@@ -958,6 +1183,8 @@ class Scanner:
         """Whole lines. While no report is open, only lines with a trigger are looked at."""
         if self._stamped_from is None and (stamp := _STAMPED.search(block)):
             self._stamped_from = self._line + block.count(b"\n", 0, stamp.start())
+            # The banner comes in a boot's first moment: this one is from before the log's begin.
+            self._banner = float(stamp[0].strip(b"[] ")) > _FIRST_MOMENT_S
         position, words = 0, _Words(block)
         while position < len(block):
             if not self._open:
@@ -1001,9 +1228,12 @@ class Scanner:
         if _BANNER.pattern.match(message):
             self._linux_banner(raw)
             return True
+        bare = message.lstrip(" \t")
         for rule in RULES:
-            if rule.trigger in message and (match := rule.pattern.match(message)):
-                return self._opened(caller, rule, match, message, raw)
+            if rule.trigger in bare and (match := rule.pattern.match(bare)):
+                if len(bare) < len(message) and rule is RULES[-1]:
+                    return False  # words of somebody's, set in
+                return self._opened(caller, rule, match, bare, raw)
         return False
 
     def _cut_here(self, caller: str, raw: str) -> None:
@@ -1033,6 +1263,8 @@ class Scanner:
             report.learn(message)
             if report.from_cut:
                 report.head(rule, match, message)
+            elif rule is report.rule:
+                report.match = match
         else:
             self._start(caller, rule, match, raw)
             self._open[caller].died = rule.trigger == "[#"
@@ -1085,7 +1317,8 @@ class Scanner:
             del self._open[key]
             return
         pattern = _REGISTERS if report.phase == "registers" else _BODY
-        if not (pattern.match(message) or _END_TRACE.match(message) or _END_PANIC.match(message)):
+        own = (pattern, _END_TRACE, _END_PANIC, _BARE_FRAME)
+        if not any(one.match(message) for one in own):
             report.strangers += 1
             if report.strangers >= (1 if report.phase == "registers" else _STRANGERS):
                 self._close(key)
@@ -1163,19 +1396,42 @@ def _split(raw: str) -> tuple[bool, str, str]:
     A user's text may stand in front of the stamp: the console is shared.
     """
     line = _ANSI.sub("", raw) if "\x1b" in raw else raw
-    syslog = _SYSLOG.match(line)
-    start, caller = (syslog.end(), "") if syslog else (0, "")
-    stamped = syslog is not None
-    for stamp in _STAMP.finditer(line, start):
+    stamped, caller, start = False, "", 0
+    for stamp in _STAMP.finditer(line):
         stamped, start, caller = True, stamp.end(), stamp["caller"] or ""
-    level = _LEVEL.match(line, start)
-    return stamped, caller, line[level.end() if level else start :]
+    if not stamped:
+        stamped, start = _recorded(line)
+    elif level := _LEVEL.match(line, start):
+        start = level.end()
+    return stamped, caller, line[start:]
+
+
+def _recorded(line: str) -> tuple[bool, int]:
+    """Whether a line without the kernel's own stamp is marked as the kernel's, and where what it
+    says begins. Marks of a mail are skipped where such a mark follows, or where they are all.
+    """
+    stamped, start = False, 0
+    quoted = _QUOTED.match(line)
+    if quoted and (not quoted[0].isspace() or _RECORDED.match(line, quoted.end())):
+        start = quoted.end()
+    for _ in range(_PREFIXES):
+        if not (mark := _RECORDED.match(line, start)):
+            break
+        stamped, start = stamped or bool(mark["by"]), mark.end()
+    return stamped, start
 
 
 def _continues(report: _Report, rule: Rule) -> bool:
     """Whether this heading is a further line of the open report, not one of its own."""
     if report.from_cut:
         return True
+    first = len(report.lines) <= 4
+    if first and rule is report.rule and rule.ends == "rule":
+        return True  # one line for each function that was inlined
+    if first and rule.type == report.rule.type and rule.type in ("rcu-usage", "memory-leak"):
+        return True  # a second line of the same heading
+    if first and rule.type == "warning" and report.rule.type in ("refcount", "list-corruption"):
+        return True  # the WARN() whose message it is
     if rule.trigger == "[#":  # die() after what has already said why
         return report.rule.ends == "oops" and not report.died
     return rule.type == "bug" and report.rule.to_bug and not report.died

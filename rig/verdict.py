@@ -115,7 +115,10 @@ def judge(rules: Rules, seen: Observation) -> tuple[Case, ...]:
 
 def worst(cases: Sequence[Case]) -> Status:
     """The verdict of a program: the gravest status among its cases; ERROR when there is none."""
-    gravity = (Status.CRASH, Status.TIMEOUT, Status.ERROR, Status.FAIL, Status.PASS, Status.SKIP)
+    gravity = (
+        *(Status.CRASH, Status.TIMEOUT, Status.ERROR, Status.FAIL, Status.FLAKY),
+        *(Status.PASS, Status.SKIP),
+    )
     return min((case.status for case in cases), key=gravity.index, default=Status.ERROR)
 
 
@@ -144,7 +147,8 @@ def _whole(rules: Rules, seen: Observation, report: KtapReport) -> tuple[Status 
     if report.errors == _NO_KTAP:
         return _bare(rules, seen)
     if report.errors:
-        return Status.ERROR, f"incomplete KTAP: {'; '.join(report.errors)}"
+        ended = [_exit_words(seen.exit_code)] if seen.exit_code else []
+        return Status.ERROR, f"incomplete KTAP: {'; '.join([*report.errors, *ended])}"
     return _contradiction(seen.exit_code, report)
 
 

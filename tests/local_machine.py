@@ -5,7 +5,8 @@ wrong can be caused for real. A program reaches its "kernel" through the environ
   $RIG_KMSG   the descriptor of the console's far end: `echo text >&$RIG_KMSG`
   $RIG_STATE  a directory; a file `dead` in it ends the machine, `deaf` cuts the console off from
               marks, `unplugged` cuts the session but not the machine, `full` lets nothing be put
-              into it and `stuck` lets that never end
+              into it and `stuck` lets that never end; `panicked` is what its pvpanic device says,
+              and `mute` answers no new session
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ class LocalMachine:
         if self.has("dead"):
             self.far.close()
         return not self.has("dead")
+
+    def panicked(self) -> bool:
+        return self.has("panicked")
 
     def diagnose(self) -> str:
         return "sysrq: Show Blocked State\ntask:sleeper state:D\n"
@@ -133,6 +137,9 @@ class LocalSession:
         if self._machine.has("stuck"):
             raise SessionTimeout("sh did not end within 600.0 s")
         shutil.copytree(local, self._machine.root / remote.lstrip("/"), symlinks=True)
+
+    def answers(self, timeout_s: float) -> bool:
+        return not self._machine.has("mute")
 
     def close(self) -> None:
         self._closed = True
@@ -214,6 +221,9 @@ class LocalLab:
         self.is_cut.set()
         for machine in self.machines:
             machine.cut()
+
+    def explain(self, splats: Sequence[Splat]) -> Sequence[Splat]:
+        return [replace(one, place="x.c:1") for one in splats]
 
     def describe(self, run: Run) -> Run:
         notices = dict.fromkeys((*run.notices, "local: nothing is booted"))

@@ -144,7 +144,7 @@ def test_three_machines_say_what_one_says(writer: Writer, drive: Drive) -> None:
     wishes = {"suites": ("abi",), "tests": (other,)}
     one, three = drive(Late(), jobs=1, **wishes), drive(Late(), jobs=3, **wishes)
     assert told(one.run) == told(three.run)
-    assert {case.status for case in one.run.cases} == set(Status)
+    assert {case.status for case in one.run.cases} == set(Status) - {Status.FLAKY}
     first, second = timeless(one.run), timeless(three.run)
     assert first.cases == second.cases
     assert first == second

@@ -24,13 +24,19 @@ LAYERS = {
     "cpio": 1,
     "elf": 1,
     "profile": 1,
+    "rows": 1,
+    "stats": 1,
+    "plots": 1,
     "config": 2,
     "store": 2,
     "verdict": 2,
     "record": 2,
     "durations": 2,
+    "expected": 3,
     "board": 2,
     "report": 2,
+    "baseline": 2,
+    "benchset": 3,
     "upkeep": 3,
     "source": 3,
     "series": 3,
@@ -44,12 +50,14 @@ LAYERS = {
     "initramfs": 3,
     "shelf": 3,
     "guest": 4,
+    "vigil": 3,
     "lab": 4,
     "supply": 4,
     "rack": 4,
     "fleet": 4,
     "outcome": 4,
     "against": 4,
+    "again": 4,
     "boot": 4,
     "kunit": 4,
     "runner": 4,
@@ -57,7 +65,14 @@ LAYERS = {
     "explain": 4,
     "watch": 4,
     "doctor": 4,
+    "fio": 4,
+    "decode": 4,
+    "exactset": 5,
+    "timed": 5,
+    "benchpage": 5,
+    "bench": 5,
     "mutants": 5,
+    "repro": 5,
     "pytest_plugin": 5,
     "terminal": 5,
     "cli": 6,
@@ -85,8 +100,10 @@ WITHIN = {
     ("fleet", "rack"),
     ("fleet", "supply"),
     ("lab", "guest"),
+    ("lab", "decode"),
     ("lab", "rack"),
     ("against", "outcome"),
+    ("again", "outcome"),
     ("boot", "lab"),
     ("boot", "guest"),
     ("kunit", "lab"),
@@ -99,6 +116,11 @@ WITHIN = {
     ("runner", "fleet"),
     ("runner", "outcome"),
     ("runner", "against"),
+    ("benchpage", "exactset"),
+    ("benchpage", "timed"),
+    ("bench", "exactset"),
+    ("bench", "timed"),
+    ("bench", "benchpage"),
 }
 
 # What only one module may import.
@@ -117,7 +139,7 @@ HARMLESS = {"subprocess"}
 STARTS = re.compile(
     r"subprocess\.|os\.(system|popen|fork|forkpty|exec|spawn|posix_spawn)|pty\.spawn"
 )
-PURE = {"kconfig", "ktap", "splat", "cpio", "elf", "profile"}
+PURE = {"kconfig", "ktap", "splat", "cpio", "elf", "profile", "rows", "stats", "plots"}
 IMPURE = {"os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "threading"}
 
 

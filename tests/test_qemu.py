@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import socket
@@ -741,3 +742,44 @@ def test_ports_never_clash(make: Make) -> None:
     first.close()
     with Session(second.endpoint, connect_timeout_s=30) as session:
         assert session.run(["true"], timeout_s=30).exit_code == 0
+
+
+@pytest.mark.kernel
+def test_a_machine_that_stands_still_is_looked_at_from_outside(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    with machine.connect() as session:
+        assert session.answers(30)
+        assert machine._monitor is not None
+        machine._monitor.command("stop")
+        assert not session.answers(2)
+        said = machine.diagnose()
+    assert "the kernel did not answer sysrq" in said
+    for number in range(machine.plan.cpus):
+        assert f"CPU {number}, as QEMU sees it" in said
+    assert re.search(r"RIP: 0010:(\w+[\w.]*\+0x|\(user space\))", said)
+
+
+@pytest.mark.kernel
+def test_a_panic_that_ends_nothing_is_known(make: Make) -> None:
+    machine = make(append="panic=0")
+    machine.boot()
+    with machine.connect() as session:
+        threading.Timer(0.5, session.close).start()
+        with pytest.raises(ConnectionLost):
+            session.run(["sh", "-c", "echo c >/proc/sysrq-trigger"], timeout_s=100)
+    deadline = time.monotonic() + 30
+    while not machine.panicked() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert machine.panicked()
+    assert machine.panicked()  # and stays so
+    assert machine.alive()
+
+
+@pytest.mark.kernel
+def test_the_memory_of_a_machine_is_dumped(make: Make, tmp_path: Path) -> None:
+    machine = make()
+    machine.boot()
+    path = tmp_path / "memory.kdump"
+    machine.dump(path)
+    assert path.read_bytes()[:8] == b"makedump"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,13 +12,15 @@ from pathlib import Path
 import pytest
 from local_machine import Late, LocalLab, LocalMachine, Writer
 
-from rig import suite
+from rig import guest, suite, vigil
 from rig.errors import BootError, InfrastructureError
+from rig.expected import NOTHING, AllowedSplat, Expected, ExpectedCase
 from rig.guest import Guest
 from rig.rack import Isolation, Order, Rack
 from rig.record import Record
 from rig.results import Case, Status, load_run
 from rig.suite import BuiltSuite, Program, Suite
+from rig.vigil import Vigil
 
 TWO = "echo TAP version 13; echo 1..2; echo ok 1 one; echo ok 2 two"
 WARNING = (
@@ -58,11 +62,17 @@ def writer(tmp_path: Path) -> Writer:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    def run(*places: Path, isolation: Isolation = "none", lab: LocalLab | None = None) -> Ran:
+    def run(
+        *places: Path,
+        isolation: Isolation = "none",
+        lab: LocalLab | None = None,
+        known: Expected = NOTHING,
+    ) -> Ran:
         record = Record.begin(tmp_path / "results", "rig boot-and-test", "local")
         lab = lab or LocalLab()
         again = lambda one, program: f"rig --suite {one.name} -k {program.name}"  # noqa: E731
-        return Ran(Rack(lab, record, isolation=isolation, reproduce=again), lab, list(places))
+        rack = Rack(lab, record, isolation=isolation, reproduce=again, expected=known)
+        return Ran(rack, lab, list(places))
 
     return run
 
@@ -160,6 +170,71 @@ def test_a_tainted_machine_is_replaced(writer: Writer, bench: Bench) -> None:
     ran = bench(writer.suite("abi", a=f"{WARNING}; {TWO}", b=TWO))
     assert len(ran.lab.machines) == 2
     assert "pipe_read" in ran.cases["abi/a"][-1].output
+
+
+def allowed(title: str) -> Expected:
+    day = datetime.date(2100, 1, 1)
+    return Expected((AllowedSplat("upstream", "https://x", day, title=title),))
+
+
+def test_a_splat_that_is_allowed_is_told_and_fails_nothing(writer: Writer, bench: Bench) -> None:
+    known = allowed("WARNING in pipe_*")
+    ran = bench(writer.suite("abi", a=f"{WARNING}; {TWO}", b=TWO), known=known)
+    assert ran.told("abi/a") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert ran.run.splats == ()
+    assert any(words.startswith("allowed splat: WARNING in pipe_read") for words in ran.run.notices)
+    assert len(ran.lab.machines) == 2  # it may have broken more than it said
+
+
+def test_another_splat_is_not_allowed(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=f"{WARNING}; {TWO}"), known=allowed("WARNING in other"))
+    assert ran.cases["abi/a"][-1].status is Status.FAIL
+    assert [one.place for one in ran.run.splats] == ["x.c:1"]  # and is explained
+
+
+def test_what_ends_the_machine_is_never_allowed(writer: Writer, bench: Bench) -> None:
+    ran = bench(writer.suite("abi", a=PANIC), known=allowed("*"))
+    assert ran.cases["abi/a"][-1].status is Status.CRASH
+
+
+def test_a_case_that_is_known_to_fail(writer: Writer, bench: Bench) -> None:
+    day = datetime.date(2100, 1, 1)
+    line = ExpectedCase("upstream", "https://x", day, id="abi/a.sh::one")
+    failing = "printf 'TAP version 13\\n1..2\\nnot ok 1 one\\nok 2 two\\n'; exit 1"
+    ran = bench(writer.suite("abi", a=failing), known=Expected(cases=(line,)))
+    assert [(case.name, case.status) for case in ran.cases["abi/a"]] == [
+        ("one", Status.SKIP), ("two", Status.PASS),
+    ]  # fmt: skip
+
+
+def test_a_machine_that_hangs_is_not_waited_for(
+    writer: Writer, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = functools.partial(Vigil, quiet_s=0.5, answer_s=0.2)
+    monkeypatch.setattr(guest, "Vigil", quick)
+    began = time.monotonic()
+    ran = bench(writer.suite("abi", a=f"{TWO}; touch $RIG_STATE/mute; exec sleep 60", b=TWO))
+    assert time.monotonic() - began < 30
+    case = ran.cases["abi/a"][-1]
+    assert case.status is Status.TIMEOUT
+    assert case.message == "the machine hangs: no line, no output, no answer in 1 s"
+    assert "task:sleeper state:D" in case.output
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
+
+
+def test_a_guest_that_says_it_panicked_is_lost(
+    writer: Writer, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vigil, "LAST_WORDS_S", 0.2)
+    monkeypatch.setattr(guest, "_LAST_WORDS_S", 0.2)
+    began = time.monotonic()
+    ran = bench(writer.suite("abi", a="touch $RIG_STATE/panicked; exec sleep 60", b=TWO))
+    assert time.monotonic() - began < 30
+    case = ran.cases["abi/a"][-1]
+    assert (case.status, case.message) == (
+        Status.ERROR, "the guest panicked, and no splat explains it",
+    )  # fmt: skip
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
 
 
 def test_a_time_out_shows_where_the_guest_hung(writer: Writer, bench: Bench) -> None:

@@ -175,6 +175,7 @@ def test_junit_gives_each_status_its_element() -> None:
         "error": ["error"],
         "crash": ["error"],
         "timeout": ["error"],
+        "flaky": ["failure"],
     }
 
 

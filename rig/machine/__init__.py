@@ -36,6 +36,9 @@ class Machine(Protocol):
     def alive(self) -> bool:
         """The machine runs: not powered off, its process still there."""
 
+    def panicked(self) -> bool:
+        """The guest has said that it panicked, by a way of its own. From any thread."""
+
     def diagnose(self) -> str:
         """What the machine's tasks are stuck in, asked for over the console; takes seconds."""
 

@@ -22,6 +22,7 @@ from rig.console import Console
 from rig.errors import BootError, InfrastructureError
 from rig.image import Image
 from rig.machine import snapshot as saved
+from rig.machine import stuck
 from rig.machine.accel import Acceleration, accelerator
 from rig.machine.plan import (
     Bootable,
@@ -36,6 +37,7 @@ from rig.machine.plan import (
 )
 from rig.machine.qmp import Monitor
 from rig.machine.snapshot import Snapshot
+from rig.profile import Symbols
 from rig.session import ConnectionLost, Endpoint, Line, Session
 
 # What init says on the console (images/*/init.c).
@@ -59,7 +61,7 @@ MAX_SLOWDOWN = 20.0
 # busy runner's emulation takes 40 s, and one that runs its unit tests many minutes; but one that
 # is alive has something to say.
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
-_MONITOR_S = 30.0
+_MONITOR_S, _DUMP_S = 30.0, 300.0
 _SAVE_S, _RESTORE_S = 600.0, 60.0
 _DEBUGGER_S = 24 * 3600.0
 # The first QEMU whose TCG keeps track of code that the kernel patches.
@@ -128,6 +130,7 @@ class QemuMachine:
         self._renewal: socket.socket | None = None
         self._session_line: socket.socket | None = None
         self._not_restored = ""
+        self._panicked = False
         self.attach = ""
         if gdb:
             self._wait_for_debugger()
@@ -376,24 +379,57 @@ class QemuMachine:
         return running and self._console is not None and not self._console.closed
 
     def panicked(self) -> bool:
-        """The guest told QEMU by its pvpanic device that it panicked."""
-        return self._monitor is not None and "GUEST_PANICKED" in self._monitor.events()
+        """The guest told QEMU by its pvpanic device that it panicked. From any thread."""
+        if self._monitor is not None and not self._panicked:
+            self._panicked = "GUEST_PANICKED" in self._monitor.events()
+        return self._panicked
 
     def diagnose(self) -> str:
         """Ask the kernel over the serial line what its tasks and CPUs do; what it printed.
 
         Blocked tasks, then running CPUs, then every program's stack (those of idle kernel
-        threads stay in the recording only). "" when the machine is gone. Takes at most 10 s
-        times the slowdown.
+        threads stay in the recording only). A kernel that does not answer has its CPUs looked at
+        from outside, and gets an NMI. "" when the machine is gone. Takes at most 10 s times the
+        slowdown, and as long again for a kernel that does not answer.
         """
         if not self.alive() or self._monitor is None:
             return ""
         start = self.console.size()
-        deadline = time.monotonic() + 10.0 * self.slowdown
+        limit_s = 10.0 * self.slowdown
+        deadline = time.monotonic() + limit_s
+        answered = False
         for letter in "wlt":
             if not self._sysrq(letter, deadline):
                 break
-        return without_kernel_threads(self.console.since(start))
+            answered = self.console.size() > start
+        said = without_kernel_threads(self.console.since(start))
+        if answered:
+            return said
+        outside = self._from_outside(limit_s)
+        return f"the kernel did not answer sysrq in {limit_s:.0f} s\n{said}{outside}"
+
+    def _from_outside(self, limit_s: float) -> str:
+        """What each CPU executes, by QEMU's account, then what an NMI makes the kernel say."""
+        assert self._monitor is not None
+        try:
+            symbols = Symbols(self._system_map().read_text(encoding="ascii"))
+            parts = [stuck.cpu(self._monitor, n, symbols) for n in range(self.plan.cpus)]
+            start = self.console.size()
+            self._monitor.command("inject-nmi")
+            self.console.wait_news(start, min(limit_s, 5.0 * self.slowdown))
+        except (InfrastructureError, OSError) as error:
+            return f"its CPUs could not be looked at: {error}"
+        return "\n".join([*parts, self.console.since(start)])
+
+    def _system_map(self) -> Path:
+        return self._kernel.vmlinux.with_name("System.map")
+
+    def dump(self, path: Path) -> None:
+        """Write the guest's memory, compressed, for crash or drgn. InfrastructureError."""
+        if self._monitor is None:
+            raise InfrastructureError("the machine has no monitor")
+        words = {"paging": False, "protocol": f"file:{path}", "format": "kdump-zlib"}
+        self._monitor.long_command(_DUMP_S, "dump-guest-memory", **words)
 
     def cut(self) -> None:
         """Pull the plug, from any thread, at any time, also before or during boot.

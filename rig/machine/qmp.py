@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,18 +13,20 @@ from qemu.qmp import ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from rig.errors import InfrastructureError
 
-# The library logs what it then also raises.
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+# The library logs what it then also raises, and calls an interrupted greeting a bug of its own.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
+_CANCEL_S = 5.0  # that an interrupted command has to end
 _ENDED = ("completed", "failed", "cancelled")  # a migration's last states
 
 
 class Monitor:
-    """A QMP connection on an inherited socket; used from one thread at a time."""
+    """A QMP connection on an inherited socket. Any thread may use it; they take turns."""
 
     def __init__(self, line: socket.socket, *, timeout_s: float) -> None:
         """Greet QEMU. InfrastructureError when it does not answer in time or is gone."""
         self._timeout_s = timeout_s
+        self._turn = threading.RLock()
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("rig")
         self._seen: list[str] = []  # events that a wait for another one passed by
@@ -41,6 +44,10 @@ class Monitor:
         """Execute a command; what it returned. InfrastructureError when refused or gone."""
         return self._wait(self._client.execute(name, arguments))
 
+    def long_command(self, timeout_s: float, name: str, **arguments: object) -> Any:
+        """The same with more time than the others have."""
+        return self._wait(self._client.execute(name, arguments), timeout_s)
+
     @property
     def version(self) -> tuple[int, int, int]:
         """QEMU's version as it greeted us with it; zeros when it did not say."""
@@ -53,9 +60,11 @@ class Monitor:
 
     def events(self) -> list[str]:
         """Names of the events since the last call."""
-        self._loop.run_until_complete(asyncio.sleep(0))
-        seen, self._seen = self._seen, []
-        return [*seen, *(str(event["event"]) for event in self._client.events.clear())]
+        with self._turn:
+            if not self._loop.is_closed():
+                self._loop.run_until_complete(asyncio.sleep(0))
+            seen, self._seen = self._seen, []
+            return [*seen, *(str(event["event"]) for event in self._client.events.clear())]
 
     def save(self, file: int, timeout_s: float) -> None:
         """Write the machine's state to an open file; returns when that is done.
@@ -117,6 +126,10 @@ class Monitor:
 
     def close(self) -> None:
         """Hang up; idempotent."""
+        with self._turn:
+            self._close()
+
+    def _close(self) -> None:
         if self._loop.is_closed():
             return
         try:
@@ -127,9 +140,12 @@ class Monitor:
             self._loop.close()
 
     def _wait(self, work: Any, timeout_s: float | None = None) -> Any:
-        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        with self._turn:
+            return self._answer(work, self._timeout_s if timeout_s is None else timeout_s)
+
+    def _answer(self, work: Any, limit_s: float) -> Any:
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(work, limit_s))
+            return self._done(asyncio.wait_for(work, limit_s))
         except ExecuteError as error:
             raise InfrastructureError(f"QEMU refused a command: {error}") from error
         except TimeoutError as error:
@@ -138,6 +154,18 @@ class Monitor:
             ) from error
         except (QMPError, OSError, EOFError) as error:
             raise InfrastructureError(f"QEMU's monitor went away: {error}") from error
+
+    def _done(self, work: Any) -> Any:
+        """What it comes to; one that is interrupted is ended, and its end is nobody's news."""
+        task = self._loop.create_task(work)
+        try:
+            return self._loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()
+            self._loop.run_until_complete(asyncio.wait({task}, timeout=_CANCEL_S))
+            if task.done() and not task.cancelled():
+                task.exception()
+            raise
 
 
 def _capabilities(*names: str) -> dict[str, object]:

@@ -1,0 +1,170 @@
+"""Measure what verdicts must hold, and write ci/acceptance/verdicts.json.
+
+Run by `make accept WHAT=verdicts`, on a host that does nothing else; some two hours. Logs that the
+detector has not been written from are not part of the project: RIG_LABELLED_LOGS names a directory
+with NNN.log and NNN.json ({"reports": [{"type": ..., "line": first line, counted from 0}]}), which
+whoever measures gathers anew.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).absolute().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from accept_handover import at_most  # noqa: E402
+from accept_loop import Here, exactly, notices, opened, whole  # noqa: E402
+from acceptance import Acceptance, Figure, Place, Step, leftovers, say  # noqa: E402
+
+from rig import splat  # noqa: E402
+from rig.errors import InfrastructureError  # noqa: E402
+from rig.results import Splat  # noqa: E402
+
+LOGS = "RIG_LABELLED_LOGS"
+NEAR = 6  # lines by which the begin of a report may be seen otherwise
+RECALL, TYPE_RIGHT = 0.99, 0.95
+BOOTED = ("async", "plain", "lockdep", "kasan", "kcsan")
+BOOTS = 100
+TIMES = 5
+GIGABYTE, SPEED, MEMORY_MIB = 10**9, 20.0, 300.0
+MEASURED = (
+    *("rig", "rig.toml", "images", "kernel-configs", "patches", "tests/faults"),
+    *("ci/accept_verdicts.py",),
+)
+
+
+def recall(directory: Path) -> list[tuple[bool, bool]]:
+    """For each labelled report whether it was found, and whether its type is right."""
+    seen: list[tuple[bool, bool]] = []
+    for labels in sorted(directory.glob("*.json")):
+        found = list(splat.scan(labels.with_suffix(".log").read_bytes()))
+        for one in json.loads(labels.read_bytes())["reports"]:
+            own = _nearest(found, one["line"], one["type"])
+            if own:
+                found.remove(own)
+            seen.append((own is not None, own is not None and own.type == one["type"]))
+    return seen
+
+
+def _nearest(found: Sequence[Splat], line: int, kind: str) -> Splat | None:
+    """The report that is meant by a label, of the same type where there are several."""
+    near = [o for o in found if abs(o.start - line) <= NEAR or o.start <= line < o.end]
+    return min(near, key=lambda o: (o.type != kind, abs(o.start - line)), default=None)
+
+
+def unseen(_place: Place) -> list[Figure]:
+    """Recall and types on logs that nobody looked at while the rules were written."""
+    named = os.environ.get(LOGS, "")
+    if not named or not list(Path(named).glob("*.json")):
+        raise InfrastructureError(f"no labelled logs: {LOGS} names no directory with them")
+    seen = recall(Path(named))
+    found, right = sum(one for one, _ in seen), sum(two for _, two in seen)
+    how = f"rig scan of {len(seen)} labelled reports"
+    return [
+        _share("recall_on_unseen_logs", found, len(seen), RECALL, how),
+        _share("types_right_on_unseen_logs", right, max(1, found), TYPE_RIGHT, how),
+    ]
+
+
+def _share(name: str, part: int, whole_: int, bar: float, how: str) -> Figure:
+    value = round(part / whole_, 4) if whole_ else 0.0
+    return Figure(name, value, "of them", f">= {bar}", value >= bar, f"{how}: {part} of {whole_}")
+
+
+def clean_boots(place: Place) -> list[Figure]:
+    """Boots of kernels that are well, from power-on: nobody cries wolf."""
+    here, alarms, boots = opened(place), 0, 0
+    for number in range(BOOTS):
+        kernel = BOOTED[number % len(BOOTED)]
+        done, value = here.json("boot", kernel, "--cold", "--json", "--", "true")
+        boots += done.returncode == 0
+        for one in value.get("splats", []):
+            alarms += 1
+            say(f"{kernel}: {one['title']}")
+    how = f"rig boot --cold of {', '.join(BOOTED)} in turn"
+    return [
+        exactly("clean_boots", boots, "boots", BOOTS, how),
+        at_most("false_alarms_in_100_clean_boots", alarms, "reports", 1, how),
+        leftovers(place),
+    ]
+
+
+def drill(place: Place) -> list[Figure]:
+    """Every row of the fault drill, five times: right each time, and in time."""
+    here = opened(place)
+    sys.path.insert(0, str(here.clone / "tests/faults"))
+    table = importlib.import_module("drill")
+
+    figures = []
+    for row, fault in enumerate(table.FAULTS):
+        right = 0
+        for number in range(TIMES):
+            directory = here.temporary / f"drill-{row}-{number}"
+            directory.mkdir()
+            seen = table.run(fault, directory)
+            wrong = table.troubles(fault, seen)
+            right += not wrong
+            for words in wrong:
+                say(f"{fault.name}: {words}")
+        label = fault.name.replace(" ", "_").replace("'", "")
+        how = f"tests/faults/drill.py, {fault.name}: within {fault.within_s:.0f} s"
+        figures.append(exactly(f"drill_{label}", right, "times", TIMES, how))
+    return [*figures, leftovers(place)]
+
+
+def speed(place: Place) -> list[Figure]:
+    """A gigabyte of console text: how fast, and in how much memory."""
+    here = opened(place)
+    done, value = here.json("boot", "async", "--cold", "--json", "--", "dmesg")
+    if done.returncode:
+        raise InfrastructureError("rig boot failed", output=done.output[-2000:])
+    text = Path(value["console"]).read_bytes()
+    # The banner once: a second one would be a report, rightly.
+    body = text[text.index(b"\n", text.index(b"Linux version")) + 1 :]
+    log = here.temporary / "gigabyte.log"
+    with log.open("wb") as file:
+        while file.tell() < GIGABYTE:
+            file.write(body)
+    began = time.monotonic()
+    scanned = here.rig("scan", str(log))
+    took = time.monotonic() - began
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    size = log.stat().st_size / 10**6
+    log.unlink()
+    how = f"rig scan of {size:.0f} MB in {took:.1f} s"
+    rate = round(size / took, 1)
+    return [
+        exactly("scan_of_a_gigabyte", scanned.returncode, "exit code", 0, how),
+        Figure("scan_speed", rate, "MB/s", f">= {SPEED}", rate >= SPEED, how),
+        at_most("scan_memory", peak, "MiB", MEMORY_MIB, f"{how}; the largest of all children"),
+    ]
+
+
+def steps() -> dict[str, Step]:
+    """All of them, in their order."""
+    found: dict[str, Step] = {"speed": speed, "unseen": unseen, "drill": drill}
+    found["clean_boots"] = clean_boots
+    return {name: whole(step) for name, step in found.items()}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure; 0 when every bar was held, else 1."""
+
+    def place(work: Path, name: str, commit: str) -> Place:
+        return Here(ROOT, work, name, commit)
+
+    about = "measure the must-hold list of verdicts"
+    measure = Acceptance("verdicts", about, ROOT, steps(), place, notices, MEASURED)
+    return measure.main(list(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

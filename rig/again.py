@@ -1,0 +1,120 @@
+"""The same run again and again: a case that both passes and fails is FLAKY, with its rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rig import report
+from rig.errors import UsageError
+from rig.outcome import Files, Outcome, copy
+from rig.record import Record
+from rig.results import Case, Run, Status
+
+CONFIDENCE_Z = 1.959963984540054  # two-sided 95 %
+UNTIL_FAIL = 1000  # how often at most, where nobody said
+
+
+def wilson(bad: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a rate seen `bad` times in `total` (Wilson, 1927). Pure."""
+    if not total:
+        return 0.0, 1.0
+    z2 = CONFIDENCE_Z**2
+    rate, scale = bad / total, 1 + z2 / total
+    middle = (rate + z2 / (2 * total)) / scale
+    half = CONFIDENCE_Z * math.sqrt(rate * (1 - rate) / total + z2 / (4 * total**2)) / scale
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def together(runs: Sequence[Run]) -> Run:
+    """Several runs of the same as one: what ended differently is FLAKY. Pure.
+
+    A case that one run lacks counts as not good there: it did not pass. All splats are kept, and
+    the consoles by the name of their run's directory.
+    """
+    last = runs[-1]
+    seen: dict[str, list[Case | None]] = {}
+    for number, run in enumerate(runs):
+        for case in run.cases:
+            of = seen.setdefault(case.id, [None] * len(runs))
+            of[number] = _graver(of[number], case)
+    cases = tuple(_one(those) for those in seen.values())
+    return replace(
+        last,
+        cases=cases,
+        splats=tuple(splat for run in runs for splat in run.splats),
+        notices=tuple(dict.fromkeys(words for run in runs for words in run.notices)),
+        consoles=tuple(f"../{run.id}/{name}" for run in runs for name in run.consoles),
+        duration_s=round(math.fsum(run.duration_s for run in runs), 3),
+        complete=all(run.complete for run in runs),
+    )
+
+
+def _graver(known: Case | None, case: Case) -> Case:
+    """Of two cases of one id in one run the one that is not good."""
+    return case if known is None or known.status.good else known
+
+
+def _one(those: Sequence[Case | None]) -> Case:
+    there = [case for case in those if case]
+    bad = [case for case in there if not case.status.good]
+    missing = len(those) - len(there)
+    took = math.fsum(case.duration_s for case in there)
+    if not bad and not missing:
+        return replace(there[-1], duration_s=round(took, 4))
+    shown = bad[-1] if bad else there[-1]
+    if len(bad) + missing == len(those):
+        return replace(shown, duration_s=round(took, 4))
+    words = _rate(len(bad) + missing, len(those))
+    why = shown.message if bad else f"it is missing from {missing} of the runs"
+    return replace(shown, status=Status.FLAKY, message=f"{words}: {why}", duration_s=round(took, 4))
+
+
+def _rate(bad: int, total: int) -> str:
+    low, high = wilson(bad, total)
+    return f"not good in {bad} of {total} ({low:.1%} to {high:.1%} of runs, 95 %)"
+
+
+def repeat(
+    once: Callable[[], Outcome],
+    times: int,
+    until_fail: bool,
+    files: Files,
+    command: str,
+    results: Path,
+    tell: Callable[[str], None] = lambda words: None,
+) -> Outcome:
+    """Run so often, or until a run is not green; the outcome of all together, with a report.
+
+    An error that ended a run early (no boot, no disk) ends all of it: it says nothing of a case.
+    UsageError for less than one time.
+    """
+    if times < 1:
+        raise UsageError(f"--repeat {times}", hint="at least once")
+    outcomes: list[Outcome] = []
+    while len(outcomes) < times:
+        done = once()
+        outcomes.append(done)
+        tell(f"run {len(outcomes)} of {times}: {report.verdict(done.run).because}")
+        if not done.run.complete or (until_fail and done.exit_code):
+            break
+    if len(outcomes) == 1:
+        return outcomes[0]
+    return _concluded(outcomes, files, command, results)
+
+
+def _concluded(outcomes: Sequence[Outcome], files: Files, command: str, results: Path) -> Outcome:
+    record = Record.begin(results, command, "repeated")
+    whole = together([one.run for one in outcomes])
+    own = record.run
+    notice = f"{len(outcomes)} runs: {', '.join(one.run.id for one in outcomes)}"
+    run = replace(
+        whole, id=own.id, started=own.started, command=command, notices=(*whole.notices, notice)
+    )
+    report.write(run, record.directory)
+    copy(files, run)
+    early = next((one for one in outcomes if not one.run.complete or one.error), None)
+    code = early.exit_code if early else run.exit_code
+    return Outcome(run, record.directory, code, early.error if early else None)

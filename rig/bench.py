@@ -1,0 +1,537 @@
+"""`rig bench`: measures kernels, exactly and in time, compares them, and says what changed."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import os
+import shlex
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from rig import baseline, benchpage, benchset, exactset, fio, image, kbuild, process, stats, timed
+from rig import config as configuration
+from rig.baseline import Accepted
+from rig.benchpage import Page, Section, Table
+from rig.benchset import BenchSet
+from rig.config import Config, KernelConfig
+from rig.errors import InfrastructureError, RigError, UsageError
+from rig.exactset import Difference, Measured
+from rig.explain import Change
+from rig.outcome import Files
+from rig.progress import QUIET, Progress
+from rig.record import Record
+from rig.report import save
+from rig.results import Run, to_json
+from rig.stats import Word
+from rig.store import Store, digest
+from rig.timed import Comparison, Seen
+
+FILE_NAME, PAGE_NAME = "bench.json", "bench.html"
+MAIN = ("origin/main", "main")
+_EXPLAINED = 3  # at most so many programs are run once more to say why
+_GIT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Files):
+    """`rig bench`. kernels: of rig.toml, () for the default one. against: another, that they are
+    compared with. exact, timed: which sets. only: programs whose line has this in it. check: exact
+    figures against where the branch has left main, or on main against what was accepted. accept:
+    why what is measured now is the baseline from now on, "" to accept nothing.
+    """
+
+    kernels: tuple[str, ...] = ()
+    against: str | None = None
+    exact: bool = True
+    timed: bool = True
+    only: str = ""
+    boots: int = stats.LEAST_BOOTS
+    check: bool = False
+    accept: str = ""
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Exact figures of one kernel beside others. what: of which the others are."""
+
+    what: str
+    differences: tuple[Difference, ...]
+    explained: Mapping[str, Change] = field(default_factory=dict)
+    gated: frozenset[str] | None = None
+
+    @property
+    def worse(self) -> tuple[Difference, ...]:
+        """Those that cost more, or are not measured any more; among the gated ones."""
+        return tuple(
+            one
+            for one in self.differences
+            if (one.more > 0 or one.after is None)
+            and (self.gated is None or one.name in self.gated or one.after is None)
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured and what is said of it; directory: of the run, with bench.json and the
+    page."""
+
+    run: Run
+    directory: Path
+    exact: tuple[Measured, ...] = ()
+    versus: tuple[Versus, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    models: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)
+    kernels: tuple[Comparison, ...] = ()
+    said: tuple[str, ...] = ()
+
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """Everything that got worse, as lines; what --check and --against fail for."""
+        exact = [one.words for versus in self.versus for one in versus.worse]
+        slower = [one.words for one in self.kernels if one.word is Word.SLOWER]
+        return (*exact, *slower)
+
+    @property
+    def exit_code(self) -> int:
+        """1 when anything got worse."""
+        return 1 if self.worse else 0
+
+
+def run(request: Request, config: Config, store: Store, progress: Progress = QUIET) -> Result:
+    """Measure what is asked for; raises what no measurement could be made for."""
+    _check_request(request)
+    wanted = _wanted(request, config)
+    names = request.kernels or (config.default_kernel,)
+    kernels = [config.kernel(name) for name in names]
+    before = config.kernel(request.against) if request.against else None
+    results = request.results or config.root / "results"
+    record = Record.begin(results, shlex.join(["rig", "bench", *request.words]), "bench")
+    result = Result(record.run, record.directory)
+    if request.exact:
+        result = _exactly(request, result, wanted, config, kernels, before, store, progress)
+    if request.timed and not request.check and not request.accept:
+        result = _timed(request, result, wanted, config, kernels, before, record, store, progress)
+    result = replace(result, run=record.finish())
+    _write(request, result)
+    return result
+
+
+def _check_request(request: Request) -> None:
+    if request.boots < 1:
+        raise UsageError(f"--boots {request.boots}", hint="at least 1; 5 to be told a difference")
+    if request.check and request.against:
+        raise UsageError(
+            "--check finds by itself what to compare with", hint="leave --against or --check out"
+        )
+    if (request.check or request.accept) and len(request.kernels) > 1:
+        raise UsageError("--check and --accept are for one kernel")
+    if (request.check or request.accept) and request.only:
+        raise UsageError("--check and --accept are for the whole set", hint="leave --only out")
+    if (request.check or request.accept) and not request.exact:
+        raise UsageError("--check and --accept are for exact figures")
+
+
+def _wanted(request: Request, config: Config) -> BenchSet:
+    whole = benchset.load(config.root)
+    found = replace(
+        whole,
+        exact=benchset.chosen(whole.exact, request.only),
+        timed=benchset.chosen(whole.timed, request.only),
+    )
+    exact = found.exact if request.exact else ()
+    if not exact and not (found.timed if request.timed else ()):
+        every: tuple[benchset.Entry, ...] = (*whole.exact, *whole.timed)
+        known = ", ".join(dict.fromkeys(one.words[0] for one in every))
+        raise UsageError(f"--only {request.only!r} fits no program", hint=f"there are {known}")
+    return found
+
+
+# -- exact ----------------------------------------------------------------------------------------
+
+
+def _exactly(
+    request: Request,
+    result: Result,
+    wanted: BenchSet,
+    config: Config,
+    kernels: Sequence[KernelConfig],
+    before: KernelConfig | None,
+    store: Store,
+    progress: Progress,
+) -> Result:
+    if not wanted.exact:
+        return result
+    if request.check:
+        return _checked(result, wanted, config, kernels[0], store, progress)
+    those = [*([before] if before else []), *kernels]
+    measured = [
+        exactset.measure(wanted, config, one, store, _place(result, one.name), progress)
+        for one in those
+    ]
+    versus = []
+    if before:
+        for one, kernel in zip(measured[1:], kernels, strict=True):
+            sides = (measured[0], one)
+            both = ((config, before), (config, kernel))
+            versus.append(_versus(before.name, sides, both, wanted, store, result, progress))
+    result = replace(result, exact=tuple(measured), versus=tuple(versus))
+    if request.accept:
+        return _accepted(request.accept, result, config, kernels[0])
+    return result
+
+
+def _place(result: Result, name: str) -> Path:
+    place = result.directory / f"exact-{name}"
+    place.mkdir()
+    return place
+
+
+def _versus(
+    what: str,
+    sides: tuple[Measured, Measured],
+    kernels: tuple[tuple[Config, KernelConfig], tuple[Config, KernelConfig]],
+    wanted: BenchSet,
+    store: Store,
+    result: Result,
+    progress: Progress,
+) -> Versus:
+    found = exactset.differences(sides[0].rows, sides[1].rows)
+    place = result.directory / f"explained-{sides[1].kernel}"
+    why = exactset.explained(
+        _most_telling(found, sides[1]), wanted, sides, kernels, store, place, progress
+    )
+    return Versus(what, found, why, sides[1].gated)
+
+
+def _most_telling(found: Sequence[Difference], after: Measured) -> tuple[Difference, ...]:
+    """Those of the few programs that show a change best. Pure."""
+    lines: dict[str, None] = {}
+    for one in found:
+        line = after.of_which.get(one.name)
+        if line and one.before is not None and len(lines) < _EXPLAINED:
+            lines[line] = None
+    return tuple(one for one in found if after.of_which.get(one.name) in lines)
+
+
+def _accepted(why: str, result: Result, config: Config, kernel: KernelConfig) -> Result:
+    path = baseline.place(config.root, kernel.name)
+    measured = result.exact[-1]
+    kept = {name: row for name, row in measured.rows.items() if name in measured.gated}
+    now = datetime.datetime.now(datetime.UTC)
+    reason = {
+        "why": why,
+        "day": f"{now:%Y-%m-%d}",
+        "commit": _git(config.root, "rev-parse", "HEAD"),
+    }
+    baseline.save(path, kernel.name, measured.identity, kept, reason)
+    return replace(result, said=(*result.said, f"accepted: {len(kept)} figures in {path}"))
+
+
+def _checked(
+    result: Result,
+    wanted: BenchSet,
+    config: Config,
+    kernel: KernelConfig,
+    store: Store,
+    progress: Progress,
+) -> Result:
+    """Against where the branch has left main; on main itself against what was accepted."""
+    root = config.root
+    main = _main(root)
+    base = _git(root, "merge-base", "HEAD", main)
+    if base == _git(root, "rev-parse", "HEAD") and not _changed(root):
+        return _checked_on_main(result, wanted, config, kernel, store, progress)
+    place = store.scratch("bench-base", digest(str(root))[:16])
+    with store.lock("bench-base", place.name):
+        other = _checkout(root, base, place)
+        first, second = other.kernel(kernel.name), kernel
+        old = kbuild.build(other, first, store, progress=progress)
+        new = kbuild.build(config, second, store, progress=progress)
+        if old.key == new.key:
+            words = f"the kernel is that of {base[:12]}, where the branch has left {main}"
+            return replace(result, said=(*result.said, words))
+        sides = (
+            exactset.measure(wanted, other, first, store, _place(result, "base"), progress),
+            exactset.measure(wanted, config, second, store, _place(result, "branch"), progress),
+        )
+        both = ((other, first), (config, second))
+        what = f"{main} at {base[:12]}"
+        versus = _versus(what, sides, both, wanted, store, result, progress)
+    return replace(result, exact=sides, versus=(versus,))
+
+
+def _checked_on_main(
+    result: Result,
+    wanted: BenchSet,
+    config: Config,
+    kernel: KernelConfig,
+    store: Store,
+    progress: Progress,
+) -> Result:
+    path = baseline.place(config.root, kernel.name)
+    known = baseline.load(path)
+    if known is None:
+        raise UsageError(
+            f"there is no accepted baseline of {kernel.name}: {path}",
+            hint=f"rig bench {kernel.name} --exact --accept 'WHY'",
+        )
+    place = _place(result, kernel.name)
+    measured = exactset.measure(wanted, config, kernel, store, place, progress)
+    return replace(result, exact=(measured,), versus=(_with_accepted(known, measured, path),))
+
+
+def _with_accepted(known: Accepted, measured: Measured, path: Path) -> Versus:
+    """Raises InfrastructureError where the baseline is of another kernel, compiler or machine."""
+    if other := baseline.foreign(known, measured.identity):
+        raise InfrastructureError(
+            f"{path} says nothing about this kernel: {'; '.join(other)}",
+            hint="measure both here (rig bench --against), then --accept with the reason",
+        )
+    now = {name: row for name, row in measured.rows.items() if name in measured.gated}
+    found = exactset.differences(known.as_rows(), now)
+    return Versus("what was accepted", found, {}, measured.gated)
+
+
+def _main(root: Path) -> str:
+    for name in MAIN:
+        done = process.run(
+            ["git", "rev-parse", "-q", "--verify", f"{name}^{{commit}}"],
+            cwd=root,
+            timeout_s=_GIT_S,
+            check=False,
+        )
+        if done.returncode == 0:
+            return name
+    raise UsageError(
+        f"{root} has neither {' nor '.join(MAIN)}: nothing to compare with",
+        hint="rig bench KERNEL --against BASELINE compares two kernels of rig.toml",
+    )
+
+
+def _git(root: Path, *words: str) -> str:
+    return process.run(["git", *words], cwd=root, timeout_s=_GIT_S).output.strip()
+
+
+def _changed(root: Path) -> bool:
+    """Whether anything that a kernel is made of is not as it was committed."""
+    words = ("status", "--porcelain", "--", "patches", "kernel-configs", configuration.FILE_NAME)
+    return bool(_git(root, *words))
+
+
+def _checkout(root: Path, commit: str, place: Path) -> Config:
+    """The files of another commit of the checkout, in one place, so that its build goes on."""
+    words = ["patches", "kernel-configs", configuration.FILE_NAME]
+    into = place / "checkout"
+    into.mkdir(exist_ok=True)
+    archive = place / "base.tar"
+    process.run(["git", "archive", "-o", archive, commit, *words], cwd=root, timeout_s=_GIT_S)
+    with tarfile.open(fileobj=io.BytesIO(archive.read_bytes())) as tar:
+        wanted = {Path(member.name) for member in tar.getmembers()}
+        for old in sorted(into.rglob("*"), reverse=True):
+            if old.is_file() and old.relative_to(into) not in wanted:
+                old.unlink()
+        tar.extractall(into, filter="data")
+    # Programs, image sources and our own tools are the branch's.
+    for name in ("guest-tests", "images"):
+        link = into / name
+        if not link.is_symlink():
+            link.symlink_to(root / name)
+    return configuration.load(into / configuration.FILE_NAME)
+
+
+# -- timed ----------------------------------------------------------------------------------------
+
+
+def _timed(
+    request: Request,
+    result: Result,
+    wanted: BenchSet,
+    config: Config,
+    kernels: Sequence[KernelConfig],
+    before: KernelConfig | None,
+    record: Record,
+    store: Store,
+    progress: Progress,
+) -> Result:
+    if not wanted.timed:
+        return result
+    extra = _engine(wanted, config, store, progress)
+    those = [*([before] if before else []), *kernels]
+    try:
+        seen = timed.measure(wanted, config, those, request.boots, record, store, progress, extra)
+    except RigError:
+        record.finish()
+        raise
+    models = {one.name: timed.of_models(seen, one.name) for one in those}
+    compared = tuple(
+        comparison
+        for kernel in kernels
+        if before
+        for comparison in timed.of_kernels(seen, before.name, kernel.name)
+    )
+    said = result.said
+    if request.boots < stats.LEAST_BOOTS:
+        words = f"{request.boots} boot(s): {stats.LEAST_BOOTS} are the least that tell a difference"
+        said = (*said, words)
+    return replace(result, seen=seen, models=models, kernels=compared, said=said)
+
+
+def _engine(wanted: BenchSet, config: Config, store: Store, progress: Progress) -> dict[str, Path]:
+    """The engine of fio's, where a program asks for it."""
+    if not any(one.words[0] == fio.SCRIPT for one in wanted.timed):
+        return {}
+    recipe = config.root / "images" / config.machine(wanted.machine or None).image
+    suite = image.load_recipe(recipe).suite
+    return {fio.ENGINE: fio.engine(wanted.directory / fio.SOURCE, suite, store, progress)}
+
+
+# -- what is left ---------------------------------------------------------------------------------
+
+
+def described(result: Result) -> dict[str, object]:
+    """Everything measured, and what is said of it, as JSON."""
+    return {
+        "run": result.run.id,
+        "command": result.run.command,
+        "started": result.run.started,
+        "notices": [*result.run.notices, *result.said],
+        "exact": [
+            {
+                "kernel": one.kernel,
+                "identity": one.identity,
+                "host_s": one.host_s,
+                "rows": list(one.rows.values()),
+            }
+            for one in result.exact
+        ],
+        "against": [
+            {
+                "what": one.what,
+                "differences": one.differences,
+                "functions": {name: change.functions for name, change in one.explained.items()},
+            }
+            for one in result.versus
+        ],
+        "timed": result.seen,
+        "models": {name: [asdict(one) for one in those] for name, those in result.models.items()},
+        "kernels": [asdict(one) for one in result.kernels],
+        "worse": result.worse,
+        "exit_code": result.exit_code,
+        "directory": str(result.directory),
+    }
+
+
+def text(result: Result) -> str:
+    """For a terminal: what changed and why, ratios that differ, where the page is."""
+    lines: list[str] = []
+    for versus in result.versus:
+        lines.append(
+            f"against {versus.what}: {len(versus.differences)} of the exact figures differ"
+        )
+        for one in versus.differences:
+            lines.append(f"  {'MORE' if one in versus.worse else 'less'} {one.words}")
+            if one.name in versus.explained:
+                lines.append(f"       {exactset.top_functions(versus.explained[one.name])}")
+    if result.exact and not result.versus:
+        lines += _exact_table(result.exact[-1])
+    for kernel, those in result.models.items():
+        lines.append(f"models on {kernel}, times of the first (95 % interval over boots):")
+        lines += [f"  {one.words}" for one in those if "call" in one.name or "throug" in one.name]
+    if result.kernels:
+        differ = [one for one in result.kernels if one.word is not Word.NONE]
+        lines.append(f"kernels: {len(differ)} of {len(result.kernels)} timed figures differ")
+        lines += [f"  {one.words}" for one in differ]
+    lines += [f"note: {words}" for words in (*result.run.notices, *result.said)]
+    worse = result.worse
+    lines.append(f"{len(worse)} figure(s) got worse" if worse else "nothing got worse")
+    return "\n".join(lines) + "\n"
+
+
+def _exact_table(measured: Measured) -> list[str]:
+    """One line a row that is of one call, or of 64."""
+    shown = [
+        row
+        for row in measured.rows.values()
+        if row.outstanding in (0, 1, 64) or row.unit == "bytes"
+    ]
+    width = max((len(row.name) for row in shown), default=0)
+    return [f"  {row.name.ljust(width)} {row.each:12.5g} {row.unit}" for row in shown]
+
+
+def _write(request: Request, result: Result) -> None:
+    value = to_json(described(result))
+    save(result.directory / FILE_NAME, value)
+    save(result.directory / PAGE_NAME, benchpage.html(page(result)).encode(errors="replace"))
+    if request.json:
+        save(request.json, value)
+
+
+def page(result: Result) -> Page:
+    """The page of a result. Pure."""
+    kernels = [one.kernel for one in result.exact] + [one.kernel for one in result.seen]
+    names = tuple(dict.fromkeys(kernels))
+    last = names[-1] if names else ""
+    how = _how(result)
+    worse = result.worse
+    compared = result.versus or result.kernels
+    because = f"{len(worse)} figure(s) got worse" if worse else "nothing got worse"
+    changes = [row for one in result.versus for row in benchpage.change_rows(
+        one.differences, one.explained)]  # fmt: skip
+    sections: list[Section] = list(benchpage.exact_sections(result.exact))
+    if result.seen:
+        sections += benchpage.timed_sections(timed.medians(result.seen, last), how)
+    return Page(
+        id=result.run.id,
+        started=result.run.started,
+        duration_s=result.run.duration_s,
+        command=result.run.command,
+        kernels=names,
+        word="WORSE" if worse else "OK" if compared else "MEASURED",
+        because=because if compared else "compared with nothing",
+        good=not worse,
+        notices=(*result.run.notices, *result.said),
+        changes=tuple(changes),
+        sections=tuple(sections),
+        comparisons=_comparisons(result),
+        tables=_tables(result),
+        facts=_facts(result),
+    )
+
+
+def _facts(result: Result) -> tuple[tuple[str, Mapping[str, str]], ...]:
+    kernels = [(f"Kernel {one.kernel}", one.facts) for one in result.exact]
+    return (*kernels, ("Machine", result.run.machine))
+
+
+def _how(result: Result) -> str:
+    boots = len({one.boot for one in result.seen})
+    machine = result.run.machine
+    accel = machine.get("accel", machine.get("accelerator", ""))
+    emulated = ", emulated by TCG: no hardware is this slow or this even" if "tcg" in accel else ""
+    return f"{boots} boots from power-on{emulated}; host with {os.cpu_count()} cores"
+
+
+def _comparisons(result: Result) -> tuple[Table, ...]:
+    tables = []
+    if result.kernels:
+        caption = "second in units of the first, boots paired"
+        tables.append(Table("Kernels, in time", caption, result.kernels))
+    for kernel, those in result.models.items():
+        caption = f"on {kernel}, within each boot; false discoveries {stats.FALSE_DISCOVERIES:.0%}"
+        tables.append(Table("Models, in time", caption, those))
+    return tuple(one for one in tables if one.rows)
+
+
+def _tables(result: Result) -> tuple[Table, ...]:
+    exact = [Table(f"{one.kernel}, exact", "", tuple(one.rows.values())) for one in result.exact]
+    names = dict.fromkeys(one.kernel for one in result.seen)
+    in_time = [
+        Table(f"{name}, in time, medians of boots", "",
+              tuple(timed.medians(result.seen, name).values()))
+        for name in names
+    ]  # fmt: skip
+    return (*exact, *in_time)

@@ -1,0 +1,344 @@
+"""The timed set of `rig bench`: rows of several boots, kernels in turn, and their ratios."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rig import initramfs, process, rows, stats
+from rig.benchset import BenchSet, TimedEntry
+from rig.config import Config, KernelConfig, MachineConfig
+from rig.errors import CrashError, InfrastructureError, LostMachineError, RigError
+from rig.exact import ProgramFailedError
+from rig.guest import Guest
+from rig.kbuild import Kernel
+from rig.lab import KernelLab
+from rig.progress import QUIET, Progress
+from rig.record import Record
+from rig.results import Case, Measurement, Status
+from rig.rows import Row, RowError
+from rig.session import ConnectionLost, SessionTimeout
+from rig.stats import Ratio, Word
+from rig.store import Store
+from rig.suite import BuiltSuite, Program, Suite
+from rig.verdict import End, Observation
+
+SUITE = "bench"
+CPUS = "CPUS"  # in the line of a program: as many as its machine has
+
+# What the other models of the same work are compared with, the first that is there.
+REFERENCES = ("direct", "in the loop", "psync", "thread pool", "pool of threads")
+_COMPARED = ("submit", "call", "throughput")
+_MORE_IS_BETTER = ("throughput",)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The rows of one boot of one kernel, by name."""
+
+    kernel: str
+    boot: int
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A ratio with what is said of it.
+
+    name: what was compared. first, second: what it was measured for, the second in units of the
+    first: above 1 it is slower, or more where more is better.
+    """
+
+    name: str
+    first: str
+    second: str
+    ratio: Ratio
+    word: Word
+
+    @property
+    def words(self) -> str:
+        """For a line."""
+        one = self.ratio
+        return (
+            f"{self.name}: {self.second} is {one.value:.3f} times {self.first} "
+            f"[{one.low:.3f}, {one.high:.3f}], {self.word}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One kind of boot: a kernel, a number of CPUs, what runs there."""
+
+    kernel: KernelConfig
+    lab: KernelLab
+    cpus: int
+    built: BuiltSuite
+    entries: tuple[TimedEntry, ...]
+
+
+def measure(
+    wanted: BenchSet,
+    config: Config,
+    kernels: Sequence[KernelConfig],
+    boots: int,
+    record: Record,
+    store: Store,
+    progress: Progress = QUIET,
+    extra: Mapping[str, Path] | None = None,
+) -> tuple[Seen, ...]:
+    """Boot each kernel so many times, from power-on and in turn, and run all programs in each.
+
+    A program that fails, a splat or a lost machine ends the measurement: raises what it was, with
+    what has been seen on record. extra: more files beside the programs, by name.
+    """
+    plans = _plans(wanted, config, kernels, record.directory, store, progress, extra or {})
+    total = boots * sum(len(plan.entries) for plan in plans)
+    progress.stage("timed set", total)
+    found: list[Seen] = []
+    done = itertools.count(1)
+    for boot in range(boots):
+        # Forwards and backwards: what drifts while this goes on favours nobody.
+        for kernel, those in _in_turn(plans, boot):
+            every: dict[str, Row] = {}
+            for plan in those:
+                every |= _boot(plan, boot, len(record.run.consoles), record, progress, done)
+            found.append(Seen(kernel, boot, every))
+            _keep(record, found[-1])
+    return tuple(found)
+
+
+def _in_turn(plans: Sequence[Plan], boot: int) -> list[tuple[str, list[Plan]]]:
+    names = list(dict.fromkeys(plan.kernel.name for plan in plans))
+    order = names if boot % 2 == 0 else names[::-1]
+    return [(name, [plan for plan in plans if plan.kernel.name == name]) for name in order]
+
+
+def _plans(
+    wanted: BenchSet,
+    config: Config,
+    kernels: Sequence[KernelConfig],
+    place: Path,
+    store: Store,
+    progress: Progress,
+    extra: Mapping[str, Path],
+) -> list[Plan]:
+    process.prepare()
+    plans = []
+    base = config.machine(wanted.machine or None)
+    for kernel in kernels:
+        built: BuiltSuite | None = None
+        for cpus in sorted({cpus for entry in wanted.timed for cpus in entry.cpus}):
+            lab = KernelLab(config, kernel, _with_cpus(base, cpus), store, progress, cold=True)
+            lab.prepare(())
+            built = built or _built(wanted, kernel, lab.kernel, config.root, place, extra)
+            entries = tuple(entry for entry in wanted.timed if cpus in entry.cpus)
+            plans.append(Plan(kernel, lab, cpus, built, entries))
+    return plans
+
+
+def _with_cpus(machine: MachineConfig, cpus: int) -> MachineConfig:
+    return replace(machine, name=f"{machine.name}, {cpus} CPU{'s' * (cpus > 1)}", cpus=cpus)
+
+
+def _built(
+    wanted: BenchSet,
+    kernel: KernelConfig,
+    made: Kernel,
+    root: Path,
+    place: Path,
+    extra: Mapping[str, Path],
+) -> BuiltSuite:
+    """All programs in one directory, as a guest is given it."""
+    directory = place / "programs" / kernel.name
+    directory.mkdir(parents=True)
+    for name in dict.fromkeys(entry.words[0] for entry in wanted.timed):
+        source = wanted.directory / name
+        if source.suffix == ".c":
+            initramfs.compile_program(source, directory, made.headers, root)
+        else:
+            shutil.copy2(source, directory / name)
+    for name, path in extra.items():
+        shutil.copy2(path, directory / name)
+    suite = Suite(SUITE, directory)
+    return BuiltSuite(suite, directory, ".", ())
+
+
+def argv_of(entry: TimedEntry, cpus: int) -> tuple[str, ...]:
+    """The command in the guest. Pure."""
+    name, *arguments = (str(cpus) if word == CPUS else word for word in entry.words)
+    program = Path(name)
+    start = [f"./{program.stem}"] if program.suffix == ".c" else ["python3", name]
+    return (*start, *arguments)
+
+
+def _boot(
+    plan: Plan, boot: int, number: int, record: Record, progress: Progress, done: Iterator[int]
+) -> dict[str, Row]:
+    """All rows of one boot."""
+    guest = plan.lab.boot(number, record)
+    record.update(plan.lab.describe)
+    found: dict[str, Row] = {}
+    with contextlib.closing(guest):
+        for entry in plan.entries:
+            found |= _run(plan, entry, boot, guest, record)
+            progress.step(f"{plan.kernel.name}, boot {boot + 1}: {entry.run}", next(done))
+        try:
+            late = guest.farewell(brief=True)
+        except (ConnectionLost, SessionTimeout, TimeoutError, EOFError) as error:
+            raise LostMachineError(f"{plan.kernel.name}: {error}") from error
+        if late:
+            raise CrashError(f"{plan.kernel.name} reported {late[0].title}", output=late[0].text)
+    return found
+
+
+def _run(plan: Plan, entry: TimedEntry, boot: int, guest: Guest, record: Record) -> dict[str, Row]:
+    """The rows of one program; its case is on record, however it ended."""
+    argv = argv_of(entry, plan.cpus)
+    program = Program(SUITE, entry.run, argv, entry.timeout_s)
+    seen = guest.run(program, plan.built)
+    case = Case(
+        SUITE,
+        Path(entry.words[0]).stem,
+        f"{' '.join(argv[1:])}, {plan.kernel.name}, {plan.cpus} CPUs, boot {boot + 1}",
+        duration_s=seen.duration_s,
+    )
+    try:
+        found = rows_of(entry, plan.cpus, seen)
+    except RigError as error:
+        failed = replace(case, status=Status.FAIL, message=error.message, output=seen.output)
+        record.add([failed], seen.splats)
+        raise
+    record.add([replace(case, status=Status.PASS)])
+    return found
+
+
+def rows_of(entry: TimedEntry, cpus: int, seen: Observation) -> dict[str, Row]:
+    """What a program measured; raises where it did not come to its end, or measured nothing. Pure.
+
+    One that runs on several machines gets the number of CPUs into its names.
+    """
+    if seen.splats:
+        splat = seen.splats[0]
+        raise CrashError(f"{entry.run}: the kernel reported {splat.title}", output=splat.text)
+    if seen.end is End.TIMEOUT or (seen.end is End.EXITED and seen.exit_code):
+        why = seen.detail or f"exit code {seen.exit_code}"
+        raise ProgramFailedError(f"{entry.run}: {why}", output=seen.output[-2000:])
+    if seen.end is not End.EXITED:
+        raise LostMachineError(f"{entry.run}: {seen.end.value}: {seen.detail}", output=seen.output)
+    try:
+        found = rows.parse(seen.output.encode())
+    except RowError as error:
+        raise InfrastructureError(f"{entry.run}: {error}") from error
+    if not found:
+        raise InfrastructureError(f"{entry.run} measured nothing", output=seen.output[-2000:])
+    if any(row.unit == rows.EXACT_UNIT for row in found):
+        raise InfrastructureError(f"{entry.run} calls a time a number of instructions")
+    if len(entry.cpus) > 1:
+        found = tuple(replace(row, name=f"{row.name}, {cpus} CPUs", threads=cpus) for row in found)
+    return {row.name: row for row in found}
+
+
+def _keep(record: Record, seen: Seen) -> None:
+    """Every figure in the run, as it came."""
+    method = f"{seen.kernel}, boot {seen.boot + 1}"
+    more = tuple(Measurement(r.name, r.value, r.unit, method) for r in seen.rows.values())
+    record.update(lambda run: replace(run, measurements=(*run.measurements, *more)))
+
+
+# -- what they say --------------------------------------------------------------------------------
+
+
+def of_models(seen: Sequence[Seen], kernel: str) -> tuple[Comparison, ...]:
+    """Every model of a work against the one it is compared with, within each boot. Pure."""
+    boots = [one.rows for one in seen if one.kernel == kernel]
+    pairs: dict[str, tuple[str, str, str, list[tuple[float, float]]]] = {}
+    for own in boots:
+        for row in own.values():
+            other = reference(row, own)
+            if other is None:
+                continue
+            name = _what(row)
+            key = f"{name}: {row.model}"
+            _, _, _, kept = pairs.setdefault(key, (name, other.model, row.model, []))
+            kept.append((other.each, row.each))
+    whole = {key: one for key, one in pairs.items() if len(one[3]) == len(boots)}
+    return _compared(whole)
+
+
+def reference(row: Row, own: Mapping[str, Row]) -> Row | None:
+    """The row of the same boot that a row is compared with, None for none. Pure."""
+    if row.phase not in _COMPARED:
+        return None
+    alike = {
+        other.model: other
+        for other in own.values()
+        if (other.work, other.outstanding, other.phase, other.threads)
+        == (row.work, row.outstanding, row.phase, row.threads)
+    }
+    model = next((name for name in REFERENCES if name in alike), row.model)
+    return None if model == row.model else alike[model]
+
+
+def _what(row: Row) -> str:
+    where = f", {row.threads} CPUs" if row.threads else ""
+    return f"{row.work}, {row.outstanding} outstanding, {row.phase}{where}"
+
+
+def of_kernels(seen: Sequence[Seen], before: str, after: str) -> tuple[Comparison, ...]:
+    """Every row on one kernel against the same on another, boots paired as they came. Pure."""
+    firsts = {one.boot: one.rows for one in seen if one.kernel == before}
+    seconds = {one.boot: one.rows for one in seen if one.kernel == after}
+    boots = sorted(firsts.keys() & seconds.keys())
+    pairs: dict[str, tuple[str, str, str, list[tuple[float, float]]]] = {}
+    for boot in boots:
+        for name, row in seconds[boot].items():
+            other = firsts[boot].get(name)
+            if other is None or other.each <= 0 or row.each <= 0:
+                continue
+            _, _, _, kept = pairs.setdefault(name, (name, before, after, []))
+            kept.append((other.each, row.each))
+    return _compared({key: one for key, one in pairs.items() if len(one[3]) == len(boots)})
+
+
+def _compared(
+    pairs: Mapping[str, tuple[str, str, str, list[tuple[float, float]]]],
+) -> tuple[Comparison, ...]:
+    ratios = {
+        key: stats.ratio(values)
+        for key, (_, _, _, values) in pairs.items()
+        if all(min(one) > 0 for one in values)
+    }
+    words = stats.judge(ratios)
+    return tuple(
+        Comparison(name, first, second, ratios[key], _said(name, words[key]))
+        for key, (name, first, second, _) in pairs.items()
+        if key in ratios
+    )
+
+
+def _said(name: str, word: Word) -> Word:
+    return stats.flipped(word) if any(one in name for one in _MORE_IS_BETTER) else word
+
+
+def medians(seen: Sequence[Seen], kernel: str) -> dict[str, Row]:
+    """A row for each name with the medians of the boots: value, and each percentile. Pure."""
+    every: dict[str, list[Row]] = {}
+    for one in seen:
+        if one.kernel == kernel:
+            for name, row in one.rows.items():
+                every.setdefault(name, []).append(row)
+    return {name: _median(those) for name, those in every.items()}
+
+
+def _median(those: Sequence[Row]) -> Row:
+    percentiles = {
+        key: statistics.median(row.percentiles[key] for row in those if key in row.percentiles)
+        for key in those[0].percentiles
+    }
+    value = statistics.median(row.value for row in those)
+    return replace(those[0], value=value, percentiles=percentiles)

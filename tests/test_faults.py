@@ -1,0 +1,46 @@
+"""The part of the fault drill that belongs to CI; all of it is `make accept WHAT=verdicts`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+
+import drill
+from drill import FAULTS, Fault, Seen
+
+SLOWER = 4.0  # a runner that does other things as well
+
+
+def test_every_row_has_a_name_of_its_own() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+
+
+def test_what_is_not_as_it_should_be_is_said(tmp_path: Path) -> None:
+    fault = Fault("x", 1, "crash", "boom", within_s=10)
+    case = {"program": "first.sh", "status": "pass", "message": "fine"}
+    seen = Seen(
+        tmp_path, 0, 99.0, "Traceback (most recent call last)", {"cases": [case]}, ("qemu",)
+    )
+    assert drill.troubles(fault, seen) == [
+        "exit code 0, not 1",
+        "the first program is pass, not crash",
+        "its message is 'fine'",
+        "the second program is None: None",
+        "it took 99 s, not 10",
+        "left running: qemu",
+        "a traceback",
+    ]
+    assert "nothing of it was saved" in drill.troubles(fault, Seen(tmp_path))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("fault", [one for one in FAULTS if one.ci], ids=lambda one: one.name)
+def test_a_fault_gets_its_verdict(fault: Fault, tmp_path: Path) -> None:
+    directory = tmp_path / f"drill-{abs(hash(fault.name)) % 10**8}"
+    directory.mkdir()
+    seen = drill.run(fault, directory)
+    assert drill.troubles(fault, seen, SLOWER) == [], seen.output[-3000:]

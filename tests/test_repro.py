@@ -1,0 +1,145 @@
+"""One failure as a tarball: what is picked, what it says, and that it shows the failure again."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rig import repro, runner
+from rig.config import Config
+from rig.errors import UsageError
+from rig.repro import Failure, Request
+from rig.results import Case, Run, Splat, Status
+
+WARNING = Splat(
+    "warning",
+    "WARNING in pipe_read",
+    3,
+    9,
+    "pipe_read",
+    "[    1.000000][   T77] ------------[ cut here ]------------\n"
+    "[    1.000000][   T77] WARNING: CPU: 1 PID: 77 at fs/pipe.c:123 pipe_read+0x12/0x340\n"
+    "[    1.000000][   T77] ---[ end trace 0000000000000000 ]---",
+    place="fs/pipe.c:123",
+    patch="0003-x.patch",
+)
+GOOD = Case("abi", "wait", "a", Status.PASS)
+BAD = Case("abi", "wait", "global.b", Status.FAIL, message="wait.c:1: no")
+WHOLE = Case("abi", "storm", "", Status.FAIL, message="splat: WARNING in pipe_read")
+LATE = Case("abi", "queue", "", Status.TIMEOUT, message="it did not end")
+RUN = Run("r", "", "rig", kernel={"release": "6.12.1"}, machine={"cpus": "4", "memory_mib": "512",
+          "append": "console=ttyS0 root=/dev/vda rw init=/x panic=-1"},
+          cases=(GOOD, BAD, WHOLE, LATE), splats=(WARNING,))  # fmt: skip
+
+
+def test_the_first_that_is_not_good() -> None:
+    assert repro.failure(RUN, "").case == BAD
+    assert repro.failure(RUN, "abi/storm").splat == WARNING
+    assert repro.failure(RUN, "abi/wait").case == BAD
+    assert repro.failure(RUN, "abi/wait::global.b").title == "abi/wait::global.b: wait.c:1: no"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [("abi/wait::a", "did not fail"), ("abi/nothing", "no case 'abi/nothing'")],
+)
+def test_what_cannot_be_shown(wanted: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        repro.failure(RUN, wanted)
+    with pytest.raises(UsageError, match="run r did not fail"):
+        repro.failure(replace(RUN, cases=(GOOD,)), "")
+
+
+def grep(pattern: str, line: str) -> bool:
+    done = subprocess.run(["grep", "-qE", pattern], input=line, text=True, check=False)
+    return done.returncode == 0
+
+
+def test_a_splat_is_known_again_with_other_numbers() -> None:
+    pattern = repro.failure(RUN, "abi/storm").pattern
+    again = "[   99.5] WARNING: CPU: 0 PID: 1234 at fs/pipe.c:125 pipe_read+0x19/0x344"
+    assert grep(pattern, again)
+    assert not grep(pattern, again.replace("pipe_read", "pipe_write"))
+
+
+def test_a_case_and_a_time_out_are_known_again() -> None:
+    assert grep(repro.failure(RUN, "").pattern, "not ok 7 global.b")
+    assert not grep(repro.failure(RUN, "").pattern, "ok 7 global.b")
+    assert not grep(repro.failure(RUN, "").pattern, "not ok 7 globalxb")
+    assert grep(repro.failure(RUN, "abi/queue").pattern, "rig: repro: timeout after 9 s")
+    whole = replace(LATE, status=Status.FAIL)
+    pattern = repro.failure(replace(RUN, cases=(whole,)), "").pattern
+    assert grep(pattern, "rig: repro: exit 3")
+    assert not grep(pattern, "rig: repro: exit 0")
+
+
+def test_the_script_needs_nothing_but_qemu() -> None:
+    found = repro.failure(RUN, "abi/storm")
+    text = repro.script(found, RUN, disk=False)
+    assert "-smp 4 -m 512" in text
+    assert "'console=ttyS0 rdinit=/init panic=-1'" in text
+    assert "/root" not in text
+    assert "disk" not in text
+    assert "file=disk.qcow2" in repro.script(found, RUN, disk=True)
+    subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+
+
+def test_the_mail_says_what_and_where_and_whose() -> None:
+    found = repro.failure(RUN, "abi/storm")
+    text = repro.mail(found, RUN, WARNING)
+    assert "Subject: [BUG] WARNING in pipe_read\n" in text
+    assert "scripts/get_maintainer.pl -f fs/pipe.c" in text
+    assert "fs/pipe.c:123, last touched by 0003-x.patch" in text
+    plain = repro.mail(Failure(BAD, None, "x"), RUN, None)
+    assert "Subject: [BUG] abi/wait::global.b: wait.c:1: no\n" in plain
+
+
+FAILING = """\
+#include "../kselftest_harness.h"
+
+TEST(two_and_two)
+{
+\tEXPECT_EQ(4, 2 + 2);
+}
+
+TEST(uptime_is_short)
+{
+\tEXPECT_NE(0, access("/proc/uptime", F_OK));
+}
+
+TEST_HARNESS_MAIN
+"""
+
+
+@pytest.mark.kernel
+def test_a_failure_is_shown_again(rig_config: Config, tmp_path: Path) -> None:
+    place = tmp_path / "guest-tests" / "failing"
+    place.mkdir(parents=True)
+    (place / "one.c").write_text(FAILING)
+    (place / "Makefile").write_text("TEST_GEN_PROGS := one\ninclude ../lib.mk\n")
+    config = replace(rig_config, suites=(*rig_config.suites, str(place)))
+    asked = runner.Request(suites=("failing",), results=tmp_path / "results")
+    done = runner.boot_and_test(asked, config)
+    assert done.exit_code == 1
+    packed = repro.pack(Request(directory=done.directory), config)
+    assert packed.shown
+    assert not packed.disk
+    assert packed.failure.case.id == "failing/one::global.uptime_is_short"
+    assert packed.path.parent == done.directory
+    listed = subprocess.run(
+        ["tar", "-tzf", packed.path], capture_output=True, text=True, check=True
+    ).stdout.split()
+    names = {re.sub(r"^[^/]*/", "", name) for name in listed}
+    assert {"run.sh", "kernel", "config", "initramfs.cpio", "mail.txt", "README.txt"} <= names
+    # And what does not fail there is not said to.
+    (text,) = (name for name in listed if name.endswith("run.sh"))
+    subprocess.run(["tar", "-xzf", packed.path, "-C", tmp_path], check=True)
+    script = tmp_path / text
+    script.write_text(script.read_text().replace("uptime_is_short", "two_and_two"))
+    again = subprocess.run([script], capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "not reproduced" in again.stdout
