@@ -352,6 +352,77 @@ IN_EITHER_THREAD_TIMEOUT(pi_futex_with_waiters_at_any_time, 300)
 	return found;
 }
 
+/* A lock that is free, or held by a thread, and when another thread is to want it. */
+static struct {
+	uint32_t word;
+	unsigned int round, steps;
+	bool over;
+} lock;
+
+static long lock_pi(int operation)
+{
+	return raw_call(__NR_futex, &lock.word, operation | FUTEX_PRIVATE_FLAG, 0, NULL);
+}
+
+/* Once a round, so many steps after it has begun. */
+static const char *wants_the_lock(void)
+{
+	unsigned int now, seen = 0;
+	volatile unsigned int step;
+
+	while (!__atomic_load_n(&lock.over, __ATOMIC_ACQUIRE)) {
+		now = __atomic_load_n(&lock.round, __ATOMIC_ACQUIRE);
+		if (now == seen) {
+			sched_yield();
+			continue;
+		}
+		seen = now;
+		for (step = __atomic_load_n(&lock.steps, __ATOMIC_RELAXED); step; step--)
+			;
+		CHECK_EQ(0, lock_pi(FUTEX_LOCK_PI));
+		CHECK_EQ(0, lock_pi(FUTEX_UNLOCK_PI));
+	}
+	return NULL;
+}
+
+/* Two buffers of a pipe: the first fills it, which takes a while, and the second has to wait. */
+enum { PIPE_BYTES = 65536, MOST_STEPS = 40000 };
+
+/* The first to wait for the lock comes when the call has begun, and does not sleep yet. */
+IN_EITHER_THREAD_TIMEOUT(pi_futex_with_a_waiter_that_comes_during_the_call, 300)
+{
+	static body_fn body = wants_the_lock;
+	static char bytes[2 * PIPE_BYTES];
+	long result = UNTOUCHED, cookie;
+	void *theirs = NULL;
+	pthread_t thread;
+	int i, n, fds[2];
+
+	CHECK_EQ(0, pipe(fds));
+	CHECK_EQ(PIPE_BYTES, fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES));
+	CHECK_EQ(0, pthread_create(&thread, NULL, run_body, &body));
+	for (i = 0; i < times(500, 50000); i++) {
+		CHECK_EQ(0, lock_pi(FUTEX_LOCK_PI));
+		__atomic_store_n(&lock.steps, 1 + random() % MOST_STEPS, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&lock.round, 1, __ATOMIC_RELEASE);
+		cookie = async_submit(0, &result, __NR_write,
+				      ARGS(fds[1], P(bytes), sizeof(bytes)));
+		CHECK(is_cookie(cookie));
+		CHECK_EQ(0, lock_pi(FUTEX_UNLOCK_PI));
+		for (n = 0; n < (int)sizeof(bytes);) {
+			long got = read(fds[0], bytes, sizeof(bytes));
+
+			CHECK(got > 0);
+			n += got;
+		}
+		CHECK_EQ(0, wait_for_async(0, cookie, &deadline));
+		CHECK_EQ((long)sizeof(bytes), result_of(&result));
+	}
+	__atomic_store_n(&lock.over, true, __ATOMIC_RELEASE);
+	CHECK_EQ(0, pthread_join(thread, &theirs));
+	return theirs;
+}
+
 /* --- the tid of a worker ------------------------------------------------------------------ */
 
 /* Some task of the process that is none of its threads. */

@@ -3,6 +3,8 @@
  * Stop signals and freezers hold up calls that were handed over, and do not end them: no result
  * appears until the data does.
  */
+#include <sys/resource.h>
+
 #include "sleepers.h"
 #include "../kselftest_harness.h"
 
@@ -194,7 +196,7 @@ TEST_F_TIMEOUT(busy, stopped_and_killed, 300)
 
 /* --- before the successor has begun ------------------------------------------------------- */
 
-enum { BUSY = 3, EARLY_ROUNDS = 200, EARLY_TIMES = 3 };
+enum { BUSY = 3, EARLY_ROUNDS = 200, EARLY_TIMES = 3, LATER = 10 };
 
 static struct {
 	int at, rounds;
@@ -220,7 +222,7 @@ static const char *hands_over_each_time_it_may(void)
 
 	stay_on_the_first_processor();
 	/* The others come first, by far. */
-	CHECK_EQ(0, raw_call(__NR_setpriority, 0, 0, 10));
+	CHECK_EQ(0, raw_call(__NR_setpriority, PRIO_PROCESS, 0, LATER));
 	TRY(hand_over(2));
 	reach(&early->at, 1);
 	while (read(go[0], &byte, 1) == 1) {
@@ -261,7 +263,10 @@ static const char *have_one_handed_over(pid_t child)
 	return NULL;
 }
 
-/* The call gets its data and the process is stopped before the successor has run. */
+/*
+ * The call gets its data and the process is stopped before the successor has run. Then the task that
+ * makes the call is the first to go on, and has to wait for its successor: it has the tid still.
+ */
 static const char *stop_early(pid_t child, bool *was_early)
 {
 	int rounds = early->rounds;
@@ -270,8 +275,12 @@ static const char *stop_early(pid_t child, bool *was_early)
 	CHECK_EQ(1, write(data[1], "d", 1));
 	TRY(stop_child(child));
 	*was_early = result_of(&early->result) == UNTOUCHED;
+	if (*was_early)
+		CHECK_EQ(0, setpriority(PRIO_PROCESS, child, -20));
 	TRY(continue_child(child));
 	CHECK(becomes_true(__atomic_load_n(&early->rounds, __ATOMIC_SEQ_CST) > rounds));
+	if (*was_early)
+		CHECK_EQ(0, setpriority(PRIO_PROCESS, child, LATER));
 	return NULL;
 }
 
