@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rig import process, source, splat
+from rig import culprits, process, source
 from rig.errors import InfrastructureError
 from rig.kbuild import VIRTUAL_TREE, Kernel
 from rig.results import Splat
@@ -107,7 +107,7 @@ def with_places(text: str, places: Mapping[str, str]) -> str:
 def place_of(one: Splat, places: Mapping[str, str]) -> str:
     """Where the culprit was: the line itself of its first mention, not what it inlines. Pure."""
     for found in _TOKEN.finditer(one.text):
-        if splat.function(found["func"]) == one.frame and found[0] in places:
+        if culprits.function(found["func"]) == one.frame and found[0] in places:
             return places[found[0]].split()[-1]
     return ""
 

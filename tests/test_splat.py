@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import splat
+from rig import consoleline, culprits, headings, splat
 from rig.results import Splat
 
 LOGS = Path(__file__).parent / "data" / "console"
@@ -44,8 +44,8 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
     "list-corruption": [("list-corruption", "list_add corruption in __list_add_valid_or_report")],
     "kasan-double-free": [("kasan-invalid-free", "KASAN: double-free in __x64_sys_sethostname")],
     "lockdep-circular": [("lockdep", "possible deadlock in __x64_sys_sethostname")],
-    "lockdep-bad-unlock": [("lockdep", "bad unlock balance in do_syscall_64")],
-    "lockdep-held-lock-freed": [("lockdep", "held lock freed in dump_stack_lvl")],
+    "lockdep-bad-unlock": [("lockdep", "bad unlock balance in __mutex_unlock_slowpath")],
+    "lockdep-held-lock-freed": [("lockdep", "held lock freed in kfree")],
     "lockdep-held-on-return": [("lockdep", "lock held when returning to user space")],
     "rcu-usage": [
         ("rcu-usage", "suspicious RCU usage in find_task_by_pid_ns"),
@@ -190,6 +190,16 @@ PANIC = "Kernel panic - not syncing: out of ideas"
         "2026-11-23T08:00:00.000000+00:00 host kernel: ",
         "\x1b[0m[    1.234567] ",
         "50%\r[    1.234567] ",
+        "[    1.234567 ] ",
+        "[    1.234567] kernel: ",
+        "[    1.234567] host kernel: ",
+        "[    1.234567]  (1)[99:some_task]",
+        "[Nov 3 08:00] ",
+        "[ ] ",
+        "[...] ",
+        "+    ",
+        "> >     kernel:",
+        "Job error: ",
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", ""])
@@ -246,14 +256,161 @@ def test_a_stall_that_ended_is_none() -> None:
     assert splat.scan("".join(f"[   20.000000][    C0] {line}\n" for line in lines)) == []
 
 
+def test_a_banner_after_lines_of_a_kernel_that_runs_is_a_reboot() -> None:
+    banner = "Nov  3 08:05:00 host kernel: Linux version 6.1.0 (x)\n"
+    runs = "".join(f"Nov  3 08:00:0{n} host kernel: eth0: link is up\n" for n in range(3))
+    assert kinds(splat.scan(runs + banner)) == [("reboot", "unexpected reboot")]
+    early = "Nov  3 08:05:00 host kernel: microcode: updated early to 0x1\n" * 3
+    assert splat.scan(early + banner + runs) == []
+
+
+def test_a_banner_after_a_panic_is_a_reboot() -> None:
+    found = kinds(splat.scan(f"{PANIC}\n\nLinux version 2.4.0 (x)\n"))
+    assert found == [("panic", "kernel panic: out of ideas"), ("reboot", "unexpected reboot")]
+
+
+def test_what_is_read_from_debugfs_is_a_report_on_a_console_with_stamps() -> None:
+    lines = [
+        "[    1.000000] boot",
+        "# cat /sys/kernel/debug/kmemleak",
+        "unreferenced object 0xffff888012345678 (size 64):",
+        '  comm "x", pid 1, jiffies 4294937460',
+        "  backtrace:",
+        "    [<00000000fe3aa979>] kmalloc_trace+0xf0/0x140",
+        "    [<0000000034bd6bc0>] leaves_it+0x18/0x38",
+    ]
+    assert kinds(splat.scan("\n".join(lines))) == [("memory-leak", "memory leak in leaves_it")]
+
+
+def test_two_cpus_on_one_line() -> None:
+    line = "[  1.664002] INFO: rcu_sched self-detected stall on CPU[  1.676008] INFO: r)\n"
+    assert kinds(splat.scan(line)) == [("rcu-stall", "INFO: rcu detected stall")]
+
+
+@pytest.mark.parametrize("mark", ["", "> ", ">> "])
+def test_a_heading_that_a_mail_has_broken_in_two(mark: str) -> None:
+    for heading, rest, title in (
+        ("BUG: KASAN: wild-memory-access in", "reads_it+0x39/0x60", "KASAN: wild-memory-access"),
+        ("WARNING: CPU: 0 PID: 1 at", "a/b.c:24 warns+0x6c/0xf0", "WARNING"),
+        ("WARNING: CPU: 0 PID: 1 at a/b.c:24", "warns+0x6c/0xf0", "WARNING"),
+        ("UBSAN: shift-out-of-bounds in", "a/b.c:1:2", "UBSAN: shift-out-of-bounds"),
+        (f"{PANIC[:29]}stack-protector: stack is corrupted in:", "f+0x1/0x2", ""),
+    ):
+        (found,) = splat.scan(f"{mark}[    1.000000] {heading}\n{mark}{rest}\n")
+        name = rest.split()[-1].split("+")[0] if "+0x" in rest else ""
+        assert (found.frame, found.title.startswith(title)) == (name, True), heading
+
+
+def test_the_message_of_a_warning_may_come_behind_it() -> None:
+    for message, type in (
+        ("refcount_t: saturated; leaking memory.", "refcount"),
+        ("list_add corruption. prev->next should be next", "list-corruption"),
+    ):
+        for at in (
+            "WARNING: at lib/a.c:33 f+0xc8/0xd0()",
+            "WARNING: CPU: 1 PID: 9 at lib/a.c:2 f+0x1/0x2",
+        ):
+            lines = ["------------[ cut here ]------------", at, "Hardware name: x", message]
+            assert [one.type for one in splat.scan("\n".join(lines))] == [type]
+
+
+def test_file_systems_say_one_thing_in_several_lines() -> None:
+    error = "EXT4-fs error (device dm-26): ext4_find_extent:909: bad header"
+    abort = "Aborting journal on device dm-26-8."
+    other = "EXT4-fs error (device dm-4): ext4_lookup:1: bad entry"
+    title = ("filesystem", "EXT4-fs error in ext4_find_extent")
+    assert kinds(splat.scan(f"{error}\n{abort}\n")) == [title]
+    assert kinds(splat.scan(f"{abort}\n{error}\n")) == [title]
+    assert kinds(splat.scan(f"{error}\n" + "x\n" * 9 + f"{abort}\n")) == [title]
+    second = ("filesystem", "EXT4-fs error in ext4_lookup")
+    assert kinds(splat.scan(f"{error}\n{abort}\n{other}\n")) == [title, second]
+    xfs = "XFS (sda1): Internal error at line 1.  Caller f+0x1/0x2"
+    repair = "XFS (sda1): Corruption detected. Unmount and run xfs_repair"
+    assert len(splat.scan(f"{xfs}\n{repair}\n")) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "type", "frame"),
+    [
+        (
+            ["general protection fault: 0000 [1] SMP", "RIP: 0010:[<ff>] f+0x1e/0x45"],
+            "general-protection",
+            "f",
+        ),
+        (
+            ["Oops: general protection fault, probably x: 0000 1 SMP NOPTI"],
+            "general-protection",
+            "",
+        ),
+        (["Oops: 0002 [2] PREEMPT SMP"], "page-fault", ""),
+        (["invalid opcode: 0000 [3] SMP"], "bug", ""),
+        (["BUG: warning at kernel/a.c:1816/warns_here() (Not tainted)"], "warning", "warns_here"),
+        (
+            [
+                "Unhandled 64-bit el1h sync exception on CPU0, ESR 0x34000002 -- BTI",
+                "pc : f+0x4/0x20",
+            ],
+            "other",
+            "f",
+        ),
+        (["Bad mode in Synchronous Abort handler detected, code 0x8600000f"], "other", ""),
+        (
+            ["Kernel panic - not syncing : VFS: Unable to mount root fs on unknown-block(0,0)"],
+            "no-root",
+            "",
+        ),
+        (["Kernel panic: No init found.  Try passing init= option to kernel."], "no-init", ""),
+        (
+            ["Kernel panic - not syncing: stack-protector: stack is corrupted in: f+0x1/0x2"],
+            "panic",
+            "f",
+        ),
+        (
+            ["usercopy: kernel memory exposure attempt detected from 12 (x) (1 bytes)"],
+            "usercopy",
+            "",
+        ),
+        (
+            [
+                "Unable to handle kernel NULL pointer dereference at virtual address 0",
+                "epc : 0x0",
+                " ra : f+0x1/0x2",
+            ],
+            "null-deref",
+            "f",
+        ),
+        (
+            [
+                "BUG: kernel NULL pointer dereference, address: 0",
+                "EIP:    0010:[f+447/768]    Not tainted",
+            ],
+            "null-deref",
+            "f",
+        ),
+        (
+            [
+                "INFO: task x:1 blocked for more than 120 seconds.",
+                " [] schedule+0x29/0x70",
+                " [] f+0x1/0x2",
+            ],
+            "hung-task",
+            "f",
+        ),
+    ],
+)
+def test_headings(lines: list[str], type: str, frame: str) -> None:
+    (found,) = splat.scan("\n".join(lines))
+    assert (found.type, found.frame) == (type, frame)
+
+
 # -- the rules -----------------------------------------------------------------------------------
 
 
 def test_every_rule_says_where_it_is_from_and_can_be_found() -> None:
-    types = {rule.type for rule in splat.RULES}
-    for rule in splat.RULES:
+    types = {rule.type for rule in headings.RULES}
+    for rule in headings.RULES:
         assert rule.source
-        boxed = rule.pattern.pattern.startswith(splat._LOCKDEP)
+        boxed = rule.pattern.pattern.startswith(headings.BOXED)
         assert boxed or any(word in rule.trigger for word in splat._WORDS), rule.title
     assert {
         "panic", "bug", "warning", "null-deref", "page-fault", "general-protection",
@@ -278,7 +435,7 @@ def test_every_rule_says_where_it_is_from_and_can_be_found() -> None:
     ],
 )
 def test_compiler_suffixes_go(symbol: str, name: str) -> None:
-    assert splat.function(symbol) == name
+    assert culprits.function(symbol) == name
 
 
 @pytest.mark.parametrize(
@@ -333,11 +490,11 @@ def test_shortening_never_changes_what_is_looked_at(seed: int) -> None:
     parts = [b"[    1.234567]", b"[   12.34", b"5678]", b"[", b"]", b"z" * 50, b"q" * 4_060]
     for _ in range(40):
         line = b"".join(chance.choices(parts, k=chance.randrange(20, 60)))
-        cut = chance.randrange(splat._LINE_MAX + 1, len(line) + splat._LINE_MAX + 2)
+        cut = chance.randrange(consoleline.LINE_MAX + 1, len(line) + consoleline.LINE_MAX + 2)
         line = line.ljust(cut, b"p")
-        short = splat._shortened(line[:cut])
-        assert len(short) <= 2 * (splat._LINE_MAX + splat._STAMP_MAX)
-        assert splat._looked_at(short + line[cut:]) == splat._looked_at(line)
+        short = consoleline.shortened(line[:cut])
+        assert len(short) <= 2 * (consoleline.LINE_MAX + consoleline.STAMP_MAX)
+        assert consoleline.looked_at(short + line[cut:]) == consoleline.looked_at(line)
 
 
 # -- bounds --------------------------------------------------------------------------------------

@@ -1,0 +1,130 @@
+"""How a line of a console is read: who printed it, and what stands in front of the message."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+LINE_MAX = 4096  # bytes of a line that are looked at
+STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
+
+# kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU.
+_STAMP = re.compile(r"\[ {0,12}\d{1,12}\.\d{6} ?\](?:\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII)
+STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
+# Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
+_LEVEL = re.compile(r"<\d+>|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?")
+# What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
+_DAY = r"(?:\w{3} )?\w{3} [ \d]?\d"
+_CLOCK = r"\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?"
+_ISO = rf"\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?"
+_RECORDED = re.compile(
+    "|".join(
+        (
+            # syslog and the journal; dmesg --time-format ctime, iso, delta, reltime; dmesg -x
+            rf"(?P<by>(?:(?:{_DAY} {_CLOCK}|{_ISO}) (?:\S{{1,80}} )?)?"
+            r"(?:kernel|vmunix)(?:\[\d+\])?: {0,2}"
+            rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
+            r"|\[[<+ ]*\d+\.\d{3,9}>?\](?:\[ *[TC]\d+\])? ?"
+            r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
+            # a level; /dev/kmsg and netconsole's long form
+            r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",
+            # runners of CI, terminal programs, netconsole's receivers
+            r"(?:Job|Infrastructure) error: "
+            rf"|\[?{_ISO}\]? ?|\[?{_CLOCK}\]?:? |\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?::\d+)?[: ] ?",
+            # which CPU or thread, as some vendors' kernels say it
+            r"\[(?: {1,20}|\.{3})\] ?|\[c\d+ +\d+\] ?|\(\d\)\[\d+:[^\]]{1,40}\] ?"
+            r"|\[ *[TC]\d+\] ?|-\(\d\)",
+            r"\[ *\d{1,12}\.\d{3,9}@\d\] ?|\[\d: {0,15}[^\]: ]{1,16}: *\d+\] ?",
+        )
+    ),
+    re.ASCII,
+)
+# Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
+_QUOTED = re.compile(r"(?:[ \t]{0,8}[>|])+ {0,2}|\+ {0,2}|[ \t]{1,12}(?=\S)")
+_INDENTED = re.compile(r"[ \t]{1,12}")
+_MAILED = re.compile("=C2=A0|=A0|=20|\xa0")  # spaces that a mail program has made of others
+_PREFIXES = 6  # at most so many of them
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+# What syslog has recorded of a kernel that runs: not its own start, nor the boot's first lines.
+RUNNING = re.compile(
+    rb" kernel: (?!klogd|imklog|Inspecting|Loaded |Symbols |No module symbols|Cannot find map"
+    rb"|\[ *0\.|Linux version|microcode|Booting |random: |printk: |efi: |early|bootconsole"
+    rb"|Kernel log)"
+)
+
+
+def _last_stamp(line: bytes) -> int:
+    """Where the last stamp of a line begins, or -1."""
+    return max((stamp.start() for stamp in STAMPED.finditer(line)), default=-1)
+
+
+def looked_at(line: bytes) -> bytes:
+    """A line, or what counts of a long one: from its last stamp, else its head.
+
+    The console is shared: any amount of a user's text may stand in front of the kernel's.
+    """
+    if len(line) <= LINE_MAX:
+        return line
+    start = max(0, _last_stamp(line))
+    return line[start : start + LINE_MAX]
+
+
+def shortened(line: bytes) -> bytes:
+    """The beginning of a very long line with its middle left out.
+
+    However the line goes on, what is looked at of it stays the same: its head and what follows
+    its last stamp are kept, and its end, which may be half a stamp. A zero byte, which no stamp
+    has, stands for what is gone.
+    """
+    head, start = line[:LINE_MAX], _last_stamp(line)
+    if start < 0:
+        return head + b"\0" + line[-STAMP_MAX:]
+    behind = line[start:]
+    if len(behind) > LINE_MAX + STAMP_MAX:
+        behind = behind[:LINE_MAX] + b"\0" + behind[-STAMP_MAX:]
+    return head + b"\0" + behind
+
+
+def split(raw: str) -> tuple[bool, str, str]:
+    """Whether the kernel stamped the line, who printed it, and the message.
+
+    A user's text may stand in front of the stamp: the console is shared.
+    """
+    line = _ANSI.sub("", raw) if "\x1b" in raw else raw
+    line = _MAILED.sub(" ", line) if "=" in line or "\xa0" in line else line
+    stamped, caller, start = False, "", 0
+    for stamp in _STAMP.finditer(line):
+        stamped, start, caller = True, stamp.end(), stamp["caller"] or ""
+    if not stamped:
+        stamped, start = _recorded(line)
+    elif level := _LEVEL.match(line, start):
+        start = level.end()
+    return stamped, caller, line[start:]
+
+
+def before(raw: str, message: str) -> Iterator[tuple[str, str]]:
+    """Messages of a line that another CPU's has gone on with: who printed them, and what."""
+    if raw.count("[") < 2:
+        return
+    stamps = list(_STAMP.finditer(raw.removesuffix(message)))
+    for stamp, following in itertools.pairwise(stamps):
+        yield stamp["caller"] or "", raw[stamp.end() : following.start()]
+
+
+def _recorded(line: str) -> tuple[bool, int]:
+    """Whether a line without the kernel's own stamp is marked as the kernel's, and where what it
+    says begins. Marks of a mail are skipped where such a mark follows, or where they are all.
+    """
+    stamped, start = False, 0
+    quoted = _QUOTED.match(line)
+    if quoted and (not quoted[0].isspace() or _RECORDED.match(line, quoted.end())):
+        start = quoted.end()
+        further = _INDENTED.match(line, start)
+        if further and _RECORDED.match(line, further.end()):
+            start = further.end()
+    for _ in range(_PREFIXES):
+        if not (mark := _RECORDED.match(line, start)):
+            break
+        stamped, start = stamped or bool(mark["by"]), mark.end()
+    return stamped, start
