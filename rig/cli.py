@@ -229,6 +229,11 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
                         help="in the environment of every program (repeatable)")  # fmt: skip
     parser.add_argument("--timeout", type=float, metavar="S",
                         help="for each program, instead of what its suite says")  # fmt: skip
+    parser.add_argument("--append", default="", metavar="WORDS",
+                        help="more words for the kernel command line")  # fmt: skip
+    parser.add_argument("--dump", action="store_true",
+                        help="keep the guest's memory where a program does not end, "
+                             "for crash and drgn")  # fmt: skip
     parser.add_argument("--repeat", type=int, metavar="N",
                         help="run it N times; what passes in some runs only is FLAKY")  # fmt: skip
     parser.add_argument("--until-fail", action="store_true",
@@ -603,7 +608,7 @@ def _boot_and_test(arguments: argparse.Namespace) -> int:
         return _watch(arguments)
     from rig import runner
 
-    config, request = _config(arguments), _request(arguments)
+    config, request = _appended(_config(arguments), arguments), _request(arguments)
     if arguments.repeat is not None or arguments.until_fail:
         return _show(_repeated(arguments, request, config))
     with _progress(arguments) as progress:
@@ -632,7 +637,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     from rig import runner, watch
 
     def look() -> watch.Watched:
-        config = _config(arguments)
+        config = _appended(_config(arguments), arguments)
         suites = [one.directory for one in runner.chosen(_request(arguments), config)]
         return watch.inputs(config, arguments.machine, suites)
 
@@ -678,6 +683,8 @@ def _program_words(arguments: argparse.Namespace) -> list[str]:
     """What of the command line decides how programs run, for commands to paste."""
     words = [word for name, value in arguments.env for word in ("--env", f"{name}={value}")]
     words += [word for case in arguments.case for word in ("--case", "::".join(filter(None, case)))]
+    words += ["--append", arguments.append] if arguments.append else []
+    words += ["--dump"] if arguments.dump else []
     return [*words, *(["--timeout", f"{arguments.timeout:g}"] if arguments.timeout else [])]
 
 
@@ -806,6 +813,14 @@ def _config(arguments: argparse.Namespace) -> Config:
     kernel = _changed(config.kernel(arguments.kernel), arguments)
     kernels = {**config.kernels, kernel.name: kernel}
     return dataclasses.replace(config, kernels=kernels, default_kernel=kernel.name)
+
+
+def _appended(config: Config, arguments: argparse.Namespace) -> Config:
+    """The machine of the command line with --append's words behind its own, and --dump."""
+    machine = config.machine(arguments.machine)
+    words = f"{machine.append} {arguments.append}".strip()
+    changed = dataclasses.replace(machine, append=words, dump=machine.dump or arguments.dump)
+    return dataclasses.replace(config, machines={**config.machines, machine.name: changed})
 
 
 def _changed(kernel: KernelConfig, arguments: argparse.Namespace) -> KernelConfig:

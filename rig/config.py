@@ -55,7 +55,11 @@ class KernelConfig:
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """[machine.<name>]: what to boot on. accel: "auto", "tcg" or "kvm"."""
+    """[machine.<name>]: what to boot on.
+
+    accel: "auto", "tcg" or "kvm". append: more words for the kernel. dump: keep the guest's memory
+    when a program in it does not end.
+    """
 
     name: str
     kind: str = "qemu"
@@ -65,6 +69,7 @@ class MachineConfig:
     accel: str = "auto"
     image: str = "debian"
     append: str = ""
+    dump: bool = False
 
 
 @dataclass(frozen=True)

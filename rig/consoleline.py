@@ -15,9 +15,10 @@ STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
 _LEVEL = re.compile(r"<\d+>|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?")
 # What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
-_DAY = r"(?:\w{3} )?\w{3} [ \d]?\d"
+# In any language.
+_DAY = r"(?:\S{2,8} )?\S{3,8} [ \d]?\d"
 _CLOCK = r"\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?"
-_ISO = rf"\d{{4}}[-/]\d\d[-/]\d\d[T ]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?"
+_ISO = rf"\d{{4}}[-/]\d\d[-/]\d\d[T ,]{{1,2}}{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?"
 _RECORDED = re.compile(
     "|".join(
         (
@@ -31,7 +32,9 @@ _RECORDED = re.compile(
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",
             # runners of CI, terminal programs, netconsole's receivers
             r"(?:Job|Infrastructure) error: "
-            rf"|\[?{_ISO}\]? ?|\[?{_CLOCK}\]?:? |\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?::\d+)?[: ] ?",
+            r"|[\w.@-]{1,40}:[\w~/.-]{0,60}[#$] "
+            rf"|\[?{_ISO}\]? {{0,3}}|\[?{_CLOCK}\]?:? "
+            r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[: ] ?",
             # which CPU or thread, as some vendors' kernels say it
             r"\[(?: {1,20}|\.{3})\] ?|\[c\d+ +\d+\] ?|\(\d\)\[\d+:[^\]]{1,40}\] ?"
             r"|\[ *[TC]\d+\] ?|-\(\d\)",

@@ -24,7 +24,8 @@ class Rule:
     source: the file that prints it.
     frame: a function belongs to the title. all_cpus: other CPUs' backtraces are part of it.
     to_bug: the report goes on to a BUG(). at: the function is the one that takes the lock. die: it
-        is the line of die(), which may follow what has said why.
+        is the line of die(), which may follow what has said why. prelude: without a line of
+        die() behind it, it was about a program of user space.
     """
 
     type: str
@@ -38,6 +39,7 @@ class Rule:
     to_bug: bool = False
     at: bool = False
     die: bool = False
+    prelude: bool = False
 
 
 def _rule(
@@ -53,9 +55,12 @@ def _rule(
     to_bug: bool = False,
     at: bool = False,
     die: bool = False,
+    prelude: bool = False,
 ) -> Rule:
     compiled, died = re.compile(pattern), die or trigger == "[#"
-    return Rule(type, trigger, compiled, title, source, ends, frame, all_cpus, to_bug, at, died)
+    return Rule(
+        type, trigger, compiled, title, source, ends, frame, all_cpus, to_bug, at, died, prelude
+    )
 
 
 # A symbol with its offset (lib/vsprintf.c %pS, %pB) or, in a decoded trace, its source line.
@@ -65,9 +70,12 @@ SYMBOL = (
     r"|(?= [\w./-]+\.[chSs]:\d+))"
 )
 _IN = rf"(?: in {SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
-_DIE = r"[^\[]*: [0-9a-f]{1,4}(?:[0-9a-f]{12})?(?: ilc:\d)? \[#\d+\]"
+_DIE = r"[^\[]*: [0-9a-f]{1,16}(?: ilc:\d)? \[#\d+\]"
 # x86-64 until 2.6.27, and copies of a log that have lost the brackets.
-_OLD_DIE = r"[^\[\]]*: [0-9a-f]{4} (?:\[\d+\]|\d+) (?:PREEMPT|SMP)\b"
+_OLD_DIE = (
+    r"[^\[\]]*: [0-9a-f]{4} "
+    r"(?:\[\d+\]\s*(?:$|PREEMPT\b|SMP\b)|\d+ (?:PREEMPT|SMP)\b)"
+)
 # lockdep's boxes: "WARNING: x", "INFO: x" and "[ INFO: x ]" (< 4.15).
 BOXED = r"(?:\[ )?(?:WARNING|INFO|BUG): "
 _LOCKDEP_C = "kernel/locking/lockdep.c"
@@ -396,6 +404,23 @@ RULES: tuple[Rule, ...] = (
         "Oops: {what}{f}",
         "arch/arm/mm/fault.c",
         "oops",
+        prelude=True,
+    ),
+    _rule(
+        "other",
+        "SError Interrupt on CPU",
+        r"SError Interrupt on CPU\d+, (?:code|ESR) 0x",
+        "SError interrupt{f}",
+        "arch/arm64/kernel/traps.c arm64_serror_panic",
+        "oops",
+    ),
+    _rule(
+        "other",
+        "External Abort",
+        r"(?P<what>\w+ External Abort): [\w ,()-]{3,60} \(0x[0-9a-f]+\) at 0x",
+        "Oops: {what}{f}",
+        "arch/arm64/mm/fault.c do_sea",
+        "oops",
     ),
     _rule(
         "other",
@@ -439,10 +464,10 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "double-fault",
-        "PANIC: double fault",
-        "(?:traps: )?PANIC: double fault",
+        "double fault",
+        "(?:(?:traps: )?PANIC: double fault|double fault, (?:gdt|tss) at )",
         "double fault{f}",
-        "arch/x86/kernel/traps.c exc_double_fault",
+        "arch/x86/kernel/traps.c exc_double_fault, arch/x86/kernel/doublefault_32.c",
         "oops",
     ),
     _rule(
@@ -469,9 +494,10 @@ RULES: tuple[Rule, ...] = (
             ("divide-error", "divide error", "divide error{f}"),
             ("general-protection", "general protection fault", "general protection fault{f}"),
             ("bug", "invalid opcode", "kernel BUG{f}"),
+            ("bug", "invalid operand", "kernel BUG{f}"),
             ("page-fault", "Oops", "BUG: page fault{access}{f}"),
         )
-        for trigger in (" SMP", " PREEMPT")
+        for trigger in (f"{trap}: ", " SMP")
     ),
     _rule(
         "double-fault",
@@ -518,7 +544,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "page-fault",
         "[#",
-        rf"(?:Oops: Oops{_DIE}|Oops{_DIE}|Internal error: Oops{_DIE}|Oops ?\[#\d+\]"
+        rf"(?:Oops: Oops{_DIE}|Oops{_DIE}|Internal error: Oops(?= ?:){_DIE}|Oops ?\[#\d+\]"
         rf"|Oops: Kernel access of bad area, sig: \d+ \[#\d+\]"
         rf"|(?:Oops: )?Bad pagetable{_DIE})",
         "BUG: page fault{access}{f}",
@@ -526,9 +552,27 @@ RULES: tuple[Rule, ...] = (
         "oops",
     ),
     _rule(
+        "page-fault",
+        "access of bad area",
+        r"Oops: [Kk]ernel access of bad area, sig: \d+",
+        "BUG: page fault{access}{f}",
+        "arch/powerpc/kernel/traps.c die (< 2.6)",
+        "oops",
+        die=True,
+    ),
+    _rule(
+        "page-fault",
+        "Internal error: ",
+        "Internal error: Accessing user space memory outside uaccess",
+        "BUG: access of user memory{f}",
+        "arch/arm64/mm/fault.c (< 5.6)",
+        "oops",
+        die=True,
+    ),
+    _rule(
         "other",
         "[#",
-        rf"(?:Oops: (?P<what>[^:\[]+){_DIE}|Internal error: (?P<error>[^:\[]+){_DIE}"
+        rf"(?:Oops: (?P<what>[^:\[]+){_DIE}|Internal error: (?P<error>[^:\[]*){_DIE}"
         rf"|Oops - (?P<trap>[\w (),-]+) \[#\d+\]|(?P<old>int3|debug|bounds|alignment check){_DIE}"
         rf"|Oops: (?P<power>[^\[,]{{3,60}}), sig: \d+ \[#\d+\]"
         rf"|(?P<mips>[A-Z][\w ]{{5,60}}) ?\[#\d+\]:"
@@ -536,6 +580,15 @@ RULES: tuple[Rule, ...] = (
         "Oops: {what}{error}{trap}{old}{power}{mips}{s390}{f}",
         "arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c, arch/riscv/kernel/traps.c",
         "oops",
+    ),
+    _rule(
+        "bug",
+        "Internal error: ",
+        "Internal error: Oops - BUG",
+        "kernel BUG{f}",
+        "arch/arm64/kernel/traps.c, whose number was cut",
+        "oops",
+        die=True,
     ),
     # -- checks of the kernel's own data -------------------------------------------------------
     _rule(
@@ -704,7 +757,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "filesystem",
         "UBIFS error",
-        r"UBIFS error(?: \([^)]*\))?:? ?(?:\(?pid \d+\)?:? )?(?P<bare>ubifs_\w+)?",
+        r"UBIFS error(?!.*cannot open)(?: \([^)]*\))?:? ?(?:\(?pid \d+\)?:? )?(?P<bare>ubifs_\w+)?",
         "UBIFS error{f}",
         "fs/ubifs/misc.c ubifs_err",
     ),
@@ -718,8 +771,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "unregister-netdevice",
-        "Usage count",
-        "unregister_netdevice: waiting for .{1,40} to become free. Usage count",
+        "unregister_netdevice: ",
+        r"unregister_netdevice: waiting for (?P<device>.{1,40}) to become free",
         "unregister_netdevice: waiting for device to become free",
         "net/core/dev.c netdev_wait_allrefs_any",
         frame=False,
@@ -847,7 +900,8 @@ CONSEQUENCE = re.compile(
     r"|.*panic_on_warn set|.*panic_on_taint set|.*system warned too often|hung_task: blocked tasks"
     r"|softlockup: hung tasks|RCU Stall|Hard LOCKUP|Oops|Aiee, killing interrupt handler"
     r"|Attempted to kill the idle task|Machine halted|kasan\.fault=|.*stack guard hit"
-    r"|stack guard page|kernel stack overflow|UBSAN: )"
+    r"|stack guard page|kernel stack overflow|UBSAN: "
+    r"|Asynchronous SError Interrupt)"
 )
 KILLED_INIT = re.compile(rf"{_PANIC}Attempted to kill init!")
 # What a file system says and does after it has said, or before it says, what was wrong.

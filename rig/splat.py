@@ -36,11 +36,14 @@ _REPORT_LINES = 600  # lines kept of one report
 _REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
 _OPEN_MAX = 16  # reports open at once, one a printing context
 _FIRST_MOMENT_S = 5.0  # on a kernel's clock
+_SOON = 40  # lines in which what follows from a report comes
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
 _TEXTS_MAX = 20  # reports of one title that keep their text
 _TITLES_MAX = 1000
 _LINES_OF_A_BOOT = 3  # that may come before its banner
 # What is read from debugfs is a report as well, though the reader prints it.
+_ABORTED = re.compile(r"BTRFS: Transaction aborted", re.IGNORECASE)
+_PANICS = ("hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
 _READ_OUT, _READER = re.compile(r"unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):"), "reader"
 # A heading that a mail program has broken behind one of these, and what may come before the rest.
 _FILE_LINE = re.compile(r"^\s*[\w./-]+:\d+ ")
@@ -79,6 +82,7 @@ _PC = re.compile(
 )
 _LINK = re.compile(rf"\s*(?:ra|lr) : {SYMBOL}|LR is at {SYMBOL.replace('<func>', '<lr>')}")
 _WORK = re.compile(r"Workqueue: \S+ ([A-Za-z_][\w.]*)")
+_LOW, _PAGE = re.compile(r"\b(?:address:?|at) (?:0x)?([0-9a-f]{8,16})\b"), 4096
 _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
 _SYMBOL_IN = re.compile(SYMBOL)
 _AT = re.compile(rf"at: (?:\[<[0-9a-f]+>\] )?{SYMBOL}")
@@ -160,7 +164,7 @@ class _Report:
     phase: "registers" after the end of its trace, "panic" after the panic it ended in. quiet: the
     end of a report that is out already. died: its die() line has been seen. from_cut: begun by
     "cut here", its heading has not come. aftermath: so far only what a file system does about
-    it. device: of that file system.
+    it. device: of that file system. first: the heading.
     """
 
     rule: Rule
@@ -188,6 +192,7 @@ class _Report:
     from_cut: bool = False
     aftermath: bool = False
     device: str = ""
+    first: str = ""
 
     def head(self, rule: Rule, match: re.Match[str], message: str) -> None:
         """What "cut here" announced. WARN() may say first what looks like a heading of its own."""
@@ -309,6 +314,9 @@ class Scanner:
         self._banner, self._running = False, _Running()
         self._titles: dict[str, int] = {}
         self._last_oops = -(10**9)
+        self._types: dict[str, int] = {}  # the line of the last heading of each
+        self._over = False
+        self._aborted = -(10**9)  # when a file system has given up a transaction
         self._devices: dict[str, int] = {}
         self._any = False
         self._out: list[Splat] = []
@@ -329,6 +337,7 @@ class Scanner:
         if self._partial:
             self._block(self._partial + b"\n")
             self._partial = b""
+        self._over = True
         for key in list(self._open):
             self._close(key, cut=True)
         return self._take_out()
@@ -445,9 +454,11 @@ class Scanner:
         self, caller: str, rule: Rule, match: re.Match[str], message: str, raw: str
     ) -> bool:
         report = self._open.get(caller)
+        if rule.type == "unregister-netdevice" and self._is_told(f"net {match['device']}"):
+            return True  # again, every ten seconds
         if rule.type == "filesystem" and not report and self._is_aftermath(message):
             return True
-        if rule.ends == "panic" and self._is_consequence(message, report):
+        if rule.ends == "panic" and self._is_consequence(rule, message, report):
             self._absorb_panic(caller, rule, report, raw)
         elif report and _continues(report, rule, match, message):
             report.add(self._line, raw)
@@ -473,13 +484,20 @@ class Scanner:
 
     def _is_aftermath(self, message: str) -> bool:
         """Whether a file system still does something about what is out already."""
-        name = device(message)
+        if "BTRFS" in message and self._line - self._aborted < _SOON:
+            return True
+        return self._is_told(device(message)) and bool(AFTERMATH.search(message))
+
+    def _is_told(self, name: str) -> bool:
+        """Whether something was said of this device just before; it is from here on."""
         known = self._line - self._devices.get(name, -_REPORT_SPAN) < _REPORT_LINES
         if len(self._devices) < _TITLES_MAX or name in self._devices:
             self._devices[name] = self._line
-        return known and bool(AFTERMATH.search(message))
+        return known
 
-    def _is_consequence(self, message: str, report: _Report | None) -> bool:
+    def _is_consequence(self, rule: Rule, message: str, report: _Report | None) -> bool:
+        if rule.type in _PANICS:  # those that follow from a report of their own type
+            return self._line - self._types.get(rule.type, -_REPORT_SPAN) < _REPORT_LINES
         if KILLED_INIT.match(message):
             near = self._line - self._last_oops < 200
             return near or (report is not None and report.rule.ends == "oops")
@@ -500,7 +518,9 @@ class Scanner:
         if len(self._open) >= _OPEN_MAX:
             self._close(min(self._open, key=lambda key: self._open[key].start))
         report = _Report(rule, self._line, self._line + 1, match, [raw], from_cut=rule is CUT)
+        report.first = match.string if match else ""
         self._open[caller] = report
+        self._types[rule.type] = self._line
         self._any = self._any or rule is not CUT
 
     # -- bodies --------------------------------------------------------------------------------
@@ -522,6 +542,8 @@ class Scanner:
 
     def _known(self, key: str, report: _Report, message: str, raw: str) -> None:
         """A line of a report's own context: part of it, its end, or a stranger."""
+        if not report.preamble and len(report.lines) <= 4 and _ABORTED.match(message):
+            report.preamble = message.upper()  # a warning's words behind it
         if report.rule.all_cpus and _STALL_ENDED.match(message):
             del self._open[key]
             return
@@ -554,7 +576,9 @@ class Scanner:
         report = self._open.pop(key)
         if report.rule.ends == "oops":
             self._last_oops = report.end
-        if report.quiet:
+        if report.preamble.startswith("BTRFS"):
+            self._aborted = report.end
+        if report.quiet or (report.rule.prelude and not report.died and not self._over):
             return
         splat = _splat(report, cut=cut)
         seen = self._titles.get(splat.title, 0)
@@ -567,15 +591,27 @@ class Scanner:
         self._out.append(splat)
 
 
+def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
+    """Whether a second heading by the same rule is of the same event."""
+    before = report.match
+    if rule.type == "workqueue-lockup":
+        return True  # a line for each pool
+    if rule.ends == "rule":
+        return len(report.lines) <= 12  # a line for each function that was inlined
+    if rule.type == "warning" and rule.ends == "trace" and before:
+        return len(report.lines) <= 6 and match["file"] == before["file"]
+    return rule.type == "double-fault"  # of i386, in two lines
+
+
 def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) -> bool:
     """Whether this heading is a further line of the open report, not one of its own."""
     if report.from_cut:
         return True
     first = len(report.lines) <= 4
-    if first and rule is report.rule and rule.ends == "rule":
-        return True  # one line for each function that was inlined
-    if rule is report.rule and rule.ends == "trace" and len(report.lines) <= 6 and report.match:
-        return rule.type == "warning" and match["file"] == report.match["file"]  # the same
+    if message == report.first and len(report.lines) <= 6:
+        return True  # recorded twice
+    if rule is report.rule and _is_once_more(rule, match, report):
+        return True
     if first and rule.type == report.rule.type and rule.type in ("rcu-usage", "memory-leak"):
         return True  # a second line of the same heading
     warned = ("refcount", "list-corruption", "usercopy")
@@ -583,8 +619,14 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
         return True  # the WARN() whose message it is
     if first and report.rule.type == "warning" and rule.type in warned:
         return True  # its message, which comes after it where warnings are no traps
+    if rule.type == "filesystem" and report.preamble.startswith("BTRFS") and "BTRFS" in message:
+        return True  # what comes of the transaction that was aborted
     if rule.type == report.rule.type == "filesystem" and device(message) == report.device:
-        return report.aftermath or bool(AFTERMATH.search(message)) or not rule.frame
+        alike = not rule.frame or rule.trigger.startswith("XFS") or rule.trigger == "nternal error"
+        if rule is report.rule and report.match:
+            functions = [one.groupdict().get("func") for one in (match, report.match)]
+            alike = alike or functions[0] == functions[1] is not None
+        return report.aftermath or bool(AFTERMATH.search(message)) or alike
     if rule.die:  # die() after what has already said why
         return report.rule.ends == "oops" and not report.died
     return rule.type == "bug" and report.rule.to_bug and not report.died
@@ -598,6 +640,8 @@ def _splat(report: _Report, *, cut: bool) -> Splat:
     type, title = report.rule.type, report.rule.title
     if type == "warning" and report.preamble:
         type, title = _warn_kind(report.preamble, type, title)
+    if type == "page-fault" and (low := _LOW.search(report.lines[0])) and int(low[1], 16) < _PAGE:
+        type, title = "null-deref", "BUG: kernel NULL pointer dereference{access}{f}"
     frame = _culprit(report)
     lone = report.rule.frame and not frame and len(report.lines) < 2
     unfinished = cut and bool(report.rule.ends) and report.rule.ends != "panic"

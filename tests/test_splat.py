@@ -200,6 +200,10 @@ PANIC = "Kernel panic - not syncing: out of ideas"
         "+    ",
         "> >     kernel:",
         "Job error: ",
+        "root@board:~# ",
+        "июл 27 14:08:03 laptop kernel: ",
+        "[2021/07/05, 13:43:52.334] ",
+        "2021-08-18T13:22:01.915669  kern  :emerg : ",
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", ""])
@@ -314,6 +318,41 @@ def test_the_message_of_a_warning_may_come_behind_it() -> None:
             assert [one.type for one in splat.scan("\n".join(lines))] == [type]
 
 
+def test_one_event_is_one_report() -> None:
+    pool = "BUG: workqueue lockup - pool cpus={} node=0 flags=0x1 nice=0 stuck for 171s!"
+    waits = "unregister_netdevice: waiting for {} to become free. Usage count = 1"
+    stuck = "watchdog: BUG: soft lockup - CPU#3 stuck for 22s! [x:1]"
+    for lines, many in (
+        ([pool.format(1), pool.format(2)], 1),
+        ([waits.format("lo"), "x", "x", "x", waits.format("lo")], 1),
+        ([waits.format("lo"), waits.format("eth0")], 2),
+        (["double fault, gdt at c0449a80 [255 bytes]", "double fault, tss at c04d5800"], 1),
+        ([f"BUG: KMSAN: uninit-value in f{n} a/b.c:1 [inline]" for n in range(9)], 1),
+        ([f"kernel:{stuck}", f"Nov  3 08:00:00 host kernel: {stuck}"], 1),
+        (["WARNING: CPU: 0 PID: 1 at a/b.c:2 f+0x1/0x2"] * 2, 1),
+        (["EXT4-fs error (device a1): f:2: x", "EXT4-fs error (device a1): f:2: y"], 1),
+        (["EXT4-fs error (device a1): f:2: x", "EXT4-fs error (device a1): g:2: x"], 2),
+        (["EXT4-fs error (device a1): f:2: x", "EXT4-fs error (device b1): f:2: x"], 2),
+    ):
+        assert len(splat.scan("\n".join(lines))) == many, lines
+
+
+def test_a_panic_about_a_hang_is_its_own_report_where_nothing_was_said_before() -> None:
+    panic = "Kernel panic - not syncing: hung_task: blocked tasks"
+    hung = "INFO: task x:1 blocked for more than 120 seconds."
+    other = "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 65s!"
+    assert [one.type for one in splat.scan(f"{hung}\n{panic}\n")] == ["hung-task"]
+    found = splat.scan(f"{other}\nx\nx\nx\n{panic}\n")
+    assert [one.type for one in found] == ["workqueue-lockup", "hung-task"]
+
+
+def test_a_fault_of_user_space_is_none_of_the_kernels() -> None:
+    fault = "Unhandled fault: alignment exception (0x011) at 0x00508ae4"
+    assert splat.scan(f"{fault}\n" + "x\n" * 5) == []
+    (found,) = splat.scan(f"{fault}\npgd = c0204000\nInternal error: : 8 [#1] SMP ARM\n")
+    assert found.type == "other"
+
+
 def test_file_systems_say_one_thing_in_several_lines() -> None:
     error = "EXT4-fs error (device dm-26): ext4_find_extent:909: bad header"
     abort = "Aborting journal on device dm-26-8."
@@ -353,6 +392,18 @@ def test_file_systems_say_one_thing_in_several_lines() -> None:
             "other",
             "f",
         ),
+        (["SError Interrupt on CPU3, code 0xbf000002 -- SError", "pc : f+0x4/0x20"], "other", "f"),
+        (
+            ["Internal error: Oops - BTI: 0000000036000002 [#1] SMP", "pc : f+0x4/0x20"],
+            "other",
+            "f",
+        ),
+        (["Internal error: Oops - BUG: ="], "bug", ""),
+        (["Oops: kernel access of bad area, sig: 11"], "page-fault", ""),
+        (["invalid operand: 0000 [1] SMP"], "bug", ""),
+        (["general protection fault: 0000 [1]"], "general-protection", ""),
+        (["Unable to handle kernel paging request at virtual address 00000018"], "null-deref", ""),
+        (["Unable to handle kernel paging request at virtual address 00100018"], "page-fault", ""),
         (["Bad mode in Synchronous Abort handler detected, code 0x8600000f"], "other", ""),
         (
             ["Kernel panic - not syncing : VFS: Unable to mount root fs on unknown-block(0,0)"],

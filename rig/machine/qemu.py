@@ -62,6 +62,9 @@ MAX_SLOWDOWN = 20.0
 # is alive has something to say.
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S, _DUMP_S = 30.0, 300.0
+_EARLY_S, _EARLY_LINES = 15.0, 40
+# drivers/tty/serial/earlycon.c; elsewhere the device tree says where.
+_EARLY_CONSOLE = {"x86_64": "earlycon=uart8250,io,0x3f8", "riscv64": "earlycon=sbi"}
 _SAVE_S, _RESTORE_S = 600.0, 60.0
 _DEBUGGER_S = 24 * 3600.0
 # The first QEMU whose TCG keeps track of code that the kernel patches.
@@ -113,9 +116,12 @@ class QemuMachine:
             kernel.boot, config.accel, qemu=binary(kernel.arch), cache=accel_cache
         )
         self.plan = make_plan(config, kernel, image, self._acceleration.name, append)
+        self._whole = self.plan  # that from power-on, with the image itself, which stays
         self._snapshot, self._saving, self._shelf = snapshot, saving, shelf
         if saving:
             self.plan = saved.saving(self.plan, saving)
+        self._config, self._extra = config, append
+        self._dump_to = results / f"memory-{number}.kdump" if config.dump else None
         self._paths = results / f"console-{number}.log", results / f"qemu-{number}.log"
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -403,10 +409,19 @@ class QemuMachine:
                 break
             answered = self.console.size() > start
         said = without_kernel_threads(self.console.since(start))
-        if answered:
-            return said
-        outside = self._from_outside(limit_s)
-        return f"the kernel did not answer sysrq in {limit_s:.0f} s\n{said}{outside}"
+        if not answered:
+            outside = self._from_outside(limit_s)
+            said = f"the kernel did not answer sysrq in {limit_s:.0f} s\n{said}{outside}"
+        return said + self._dumped(self._dump_to) if self._dump_to else said
+
+    def _dumped(self, path: Path) -> str:
+        """The guest's memory in a file beside the console; where, or why not."""
+        try:
+            self.dump(path)
+        except InfrastructureError as error:
+            path.unlink(missing_ok=True)
+            return f"\nthe guest's memory could not be kept: {error.message}"
+        return f"\nthe guest's memory is kept: {path} (crash {self._kernel.vmlinux} {path})"
 
     def _from_outside(self, limit_s: float) -> str:
         """What each CPU executes, by QEMU's account, then what an NMI makes the kernel say."""
@@ -568,7 +583,10 @@ class QemuMachine:
             if self.console.size() > known:
                 return ""
             more = "more " if known else ""
-            raise self._not_booted(f"printed nothing {more}in {silence_s:.0f} s") from error
+            words = f"printed nothing {more}in {silence_s:.0f} s"
+            if not known and not self.plan.gdb and self.alive():
+                raise self._silent(words) from error
+            raise self._not_booted(words) from error
         except EOFError as error:
             raise self._ended() from error
 
@@ -582,8 +600,29 @@ class QemuMachine:
             f"kernel {self._kernel.name} {why}",
             hint=f"the whole console is in {self._paths[0]}",
             output=self.console.tail(),
-            reproduce=dry_run(self.plan, self._image).splitlines()[0],
+            reproduce=dry_run(self._whole, self._image).splitlines()[0],
         )
+
+    def _silent(self, why: str) -> BootError:
+        """It died before it had a console, or has none: another boot, with one from its first
+        moment on and for a few seconds only, tells which. Its words are kept in their own file.
+        """
+        early = _EARLY_CONSOLE.get(self._kernel.arch, "earlycon")
+        append = f"{self._extra} {early}"
+        plan = make_plan(self._config, self._kernel, self._image, self.plan.accel, append)
+        path = self._paths[0].with_name(f"early-{self._paths[0].name}")
+        with contextlib.suppress(InfrastructureError):  # that it runs into its limit is no surprise
+            process.run(command_line(plan), timeout_s=_EARLY_S, log=path, check=False)
+        said = path.read_text(errors="replace") if path.exists() else ""
+        error = self._not_booted(why)
+        if found := re.search(_PANIC, said):
+            error.message += f"; with an early console: {said[found.start() :].splitlines()[0]}"
+        elif said:
+            error.message += "; it runs, as an early console shows: is its console on ttyS0?"
+        if said:
+            error.output = "\n".join(said.splitlines()[-_EARLY_LINES:])
+            error.hint = f"the console of a second boot, with {early}, is in {path}"
+        return error
 
     def _forwarded_port(self) -> int:
         if self._monitor is None:

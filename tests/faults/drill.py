@@ -11,11 +11,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ GONE_S = 10.0
 AFTER = "echo TAP version 13; echo 1..1; echo ok 1 after"
 
 Act = Callable[[subprocess.Popen[str], "Seen"], None]
+# What is set up around a row: its directory, and the environment of its rig, which it may change.
+Around = Callable[[Path, dict[str, str]], contextlib.AbstractContextManager[None]]
+PROVOKE = "/sys/kernel/debug/provoke-crash/DIRECT"  # drivers/misc/lkdtm of kernels with lockdep
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,11 @@ class Fault:
     """A row.
 
     script: what the first program does, between its plan and its only result. act: what is done on
-    the host, to a rig that runs. exit_code, status, words: of the run, of the first program, and an
-    expression for its message. after: whether the second program has to pass. within_s: wall
-    seconds on an idle host. ci: whether it is part of CI.
+    the host, to a rig that runs. around: what is set up before and taken down behind it. kernel:
+    instead of the default one. exit_code, status, words: of the run, of the first program, and an
+    expression for its message, or for what the rig said where no program ran. after: whether the
+    second program has to pass. within_s: wall seconds on an idle host. ci: whether it is part of
+    CI.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Fault:
     within_s: float = 60.0
     ci: bool = False
     options: tuple[str, ...] = ()
+    kernel: str = ""
+    around: Around | None = None
 
 
 @dataclass
@@ -121,6 +129,94 @@ def to_rig(number: int, *, running: bool = True) -> Act:
     return act
 
 
+def beside_another(rig: subprocess.Popen[str], seen: Seen) -> None:
+    """A second rig does the same at the same time; it has to come to the same."""
+    words = [str(word) for word in rig.args]  # type: ignore[attr-defined]
+    words[words.index("--results") + 1] += "-of-the-other"
+    env = {**os.environ, MARK: seen.directory.name, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"the other rig: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        )
+
+
+# -- what is set up -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def on_a_small_disk(directory: Path, _env: dict[str, str]) -> Iterator[None]:
+    """Results go to where there is no room for them."""
+    place = directory / "results"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def with_damage(kind: str, name: str, damage: Callable[[Path], None]) -> Around:
+    """The rig's store is a copy of the real one, in which all files of that name are damaged."""
+
+    @contextlib.contextmanager
+    def around(directory: Path, env: dict[str, str]) -> Iterator[None]:
+        store = Path(env.get("RIG_STORE") or Path.home() / ".cache/rig")
+        copy = directory / "store"
+        for part in ("kernel", "image", "snapshot", "source", "suites", "memo"):
+            if (store / part).is_dir():
+                shutil.copytree(store / part, copy / part, copy_function=_linked, symlinks=True)
+        for path in (copy / kind).glob(f"*/{name}"):
+            whole = path.with_suffix(".whole")
+            path.rename(whole)
+            subprocess.run(["cp", "--sparse=always", "--preserve=all", whole, path], check=True)
+            whole.unlink()
+            path.chmod(0o644)
+            times = path.stat()
+            damage(path)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            path.chmod(times.st_mode)
+        env["RIG_STORE"] = str(copy)
+        try:
+            yield
+        finally:
+            shutil.rmtree(copy)
+
+    return around
+
+
+def _linked(source: str, target: str) -> None:
+    """A second name of a file, or a copy where there cannot be one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def cut_in_half(path: Path) -> None:
+    """A download or a disk that ended too early."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def overwritten(path: Path) -> None:
+    """The first megabyte is gone, the superblock with it."""
+    with path.open("r+b") as file:
+        file.write(bytes(1 << 20))
+
+
+# A debugger's hand on the first process: its next instruction is at 0.
+_KILL_INIT = """
+import ctypes, time
+trace = ctypes.CDLL(None, use_errno=True).ptrace
+trace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+ATTACH, POKEUSER, DETACH, RIP = 16, 6, 17, 16 * 8
+assert trace(ATTACH, 1, None, None) == 0
+time.sleep(1)
+assert trace(POKEUSER, 1, RIP, None) == 0
+assert trace(DETACH, 1, None, None) == 0
+time.sleep(60)
+"""
+
 # -- the table ------------------------------------------------------------------------------------
 
 FAULTS = (
@@ -174,6 +270,80 @@ FAULTS = (
           after=False, ci=True),
     Fault("the rig is interrupted in a boot", 130, "", "", act=to_rig(signal.SIGINT, running=False),
           after=False),
+    # -- kernels that do not come up
+    Fault(
+        "a panic before there is a console", 5, "error", "early console: Kernel panic",
+        options=("--append", "mem=4M"), after=False, within_s=150,
+    ),
+    Fault(
+        "a panic in an initcall", 5, "error", "Kernel panic - not syncing: dumptest",
+        kernel="lockdep",
+        options=("--append", "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type=PANIC"),
+        after=False, within_s=120,
+    ),
+    Fault(
+        "init ends at once", 5, "error", "Attempted to kill init",
+        options=("--append", "init=/bin/false"), after=False, ci=True,
+    ),
+    Fault(
+        "there is no init", 5, "error", "Requested init /nothing/here failed",
+        options=("--append", "init=/nothing/here"), after=False,
+    ),
+    Fault(
+        "there is no root", 5, "error", "Unable to mount root fs",
+        options=("--append", "root=/dev/nowhere"), after=False, ci=True,
+    ),
+    Fault(
+        "there is no console", 5, "error", "is its console on ttyS0",
+        options=("--append", "8250.nr_uarts=0"), after=False, within_s=180,
+    ),
+    # -- kernels that go wrong in a test
+    Fault(
+        "init is killed", 1, "crash", "Attempted to kill init",
+        script=f"exec python3 -c '{_KILL_INIT}'", within_s=90,
+    ),
+    Fault(
+        "a system call oopses", 1, "crash", "NULL pointer dereference|page fault",
+        script=f"echo EXCEPTION >{PROVOKE}", kernel="lockdep", within_s=120,
+    ),
+    Fault(
+        "freed memory is read under KASAN", 1, "fail", "KASAN: .*use-after-free",
+        script=f"echo READ_AFTER_FREE >{PROVOKE}", kernel="kasan", within_s=180,
+    ),
+    Fault(
+        "a deadlock that lockdep sees", 1, "fail", "lock held when returning|deadlock",
+        script=f"echo SPINLOCKUP >{PROVOKE}", kernel="lockdep", within_s=120,
+    ),
+    Fault(
+        "RCU stalls", 1, "timeout|fail|crash", "rcu detected stall",
+        script=f"echo SOFTLOCKUP >{PROVOKE}", kernel="lockdep",
+        options=("--append", "rcupdate.rcu_cpu_stall_timeout=5", "--timeout", "30"), within_s=240,
+    ),
+    Fault(
+        "a loop with interrupts off", 1, "timeout", "the machine hangs",
+        script=f"echo HARDLOCKUP >{PROVOKE}", kernel="lockdep",
+        options=("--machine", "single"), within_s=600,
+    ),
+    Fault(
+        "the console is flooded", 0, "pass", "",
+        script="dd if=/dev/zero bs=4k count=2000 | tr '\\0' x | fold -w 99 >/dev/console",
+        within_s=180,
+    ),
+    # -- hosts that go wrong
+    Fault(
+        "the host's disk is full", 3, "", "[Nn]o space left",
+        script="seq 1 100000", after=False, around=on_a_small_disk, within_s=90,
+    ),
+    Fault("two rigs at once", 0, "pass", "", script="sleep 1", act=beside_another, within_s=120),
+    Fault(
+        "a snapshot is cut in half", 0, "pass", "", script="true",
+        around=with_damage("snapshot", "memory", cut_in_half), within_s=180,
+    ),
+    Fault(
+        "an image is overwritten", 5, "error", "Unable to mount root fs",
+        script="true", around=with_damage("image", "disk.img", overwritten),
+        options=("--cold",), after=False, within_s=180,
+    ),
     Fault("the rig is killed", -signal.SIGKILL, "", "", act=to_rig(signal.SIGKILL), after=False,
           ci=True),
 )  # fmt: skip
@@ -195,10 +365,19 @@ def run(fault: Fault, directory: Path) -> Seen:
     (suite / "settings").write_text("timeout=120\n")
     seen = Seen(directory)
     words = [
-        *(sys.executable, "-m", "rig", "--quiet", "boot-and-test", "--tests", str(suite)),
-        *("--results", str(directory / "results"), *fault.options),
+        *(sys.executable, "-m", "rig", "--quiet", "boot-and-test", *filter(None, [fault.kernel])),
+        *("--tests", str(suite), "--results", str(directory / "results"), *fault.options),
     ]
     env = {**os.environ, MARK: directory.name, "PYTHONPATH": str(ROOT)}
+    around = fault.around(directory, env) if fault.around else contextlib.nullcontext()
+    with around:
+        _drive(fault, seen, words, env)
+    return seen
+
+
+def _drive(fault: Fault, seen: Seen, words: list[str], env: Mapping[str, str]) -> None:
+    """The rig of a row from its start to its end, and what there is to see of it then."""
+    directory = seen.directory
     began = time.monotonic()
     with (directory / "output").open("w+") as output:
         rig = subprocess.Popen(words, cwd=ROOT, env=env, stdout=output, stderr=output, text=True)
@@ -215,7 +394,6 @@ def run(fault: Fault, directory: Path) -> Seen:
     seen.left = _left(directory.name)
     latest = directory / "results/latest/run.json"
     seen.run = json.loads(latest.read_bytes()) if latest.exists() else {}
-    return seen
 
 
 def _left(mark: str) -> tuple[str, ...]:
@@ -235,11 +413,12 @@ def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
     if seen.exit_code != fault.exit_code:
         found.append(f"exit code {seen.exit_code}, not {fault.exit_code}")
     first, second = seen.case("first.sh"), seen.case("second.sh")
-    if fault.status and first.get("status") != fault.status:
+    if fault.status and not re.fullmatch(fault.status, first.get("status", "")):
         found.append(f"the first program is {first.get('status')}, not {fault.status}")
-    message = f"{first.get('message', '')}\n{first.get('output', '')}"
+    message = f"{first.get('message', '')}\n{first.get('output', '')}" if first else seen.output
+    message += "".join(f"\n{splat['title']}" for splat in seen.run.get("splats", []))
     if fault.words and not re.search(fault.words, message):
-        found.append(f"its message is {first.get('message')!r}")
+        found.append(f"its message is {first.get('message', seen.output[-300:])!r}")
     if fault.after and second.get("status") != "pass":
         found.append(f"the second program is {second.get('status')}: {second.get('message')}")
     if seen.took_s > fault.within_s * slower:
