@@ -2,8 +2,8 @@
 
 Run by `make accept WHAT=verdicts`, on a host that does nothing else; some two hours. Logs that the
 detector has not been written from are not part of the project: RIG_LABELLED_LOGS names a directory
-with NNN.log and NNN.json ({"reports": [{"type": ..., "line": first line, counted from 0}]}), which
-whoever measures gathers anew.
+with NNN.log and NNN.json ({"reports": [{"type": ..., "line": first line, counted from 0,
+"alt_types": [others that could be argued for]}]}), which whoever measures gathers anew.
 """
 
 from __future__ import annotations
@@ -44,30 +44,32 @@ MEASURED = (
 def recall(directory: Path) -> list[tuple[bool, bool]]:
     """For each labelled report whether it was found, and whether its type is right."""
     seen: list[tuple[bool, bool]] = []
-    for labels in sorted(directory.glob("*.json")):
+    for labels in sorted(directory.rglob("*.json")):
         found = list(splat.scan(labels.with_suffix(".log").read_bytes()))
         for one in json.loads(labels.read_bytes())["reports"]:
-            own = _nearest(found, one["line"], one["type"])
+            kinds = (one["type"], *one.get("alt_types", ()))
+            own = _nearest(found, one["line"], kinds)
             if own:
                 found.remove(own)
-            seen.append((own is not None, own is not None and own.type == one["type"]))
+            seen.append((own is not None, own is not None and own.type in kinds))
     return seen
 
 
-def _nearest(found: Sequence[Splat], line: int, kind: str) -> Splat | None:
-    """The report that is meant by a label, of the same type where there are several."""
+def _nearest(found: Sequence[Splat], line: int, kinds: Sequence[str]) -> Splat | None:
+    """The report that is meant by a label, of one of its types where there are several."""
     near = [o for o in found if abs(o.start - line) <= NEAR or o.start <= line < o.end]
-    return min(near, key=lambda o: (o.type != kind, abs(o.start - line)), default=None)
+    return min(near, key=lambda o: (o.type not in kinds, abs(o.start - line)), default=None)
 
 
 def unseen(_place: Place) -> list[Figure]:
     """Recall and types on logs that nobody looked at while the rules were written."""
     named = os.environ.get(LOGS, "")
-    if not named or not list(Path(named).glob("*.json")):
+    if not named or not list(Path(named).rglob("*.json")):
         raise InfrastructureError(f"no labelled logs: {LOGS} names no directory with them")
     seen = recall(Path(named))
     found, right = sum(one for one, _ in seen), sum(two for _, two in seen)
-    how = f"rig scan of {len(seen)} labelled reports"
+    logs = len(list(Path(named).rglob("*.json")))
+    how = f"rig scan of {len(seen)} labelled reports in {logs} logs"
     return [
         _share("recall_on_unseen_logs", found, len(seen), RECALL, how),
         _share("types_right_on_unseen_logs", right, max(1, found), TYPE_RIGHT, how),

@@ -18,6 +18,9 @@ LAYERS = {
     "results": 0,
     "progress": 0,
     "manifest": 0,
+    "headings": 0,
+    "consoleline": 0,
+    "culprits": 0,
     "kconfig": 1,
     "ktap": 1,
     "splat": 1,
@@ -139,7 +142,20 @@ HARMLESS = {"subprocess"}
 STARTS = re.compile(
     r"subprocess\.|os\.(system|popen|fork|forkpty|exec|spawn|posix_spawn)|pty\.spawn"
 )
-PURE = {"kconfig", "ktap", "splat", "cpio", "elf", "profile", "rows", "stats", "plots"}
+PURE = {
+    "headings",
+    "consoleline",
+    "culprits",
+    "kconfig",
+    "ktap",
+    "splat",
+    "cpio",
+    "elf",
+    "profile",
+    "rows",
+    "stats",
+    "plots",
+}
 IMPURE = {"os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "threading"}
 
 

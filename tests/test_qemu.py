@@ -353,7 +353,7 @@ def test_kernel_that_prints_nothing(
 ) -> None:
     speaking(tmp_path, "monitor.recv(1)\n", monkeypatch)
     monkeypatch.setattr(qemu, "_SILENCE_S", 0.5)
-    with pytest.raises(BootError, match="printed nothing in"):
+    with pytest.raises(BootError, match=r"printed nothing in 0 s$"):
         fake_machine(kernel_file, image, tmp_path).boot()
 
 
@@ -471,8 +471,10 @@ def make(built_kernel: Kernel, built_image: Image, tmp_path: Path) -> Iterator[M
     """Machines of the default kernel, ended with the test."""
     with contextlib.ExitStack() as stack:
 
-        def made(*, accel: str = "auto", cpus: int = 2, **options: object) -> QemuMachine:
-            config = MachineConfig("test", accel=accel, cpus=cpus)
+        def made(
+            *, accel: str = "auto", cpus: int = 2, dump: bool = False, **options: object
+        ) -> QemuMachine:
+            config = MachineConfig("test", accel=accel, cpus=cpus, dump=dump)
             machine = QemuMachine(
                 config,
                 built_kernel,
@@ -774,6 +776,37 @@ def test_a_panic_that_ends_nothing_is_known(make: Make) -> None:
     assert machine.panicked()
     assert machine.panicked()  # and stays so
     assert machine.alive()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("append", "words"),
+    [
+        ("mem=4M", "with an early console: Kernel panic - not syncing: "),
+        ("8250.nr_uarts=0", "it runs, as an early console shows: is its console on ttyS0?"),
+    ],
+)
+def test_why_there_is_no_console_is_found_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, append: str, words: str
+) -> None:
+    monkeypatch.setattr(qemu, "_SILENCE_S", 8.0)
+    machine = make(append=append)
+    with pytest.raises(BootError, match=re.escape(words)) as caught:
+        machine.boot()
+    assert (tmp_path / "results/early-console-0.log").stat().st_size > 0
+    assert "early-console-0.log" in caught.value.hint
+    assert "earlycon" not in caught.value.reproduce
+
+
+@pytest.mark.kernel
+def test_a_machine_that_is_to_be_diagnosed_keeps_its_memory(make: Make, tmp_path: Path) -> None:
+    machine = make(dump=True)
+    machine.boot()
+    said = machine.diagnose()
+    kept = tmp_path / "results/memory-0.kdump"
+    assert "sysrq: " in said
+    assert f"the guest's memory is kept: {kept} (crash " in said
+    assert kept.read_bytes()[:8] == b"makedump"
 
 
 @pytest.mark.kernel

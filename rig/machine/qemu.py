@@ -611,14 +611,17 @@ class QemuMachine:
         append = f"{self._extra} {early}"
         plan = make_plan(self._config, self._kernel, self._image, self.plan.accel, append)
         path = self._paths[0].with_name(f"early-{self._paths[0].name}")
-        with contextlib.suppress(InfrastructureError):  # that it runs into its limit is no surprise
-            process.run(command_line(plan), timeout_s=_EARLY_S, log=path, check=False)
-        said = path.read_text(errors="replace") if path.exists() else ""
-        error = self._not_booted(why)
+        try:
+            done = process.run(command_line(plan), timeout_s=_EARLY_S, log=path, check=False)
+            failed = done.returncode != 0
+        except InfrastructureError:  # that it runs into its limit is no surprise
+            failed = False
+        said = path.read_text(errors="replace") if path.exists() and not failed else ""
         if found := re.search(_PANIC, said):
-            error.message += f"; with an early console: {said[found.start() :].splitlines()[0]}"
+            why += f"; with an early console: {said[found.start() :].splitlines()[0]}"
         elif said:
-            error.message += "; it runs, as an early console shows: is its console on ttyS0?"
+            why += "; it runs, as an early console shows: is its console on ttyS0?"
+        error = self._not_booted(why)
         if said:
             error.output = "\n".join(said.splitlines()[-_EARLY_LINES:])
             error.hint = f"the console of a second boot, with {early}, is in {path}"
