@@ -311,8 +311,11 @@ FAULTS = (
         script=f"echo READ_AFTER_FREE >{PROVOKE}", kernel="kasan", within_s=180,
     ),
     Fault(
-        "a deadlock that lockdep sees", 1, "fail", "lock held when returning|deadlock",
-        script=f"echo SPINLOCKUP >{PROVOKE}", kernel="lockdep", within_s=120,
+        # Lockdep says no more than its first report, which is of the lock that stays held.
+        "a deadlock, under lockdep", 1, "timeout",
+        "lock held when returning|sleeping function called|scheduling while atomic",
+        script=f"echo SPINLOCKUP >{PROVOKE}; echo SPINLOCKUP >{PROVOKE}", kernel="lockdep",
+        options=("--timeout", "20"), within_s=240,
     ),
     Fault(
         "RCU stalls", 1, "timeout|fail|crash", "rcu detected stall",
