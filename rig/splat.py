@@ -41,9 +41,10 @@ _STRANGERS = 3  # lines in a row that belong to no report, and the report is ove
 _TEXTS_MAX = 20  # reports of one title that keep their text
 _TITLES_MAX = 1000
 _LINES_OF_A_BOOT = 3  # that may come before its banner
-# What is read from debugfs is a report as well, though the reader prints it.
 _ABORTED = re.compile(r"BTRFS: Transaction aborted", re.IGNORECASE)
+# Types whose panic says nothing new where they were reported before.
 _PANICS = ("hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
+# What is read from debugfs is a report as well, though the reader prints it.
 _READ_OUT, _READER = re.compile(r"unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):"), "reader"
 # A heading that a mail program has broken behind one of these, and what may come before the rest.
 _FILE_LINE = re.compile(r"^\s*[\w./-]+:\d+ ")
@@ -199,6 +200,20 @@ class _Report:
         self.rule, self.match = rule, match
         self.from_cut = rule.type not in ("warning", "bug", "ubsan") and not rule.die
         if self.from_cut:
+            self.preamble = self.preamble or message
+
+    def go_on(self, rule: Rule, match: re.Match[str], message: str) -> None:
+        """Take in a further heading of the same event; the one that says more is kept."""
+        self.died = self.died or rule.die
+        self.learn(message)
+        says_more = rule.frame > self.rule.frame or self.aftermath
+        if self.from_cut:
+            self.head(rule, match, message)
+        elif rule is self.rule and not AFTERMATH.search(message):
+            self.match, self.aftermath = match, False
+        elif rule.type == self.rule.type and says_more:
+            self.rule, self.match, self.aftermath = rule, match, False
+        elif self.rule.type == "warning":
             self.preamble = self.preamble or message
 
     def add(self, number: int, raw: str) -> None:
@@ -462,18 +477,7 @@ class Scanner:
             self._absorb_panic(caller, rule, report, raw)
         elif report and _continues(report, rule, match, message):
             report.add(self._line, raw)
-            report.died = report.died or rule.die
-            report.learn(message)
-            if report.from_cut:
-                report.head(rule, match, message)
-            elif rule is report.rule and not AFTERMATH.search(message):
-                report.match, report.aftermath = match, False
-            elif rule.type == report.rule.type and (
-                rule.frame > report.rule.frame or report.aftermath
-            ):
-                report.rule, report.match, report.aftermath = rule, match, False
-            elif report.rule.type == "warning":
-                report.preamble = report.preamble or message
+            report.go_on(rule, match, message)
         else:
             self._start(caller, rule, match, raw)
             self._open[caller].died = rule.die
@@ -521,7 +525,7 @@ class Scanner:
         report.first = match.string if match else ""
         self._open[caller] = report
         self._types[rule.type] = self._line
-        self._any = self._any or rule is not CUT
+        self._any = self._any or not (rule is CUT or rule.prelude)
 
     # -- bodies --------------------------------------------------------------------------------
 
