@@ -584,6 +584,7 @@ class Scanner:
             self._aborted = report.end
         if report.quiet or (report.rule.prelude and not report.died and not self._over):
             return
+        self._any = self._any or report.rule is not CUT
         splat = _splat(report, cut=cut)
         seen = self._titles.get(splat.title, 0)
         if len(self._titles) < _TITLES_MAX or seen:
