@@ -544,7 +544,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "page-fault",
         "[#",
-        rf"(?:Oops: Oops{_DIE}|Oops{_DIE}|Internal error: Oops(?= ?:){_DIE}|Oops ?\[#\d+\]"
+        rf"(?:(?:Oops: )?Oops: [0-9a-f]{{1,16}} \[#\d+\]|Internal error: Oops(?= ?:){_DIE}"
+        rf"|Oops ?\[#\d+\]"
         rf"|Oops: Kernel access of bad area, sig: \d+ \[#\d+\]"
         rf"|(?:Oops: )?Bad pagetable{_DIE})",
         "BUG: page fault{access}{f}",

@@ -399,6 +399,8 @@ def test_file_systems_say_one_thing_in_several_lines() -> None:
             "f",
         ),
         (["Internal error: Oops - BUG: ="], "bug", ""),
+        (["Oops: int3: 0000 [#1] SMP", "RIP: 0010:f+0x4/0x20"], "other", "f"),
+        (["Oops: Oops: 0002 [#1] SMP", "RIP: 0010:f+0x4/0x20"], "page-fault", "f"),
         (["Oops: kernel access of bad area, sig: 11"], "page-fault", ""),
         (["invalid operand: 0000 [1] SMP"], "bug", ""),
         (["general protection fault: 0000 [1]"], "general-protection", ""),
