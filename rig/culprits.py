@@ -9,11 +9,13 @@ _SUFFIX = re.compile(r"(?:\.(?:constprop|isra|part|cold|llvm|lto_priv|localalias
 # Functions that report, check, allocate, copy, lock or wait for somebody else.
 _HELPER_NAMES = (
     # the reporting itself: lib/dump_stack.c, kernel/panic.c, lib/bug.c, arch/*/kernel/traps.c
-    r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|dump_trace|print_\w+|report_bug|fixup_bug|_*warn_\w+|__warn"
-    r"|v?panic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|asm_exc_\w+|exc_\w+"
+    r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|dump_trace|print_\w+|report_bug|fixup_bug"
+    r"|_*warn_\w+|__warn|v?panic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|asm_exc_\w+|exc_\w+"
     r"|do_invalid_op|invalid_op|(?:async_)?page_fault\w*|no_context|bad_area\w*|error_entry"
     r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|el[01]\w+|__stack_chk_fail|dump_backtrace\w*"
-    r"|unwind_backtrace|bug_handler|brk_handler|call_break_hook|do_debug_exception|xfs_\w*(?:corruption_error|error_report|verifier_error)|warn_slowpath_\w+|__report_bad_irq|bad_page_fault|_exception\w*",
+    r"|unwind_backtrace|bug_handler|brk_handler|call_break_hook|do_debug_exception"
+    r"|xfs_\w*(?:corruption_error|error_report|verifier_error)|warn_slowpath_\w+|__report_bad_irq"
+    r"|bad_page_fault|_exception\w*",
     # sanitizers: mm/kasan, mm/kmsan, kernel/kcsan, mm/kfence, lib/ubsan.c
     r"_*(?:kasan|asan|hwasan|kmsan|msan|kcsan|tsan|kfence|ubsan)_\w+|check_memory_region"
     r"|handle_overflow|val_to_string|end_report|start_report",
@@ -57,8 +59,8 @@ HELPERS = re.compile("|".join(_HELPER_NAMES))
 
 # Where the kernel is entered, or a thread of it begins: below every stack.
 ENTRIES = re.compile(
-    r"(?:asm_|entry_|ret_from_|el\d|do_syscall_)\w*|kthread|x64_sys_call|rest_init|start_kernel|_stext"
-    r"|work(?:er_thread)|process_one_work"
+    r"(?:asm_|entry_|ret_from_|el\d|do_syscall_)\w*|kthread|x64_sys_call|rest_init|start_kernel"
+    r"|_stext|worker_thread|process_one_work"
 )
 
 

@@ -897,12 +897,10 @@ BANNER = Rule(  # init/version.c linux_banner
 )
 # The panic that ends a machine because of the report before it is that report's end.
 CONSEQUENCE = re.compile(
-    rf"{_PANIC}(?:Fatal exception|Fatal error|Fatal hardware error"
-    r"|.*panic_on_warn set|.*panic_on_taint set|.*system warned too often|hung_task: blocked tasks"
-    r"|softlockup: hung tasks|RCU Stall|Hard LOCKUP|Oops|Aiee, killing interrupt handler"
+    rf"{_PANIC}(?:Fatal exception|Fatal error|Fatal hardware error|.*panic_on_warn set"
+    r"|.*panic_on_taint set|.*system warned too often|Oops|Aiee, killing interrupt handler"
     r"|Attempted to kill the idle task|Machine halted|kasan\.fault=|.*stack guard hit"
-    r"|stack guard page|kernel stack overflow|UBSAN: "
-    r"|Asynchronous SError Interrupt)"
+    r"|stack guard page|kernel stack overflow|UBSAN: |Asynchronous SError Interrupt)"
 )
 KILLED_INIT = re.compile(rf"{_PANIC}Attempted to kill init!")
 # What a file system says and does after it has said, or before it says, what was wrong.

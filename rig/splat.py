@@ -165,7 +165,7 @@ class _Report:
     phase: "registers" after the end of its trace, "panic" after the panic it ended in. quiet: the
     end of a report that is out already. died: its die() line has been seen. from_cut: begun by
     "cut here", its heading has not come. aftermath: so far only what a file system does about
-    it. device: of that file system. first: the heading.
+    it. device: of that file system. first: the heading. headings: how many lines are such.
     """
 
     rule: Rule
@@ -194,6 +194,7 @@ class _Report:
     aftermath: bool = False
     device: str = ""
     first: str = ""
+    headings: int = 1
 
     def head(self, rule: Rule, match: re.Match[str], message: str) -> None:
         """What "cut here" announced. WARN() may say first what looks like a heading of its own."""
@@ -205,6 +206,7 @@ class _Report:
     def go_on(self, rule: Rule, match: re.Match[str], message: str) -> None:
         """Take in a further heading of the same event; the one that says more is kept."""
         self.died = self.died or rule.die
+        self.headings += 1
         self.learn(message)
         says_more = rule.frame > self.rule.frame or self.aftermath
         if self.from_cut:
@@ -330,6 +332,7 @@ class Scanner:
         self._titles: dict[str, int] = {}
         self._last_oops = -(10**9)
         self._types: dict[str, int] = {}  # the line of the last heading of each
+        self._headed = -(10**9)  # the line of the last heading
         self._over = False
         self._aborted = -(10**9)  # when a file system has given up a transaction
         self._devices: dict[str, int] = {}
@@ -505,7 +508,8 @@ class Scanner:
         if KILLED_INIT.match(message):
             near = self._line - self._last_oops < 200
             return near or (report is not None and report.rule.ends == "oops")
-        return bool(CONSEQUENCE.match(message)) and (self._any or bool(self._open))
+        soon = self._line - self._headed < _REPORT_SPAN
+        return bool(CONSEQUENCE.match(message)) and (soon or bool(self._open))
 
     def _absorb_panic(self, caller: str, rule: Rule, report: _Report | None, raw: str) -> None:
         report = report or next(iter(self._open.values()), None)
@@ -525,6 +529,7 @@ class Scanner:
         report.first = match.string if match else ""
         self._open[caller] = report
         self._types[rule.type] = self._line
+        self._headed = self._line
         self._any = self._any or not (rule is CUT or rule.prelude)
 
     # -- bodies --------------------------------------------------------------------------------
@@ -602,7 +607,7 @@ def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     if rule.type == "workqueue-lockup":
         return True  # a line for each pool
     if rule.ends == "rule":
-        return len(report.lines) <= 12  # a line for each function that was inlined
+        return report.headings == len(report.lines)  # a line for each function that was inlined
     if rule.type == "warning" and rule.ends == "trace" and before:
         return len(report.lines) <= 6 and match["file"] == before["file"]
     return rule.type == "double-fault"  # of i386, in two lines

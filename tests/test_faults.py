@@ -34,6 +34,8 @@ def test_what_is_not_as_it_should_be_is_said(tmp_path: Path) -> None:
         "left running: qemu",
         "a traceback",
     ]
+    broken = drill.troubles(fault, Seen(tmp_path, broken="no QEMU was started"))
+    assert broken[0] == "it could not be run: no QEMU was started"
     assert "nothing of it was saved" in drill.troubles(fault, Seen(tmp_path))
 
 

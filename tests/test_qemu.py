@@ -392,6 +392,16 @@ def test_panic_is_not_waited_for_to_time_out(
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.parametrize("words", ["VFS: Unable to mount root fs on unknown-block(0,0)", "x"])
+def test_who_finds_no_root_is_told_how_to_look_at_the_image(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    speaking(tmp_path, f"line.sendall(b'Kernel panic - not syncing: {words}\\r\\n')\n", monkeypatch)
+    with pytest.raises(BootError) as caught:
+        fake_machine(kernel_file, image, tmp_path).boot()
+    assert ("rig store verify" in caught.value.hint) == words.startswith("VFS")
+
+
 INT3 = (
     b"[    1.5][    C0] Oops: int3: 0000 [#1] SMP\r\n"
     b"[    1.6][    C0] Kernel panic - not syncing: Fatal exception in interrupt\r\n"

@@ -337,6 +337,33 @@ def test_one_event_is_one_report() -> None:
         assert len(splat.scan("\n".join(lines))) == many, lines
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_what_comes_of_a_transaction_that_was_aborted_is_no_second_report(late: bool) -> None:
+    """The words come before the WARNING where warnings are traps, else behind it."""
+    words, at = "BTRFS: Transaction aborted (error -5)", "WARNING: at fs/a.c:254 f+0x1/0x2()"
+    warning = [at, words] if late else [words, at]
+    lines = ["------------[ cut here ]------------", *warning, "Modules linked in: x"]
+    lines += ["---[ end trace a0b92057287120e6 ]---"]
+    error = "BTRFS error (device sda1) in g:5783: errno=-5 IO failure"
+    assert [one.type for one in splat.scan("\n".join([*lines, error]))] == ["warning"]
+    much_later = splat.scan("\n".join([*lines, *["fine"] * 99, error]))
+    assert [one.type for one in much_later] == ["warning", "filesystem"]
+
+
+def test_two_reports_close_together_are_two() -> None:
+    first, second = (f"BUG: KASAN: slab-use-after-free in {name}+0x1/0x2" for name in "fg")
+    lines = [first, "Read of size 4 at addr ffff888012345678 by task x/1", second]
+    assert [one.frame for one in splat.scan("\n".join(lines))] == ["f", "g"]
+
+
+def test_a_panic_long_after_a_report_is_none_of_its_consequences() -> None:
+    warning = "WARNING: CPU: 0 PID: 1 at a/b.c:2 f+0x1/0x2\n---[ end trace 0 ]---\n"
+    panic = "Kernel panic - not syncing: Asynchronous SError Interrupt\n"
+    assert [one.type for one in splat.scan(warning + panic)] == ["warning"]
+    found = splat.scan(warning + "fine\n" * 5000 + panic)
+    assert [one.type for one in found] == ["warning", "panic"]
+
+
 def test_a_panic_about_a_hang_is_its_own_report_where_nothing_was_said_before() -> None:
     panic = "Kernel panic - not syncing: hung_task: blocked tasks"
     hung = "INFO: task x:1 blocked for more than 120 seconds."
@@ -406,6 +433,22 @@ def test_file_systems_say_one_thing_in_several_lines() -> None:
         (["general protection fault: 0000 [1]"], "general-protection", ""),
         (["Unable to handle kernel paging request at virtual address 00000018"], "null-deref", ""),
         (["Unable to handle kernel paging request at virtual address 00100018"], "page-fault", ""),
+        (
+            [
+                "WARNING: suspicious RCU usage",
+                "kernel/a.c:7 Illegal context switch in RCU-bh read-side critical section!",
+                " #0:  (lock){+.+.+.}, at: [<ffffffff815f0c8f>] other+0x1f/0x40",
+                " #1:  (rcu_read_lock_bh){......}, at: [<ffffffff816a34e2>] f+0x62/0x540",
+            ],
+            "rcu-usage",
+            "f",
+        ),
+        (
+            ["BUG: Bad page state in process x  pfn:1", "Workqueue: q f", " dump_stack+0x1/0x2"],
+            "bad-page",
+            "f",
+        ),
+        (["> =C2=A0 Oops: Oops: 0002 [#1] SMP", "> RIP: 0010:f+0x4/0x20"], "page-fault", "f"),
         (["Bad mode in Synchronous Abort handler detected, code 0x8600000f"], "other", ""),
         (
             ["Kernel panic - not syncing : VFS: Unable to mount root fs on unknown-block(0,0)"],

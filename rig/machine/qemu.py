@@ -62,6 +62,8 @@ MAX_SLOWDOWN = 20.0
 # is alive has something to say.
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S, _DUMP_S = 30.0, 300.0
+_ROOTLESS = "Unable to mount root fs"
+_VERIFY = "; whether the image is still as it was made: rig store verify"
 _EARLY_S, _EARLY_LINES = 15.0, 40
 # drivers/tty/serial/earlycon.c; elsewhere the device tree says where.
 _EARLY_CONSOLE = {"x86_64": "earlycon=uart8250,io,0x3f8", "riscv64": "earlycon=sbi"}
@@ -598,7 +600,7 @@ class QemuMachine:
     def _not_booted(self, why: str) -> BootError:
         return BootError(
             f"kernel {self._kernel.name} {why}",
-            hint=f"the whole console is in {self._paths[0]}",
+            hint=f"the whole console is in {self._paths[0]}{_VERIFY if _ROOTLESS in why else ''}",
             output=self.console.tail(),
             reproduce=dry_run(self._whole, self._image).splitlines()[0],
         )

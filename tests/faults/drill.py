@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rig.store import open_store
+
 ROOT = Path(__file__).parents[2]
 MARK = "RIG_DRILL"  # in the environment of all that a row starts
 GONE_S = 10.0
@@ -60,7 +62,10 @@ class Fault:
 
 @dataclass
 class Seen:
-    """What came of a row. left: command lines of processes that were left behind."""
+    """What came of a row.
+
+    left: command lines of processes that were left behind. broken: why it could not be run.
+    """
 
     directory: Path
     exit_code: int = -1
@@ -68,6 +73,7 @@ class Seen:
     output: str = ""
     run: Mapping[str, Any] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    broken: str = ""
 
     def case(self, program: str) -> Mapping[str, Any]:
         """The worst case of a program, that of the program as a whole among such; {} for none."""
@@ -103,6 +109,15 @@ def until_it_runs(seen: Seen, limit_s: float = 240.0) -> None:
     raise TimeoutError("the first program did not begin")
 
 
+def until_it_boots(seen: Seen, limit_s: float = 240.0) -> None:
+    """Wait until there is a QEMU."""
+    deadline = time.monotonic() + limit_s
+    while not marked(seen.directory.name, "qemu-system"):
+        if time.monotonic() > deadline:
+            raise TimeoutError("no QEMU was started")
+        time.sleep(0.05)
+
+
 def to_qemu(number: int) -> Act:
     """Send a signal to the machine, once the first program runs."""
 
@@ -121,9 +136,7 @@ def to_rig(number: int, *, running: bool = True) -> Act:
         if running:
             until_it_runs(seen)
         else:
-            deadline = time.monotonic() + 240
-            while not marked(seen.directory.name, "qemu-system") and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until_it_boots(seen)
         rig.send_signal(number)
 
     return act
@@ -161,7 +174,7 @@ def with_damage(kind: str, name: str, damage: Callable[[Path], None]) -> Around:
 
     @contextlib.contextmanager
     def around(directory: Path, env: dict[str, str]) -> Iterator[None]:
-        store = Path(env.get("RIG_STORE") or Path.home() / ".cache/rig")
+        store = open_store().root
         copy = directory / "store"
         for part in ("kernel", "image", "snapshot", "source", "suites", "memo"):
             if (store / part).is_dir():
@@ -206,15 +219,15 @@ def overwritten(path: Path) -> None:
 
 # A debugger's hand on the first process: its next instruction is at 0.
 _KILL_INIT = """
-import ctypes, time
+import ctypes, os, signal
 trace = ctypes.CDLL(None, use_errno=True).ptrace
 trace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-ATTACH, POKEUSER, DETACH, RIP = 16, 6, 17, 16 * 8
+ATTACH, POKEUSER, DETACH, RIP, WALL = 16, 6, 17, 16 * 8, 0x40000000
 assert trace(ATTACH, 1, None, None) == 0
-time.sleep(1)
+os.waitpid(1, WALL)
 assert trace(POKEUSER, 1, RIP, None) == 0
 assert trace(DETACH, 1, None, None) == 0
-time.sleep(60)
+signal.pause()
 """
 
 # -- the table ------------------------------------------------------------------------------------
@@ -388,6 +401,8 @@ def _drive(fault: Fault, seen: Seen, words: list[str], env: Mapping[str, str]) -
             if fault.act:
                 fault.act(rig, seen)
             seen.exit_code = rig.wait(max(1.0, 10 * fault.within_s))
+        except (TimeoutError, RuntimeError, subprocess.TimeoutExpired) as error:
+            seen.broken = str(error)
         finally:
             rig.kill()
             rig.wait()
@@ -412,7 +427,7 @@ def _left(mark: str) -> tuple[str, ...]:
 
 def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
     """What is not as the row has it, [] when all is. slower: how much more time there is."""
-    found = []
+    found = [f"it could not be run: {seen.broken}"] if seen.broken else []
     if seen.exit_code != fault.exit_code:
         found.append(f"exit code {seen.exit_code}, not {fault.exit_code}")
     first, second = seen.case("first.sh"), seen.case("second.sh")
