@@ -13,7 +13,10 @@ STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
 _STAMP = re.compile(r"\[ {0,12}\d{1,12}\.\d{6} ?\](?:\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII)
 STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
-_LEVEL = re.compile(r"<\d+>|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?")
+_LEVEL = re.compile(
+    r"<\d+>|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?"
+    r"|c\d{1,3} {1,7}\d{1,7} "
+)
 # What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
 # In any language.
 _DAY = r"(?:\S{2,8} )?\S{3,8} [ \d]?\d"

@@ -23,9 +23,11 @@ class Rule:
         does not say).
     source: the file that prints it.
     frame: a function belongs to the title. all_cpus: other CPUs' backtraces are part of it.
-    to_bug: the report goes on to a BUG(). at: the function is the one that takes the lock. die: it
-        is the line of die(), which may follow what has said why. prelude: without a line of
-        die() behind it, it was about a program of user space.
+    to_bug: the report goes on to a BUG(). said: it may be what a WARN() says, before its heading
+        or behind it. aside: words of what prints a trace, a report only where none is open.
+    at: the function is the one that takes the lock. die: it is the line of die(), which may follow
+        what has said why. prelude: without a line of die() behind it, it was about a program of
+        user space.
     """
 
     type: str
@@ -40,6 +42,8 @@ class Rule:
     at: bool = False
     die: bool = False
     prelude: bool = False
+    said: bool = False
+    aside: bool = False
 
 
 def _rule(
@@ -56,10 +60,12 @@ def _rule(
     at: bool = False,
     die: bool = False,
     prelude: bool = False,
+    said: bool = False,
+    aside: bool = False,
 ) -> Rule:
-    compiled, died = re.compile(pattern), die or trigger == "[#"
     return Rule(
-        type, trigger, compiled, title, source, ends, frame, all_cpus, to_bug, at, died, prelude
+        *(type, trigger, re.compile(pattern), title, source, ends, frame, all_cpus, to_bug, at),
+        *(die or trigger == "[#", prelude, said, aside),
     )
 
 
@@ -112,6 +118,21 @@ RULES: tuple[Rule, ...] = (
         _KASAN_C,
         "rule",
     ),
+    *(
+        _rule(
+            type,
+            "BUG",
+            rf"BUG: KASan: {what}(?: in {SYMBOL}|(?: in)?$)",
+            title,
+            "mm/kasan/report.c (< 4.4)",
+            "rule",
+        )
+        for type, what, title in (
+            ("kasan-uaf", "use after free", "KASAN: use-after-free{access}{f}"),
+            ("kasan-oob", "out of bounds[ \\w]*?", "KASAN: out-of-bounds{access}{f}"),
+            ("kasan", "(?P<what>[\\w -]+?)", "KASAN: {what}{access}{f}"),
+        )
+    ),
     _rule(
         "kasan",
         "BUG",
@@ -156,16 +177,15 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "lockdep",
         "possible ",
-        BOXED + "possible (?:circular locking dependency|recursive locking|irq lock inversion "
-        "dependency) detected",
+        BOXED + "possible (?:circular locking|recursive locking|irq lock inversion)",
         "possible deadlock{f}",
         f"{_LOCKDEP_C} print_circular_bug, print_deadlock_bug, print_irq_inversion_bug",
         at=True,
     ),
     _rule(
         "lockdep",
-        "lock order detected",
-        BOXED + r"\S+-safe -> \S+-unsafe lock order detected",
+        "-unsafe lock order",
+        BOXED + r"\S+-safe -> \S+-unsafe lock order",
         "possible deadlock{f}",
         f"{_LOCKDEP_C} print_bad_irq_dependency",
         at=True,
@@ -181,7 +201,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "rcu-usage",
         "suspicious ",
-        BOXED + "suspicious (?:RCU usage|rcu_dereference_check)",
+        BOXED + "suspicious (?:RCU|rcu_dereference_check)",
         "suspicious RCU usage{f}",
         f"{_LOCKDEP_C} lockdep_rcu_suspicious",
     ),
@@ -203,7 +223,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "lockdep",
         "bad unlock balance",
-        BOXED + "bad unlock balance detected!",
+        BOXED + "bad unlock balance",
         "bad unlock balance{f}",
         f"{_LOCKDEP_C} print_unlock_imbalance_bug",
         at=True,
@@ -234,7 +254,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "lockdep",
         "lock held when returning",
-        BOXED + "lock held when returning to user space!",
+        BOXED + "lock held when returning",
         "lock held when returning to user space{f}",
         f"{_LOCKDEP_C} lockdep_sys_exit",
     ),
@@ -251,6 +271,20 @@ RULES: tuple[Rule, ...] = (
         BOXED + "chain_key collision",
         "lockdep chain_key collision{f}",
         f"{_LOCKDEP_C} print_collision",
+    ),
+    _rule(
+        "lockdep",
+        "locking deadlock detected",
+        BOXED + "circular locking deadlock detected!",
+        "possible deadlock{f}",
+        "kernel/locking/rtmutex-debug.c (< 5.11)",
+    ),
+    _rule(
+        "lockdep",
+        "[ BUG: ",
+        r"\[ BUG: (?:\S{1,20}/\d+, )?(?P<what>[a-z][\w ]{5,50}?)[!.]* \]",
+        "{what}{f}",
+        "any other box of kernel/locking",
     ),
     _rule(
         "lockdep",
@@ -277,7 +311,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "atomic-sleep",
         "sleeping function called",
-        "(?:BUG|Debug): sleeping function called from invalid context at",
+        "(?:BUG|Debug): sleeping function called from",
         "BUG: sleeping function called from invalid context{f}",
         "kernel/sched/core.c __might_resched",
     ),
@@ -289,11 +323,26 @@ RULES: tuple[Rule, ...] = (
         "kernel/sched/core.c __schedule_bug",
     ),
     _rule(
+        "atomic-sleep",
+        "scheduling ",
+        r"scheduling (?P<what>while atomic): \S.*/0x[0-9a-f]+/\d"
+        r"|bad: scheduling (?P<bad>while atomic!|from the idle thread!)",
+        "BUG: scheduling {what}{bad}{f}",
+        "kernel/sched.c (< 2.6.20), kernel/sched/idle.c",
+    ),
+    _rule(
         "other",
         "BUG",
-        r"BUG: using (?P<what>\w+)\(\) in preemptible",
+        r"BUG: using (?P<what>\w+)\(\) in\b",
         "BUG: using {what}() in preemptible code{f}",
         "lib/smp_processor_id.c",
+    ),
+    _rule(
+        "other",
+        "using smp_processor_id",
+        r"using smp_processor_id\(\) in preemptible",
+        "BUG: using smp_processor_id() in preemptible code{f}",
+        "lib/kernel_lock.c (< 2.6.14)",
     ),
     _rule(
         "other",
@@ -306,7 +355,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "rcu-stall",
         "INFO: ",
-        r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?stalls?\b"
+        r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?(?:CPU \d* ?)?stalls?\b"
         r"|(?:rcu: )?\w+ kthread (?:timer wakeup didn't happen for|starved for) \d+ jiffies",
         "INFO: rcu detected stall{f}",
         f"{_STALL_H}, kernel/rcu/tree_exp.h, kernel/rcu/tasks.h",
@@ -315,7 +364,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "soft-lockup",
         "BUG",
-        r"(?:NMI )?(?:watchdog: )?BUG: soft lockup (?:- CPU|detected on CPU)",
+        r"(?:NMI )?(?:watchdog: )?BUG: soft lockup (?:- CPU|-$|detected)",
         "BUG: soft lockup{f}",
         "kernel/watchdog.c watchdog_timer_fn",
         all_cpus=True,
@@ -332,8 +381,9 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "hung-task",
-        "INFO: ",
-        r"INFO: task .{1,40}:\d+ (?:<writer> )?blocked (?:in I/O wait )?for more than \d+ seconds",
+        "blocked ",
+        r"(?:INFO: )?task .{1,40}:\d+ (?:<writer> )?blocked (?:in I/O wait )?for"
+        r"(?: more than \d+|(?: more)?(?: than)?$)",
         "INFO: task hung{f}",
         "kernel/hung_task.c check_hung_task",
     ),
@@ -346,11 +396,19 @@ RULES: tuple[Rule, ...] = (
         frame=False,
         all_cpus=True,
     ),
+    _rule(
+        "other",
+        "non-responsive CSD lock",
+        r"(?:smp: )?csd: Detected non-responsive CSD lock",
+        "CSD lock not answered{f}",
+        "kernel/smp.c csd_lock_wait_toolong",
+        all_cpus=True,
+    ),
     # -- faults of the CPU ---------------------------------------------------------------------
     _rule(
         "null-deref",
         "BUG",
-        r"BUG: (?:unable to handle )?kernel NULL pointer dereference",
+        r"BUG: (?:unable to handle )?kernel NULL pointer\b",
         "BUG: kernel NULL pointer dereference{access}{f}",
         f"{_FAULT_C} show_fault_oops",
         "oops",
@@ -358,15 +416,51 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "page-fault",
         "BUG",
-        r"BUG: unable to handle (?:kernel paging request|page fault for address)",
+        r"BUG: unable to handle (?:kernel paging|page fault)\b",
         "BUG: page fault{access}{f}",
         f"{_FAULT_C} show_fault_oops",
         "oops",
     ),
+    *(
+        _rule(
+            type,
+            trigger,
+            pattern.format(trap),
+            title,
+            "arch/x86/mm/extable.c early_fixup_exception, arch/x86/kernel/head_32.S",
+            "oops",
+        )
+        for trigger, pattern in (
+            ("PANIC: early ", "PANIC: early exception (?:0x)?0?{}\\b"),
+            ("BUG", "BUG: Int {}: CR2 "),
+        )
+        for type, trap, title in (
+            ("page-fault", "(?:e|14)", "BUG: page fault{access}{f}"),
+            ("general-protection", "(?:d|13)", "general protection fault{f}"),
+            ("bug", "6", "kernel BUG{f}"),
+            ("other", "(?P<what>[0-9a-f]+)", "Oops: early exception {what}{f}"),
+        )
+    ),
+    *(
+        _rule(
+            type,
+            ": Vector: ",
+            rf"(?:\d+:mon> )?cpu 0x[0-9a-f]+: Vector: {vector}\b",
+            title,
+            "arch/powerpc/xmon/xmon.c excprint",
+            "oops",
+            to_bug=type == "bug",
+        )
+        for type, vector, title in (
+            ("page-fault", "(?:300|380|400|480)", "BUG: page fault{access}{f}"),
+            ("bug", "700", "kernel BUG{f}"),
+            ("other", "(?P<what>[0-9a-f]+)", "Oops: trap {what}{f}"),
+        )
+    ),
     _rule(
         "null-deref",
         "Unable to handle",
-        "Unable to handle kernel NULL pointer dereference",
+        r"Unable to handle kernel NULL pointer\b",
         "BUG: kernel NULL pointer dereference{access}{f}",
         _ARM64_FAULT,
         "oops",
@@ -375,7 +469,10 @@ RULES: tuple[Rule, ...] = (
         "page-fault",
         "Unable to handle",
         r"(?:CPU \d+ )?Unable to handle kernel [^:]{1,60} (?:at virtual address|for data at address"
-        "|for instruction fetch|for unaligned access|in virtual kernel address space|address)",
+        "|for instruction fetch|for unaligned access|in virtual kernel address space|address)"
+        r"|Unable to handle kernel paging request(?: at [0-9a-f]{8,16}\b|$| at$)"
+        r"|Unable to handle kernel (?:paging|access to user memory)$"
+        r"|Unable to handle kernel (?:read|write|execute) (?:from|to) [\w -]{3,40}$",
         "BUG: page fault{access}{f}",
         f"{_ARM64_FAULT}, arch/{{mips,s390}}/mm/fault.c, arch/powerpc/mm/fault.c (< 5.6)",
         "oops",
@@ -405,6 +502,22 @@ RULES: tuple[Rule, ...] = (
         "arch/arm/mm/fault.c",
         "oops",
         prelude=True,
+    ),
+    _rule(
+        "page-fault",
+        "Kernel Fault: Code=",
+        r"Kernel Fault: Code=(?:15|16|17|18|26)\b",
+        "BUG: page fault{access}{f}",
+        "arch/parisc/kernel/traps.c parisc_terminate",
+        "oops",
+    ),
+    _rule(
+        "other",
+        "Kernel Fault: Code=",
+        r"Kernel Fault: Code=(?P<what>\d+)",
+        "Oops: trap {what}{f}",
+        "arch/parisc/kernel/traps.c parisc_terminate",
+        "oops",
     ),
     _rule(
         "other",
@@ -447,12 +560,47 @@ RULES: tuple[Rule, ...] = (
         "oops",
     ),
     _rule(
+        "bug",
+        "Assertion failure in ",
+        r"Assertion failure in (?P<bare>\w+)\(\) at \S+:\d+",
+        "kernel BUG{f}",
+        "fs/ext4/ext4.h, fs/ext4/mballoc.c, fs/jbd2 (< 2.6.39)",
+        "oops",
+        to_bug=True,
+    ),
+    _rule(
+        "bug",
+        "BUG at ",
+        r"BUG at [\w./-]+:\d+",
+        "kernel BUG{f}",
+        "fs/jfs/jfs_debug.h",
+        "oops",
+        to_bug=True,
+    ),
+    _rule(
+        "other",
+        "CFI failure ",
+        rf"CFI failure (?:at {SYMBOL} )?\((?:target: |no target)",
+        "CFI failure{f}",
+        "kernel/cfi.c report_cfi_failure",
+        "oops",
+        to_bug=True,
+        said=True,
+    ),
+    _rule(
         "stack-overflow",
         "BUG",
         r"BUG: (?:\w+ )?stack guard page was hit at",
         "BUG: stack overflow{f}",
         "arch/x86/kernel/traps.c handle_stack_overflow",
         "oops",
+    ),
+    _rule(
+        "stack-overflow",
+        "do_IRQ: stack overflow",
+        r"do_IRQ: stack overflow: ",
+        "BUG: stack overflow{f}",
+        "arch/x86/kernel/irq_32.c (< 5.0)",
     ),
     _rule(
         "stack-overflow",
@@ -532,6 +680,15 @@ RULES: tuple[Rule, ...] = (
         "oops",
     ),
     _rule(
+        "general-protection",
+        "general protection fault",
+        "(?:Oops: )?general protection fault, (?:probably|maybe) for ",
+        "general protection fault{f}",
+        "arch/x86/kernel/traps.c exc_general_protection, whose number was cut",
+        "oops",
+        die=True,
+    ),
+    _rule(
         "bug",
         "[#",
         rf"(?:Oops: )?invalid opcode{_DIE}|Internal error: Oops - BUG{_DIE}"
@@ -545,12 +702,33 @@ RULES: tuple[Rule, ...] = (
         "page-fault",
         "[#",
         rf"(?:(?:Oops: )?Oops: [0-9a-f]{{1,16}} \[#\d+\]|Internal error: Oops(?= ?:){_DIE}"
-        rf"|Oops ?\[#\d+\]"
+        rf"|(?:\S{{1,16}}\(\d+\): )?Oops(?:: sig: \d+)? ?\[#\d+\]"
         rf"|Oops: Kernel access of bad area, sig: \d+ \[#\d+\]"
         rf"|(?:Oops: )?Bad pagetable{_DIE})",
         "BUG: page fault{access}{f}",
-        "arch/x86/mm/fault.c, arch/arm64/mm/fault.c, arch/riscv/mm/fault.c",
+        "arch/x86/mm/fault.c, arch/arm64/mm/fault.c, arch/{riscv,sparc}",
         "oops",
+    ),
+    *(
+        _rule(
+            type,
+            trigger,
+            rf"\S{{1,16}}\[\d+\]: {what} (?:\([^)]*\) )?\d+ \[\d+\]",
+            title,
+            "arch/ia64/kernel/traps.c die (< 6.7)",
+            "oops",
+            die=True,
+        )
+        for type, trigger, what, title in (
+            ("bug", "bugcheck! ", "bugcheck!", "kernel BUG{f}"),
+            ("page-fault", "]: Oops ", "Oops", "BUG: page fault{access}{f}"),
+            (
+                "other",
+                "General Exception: ",
+                "General Exception: (?P<what>[^(]+)",
+                "Oops: {what}{f}",
+            ),
+        )
     ),
     _rule(
         "page-fault",
@@ -576,9 +754,10 @@ RULES: tuple[Rule, ...] = (
         rf"(?:Oops: (?P<what>[^:\[]+){_DIE}|Internal error: (?P<error>[^:\[]*){_DIE}"
         rf"|Oops - (?P<trap>[\w (),-]+) \[#\d+\]|(?P<old>int3|debug|bounds|alignment check){_DIE}"
         rf"|Oops: (?P<power>[^\[,]{{3,60}}), sig: \d+ \[#\d+\]"
-        rf"|(?P<mips>[A-Z][\w ]{{5,60}}) ?\[#\d+\]:"
-        rf"|(?P<s390>[a-z][a-z ]{{5,40}}): [0-9a-f]{{4}} ilc:\d \[#)",
-        "Oops: {what}{error}{trap}{old}{power}{mips}{s390}{f}",
+        rf"|(?P<mips>(?:[A-Z]|do_cpu )[\w ]{{5,60}})!? ?\[#\d+\]:"
+        rf"|(?P<s390>[A-Za-z][a-z -]{{5,40}}): [0-9a-f]{{4}}(?: ilc:\d)? \[#"
+        rf"|\S{{1,16}}\(\d+\): (?P<sparc>[\w ]{{3,40}}) \[#\d+\])",
+        "Oops: {what}{error}{trap}{old}{power}{mips}{s390}{sparc}{f}",
         "arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c, arch/riscv/kernel/traps.c",
         "oops",
     ),
@@ -603,11 +782,51 @@ RULES: tuple[Rule, ...] = (
         frame=False,
     ),
     _rule(
+        "slab",
+        "lab error in ",
+        r"slab error in \w+\(\): cache [`'](?P<cache>[^']+)': (?P<what>.+)",
+        "slab {cache}: {what}",
+        "mm/slab.c __slab_error (< 6.8)",
+        frame=False,
+    ),
+    _rule(
+        "slab",
+        "lab corruption",
+        r"[Ss]lab corruption(?: \([^)]*\))?: (?:(?P<cache>\S+) )?start=",
+        "slab {cache}: corruption",
+        "mm/slab.c check_poison_obj (< 6.8)",
+        frame=False,
+    ),
+    _rule(
+        "slab",
+        "kmem_cache_destroy",
+        r"kmem_cache_destroy (?P<cache>\S+): Slab cache still has objects",
+        "slab {cache}: cache still has objects",
+        "mm/slab_common.c kmem_cache_destroy",
+        frame=False,
+        said=True,
+    ),
+    _rule(
         "bad-page",
         "Bad page ",
         r"(?:BUG: )?Bad page (?P<what>state|map|cache)\b",
         "BUG: Bad page {what}{f}",
         "mm/page_alloc.c bad_page, mm/memory.c print_bad_pte, mm/filemap.c",
+    ),
+    _rule(
+        "bad-page",
+        ": bad p",
+        r"\S+\.[ch]:\d+: bad (?P<what>pgd|p4d|pud|pmd|pte)\b",
+        "BUG: bad {what}",
+        "mm/pgtable-generic.c, arch/*/include/asm/pgtable*.h",
+        frame=False,
+    ),
+    _rule(
+        "bad-page",
+        "pagealloc: ",
+        r"pagealloc: (?P<what>memory corruption|single bit error)",
+        "pagealloc: {what}{f}",
+        "mm/page_poison.c check_poison_mem",
     ),
     _rule(
         "bad-page",
@@ -620,11 +839,12 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "usercopy",
         "ernel memory ",
-        r"usercopy: [Kk]ernel memory (?P<what>exposure|overwrite) attempt detected",
+        r"usercopy: [Kk]ernel memory (?P<what>exposure|overwrite)\b",
         "usercopy: kernel memory {what}{f}",
         "mm/usercopy.c usercopy_abort",
         "oops",
         to_bug=True,
+        said=True,
     ),
     _rule(
         "list-corruption",
@@ -634,6 +854,7 @@ RULES: tuple[Rule, ...] = (
         "lib/list_debug.c",
         "oops",
         to_bug=True,
+        said=True,
     ),
     _rule(
         "refcount",
@@ -642,6 +863,7 @@ RULES: tuple[Rule, ...] = (
         "WARNING: refcount bug{f}",
         "lib/refcount.c, whose WARN() was cut",
         "trace",
+        said=True,
     ),
     _rule(
         "memory-leak",
@@ -697,6 +919,52 @@ RULES: tuple[Rule, ...] = (
         "WARNING{f}",
         "include/asm-generic/bug.h (< 2.6.21)",
     ),
+    _rule(
+        "warning",
+        "Badness ",
+        r"Badness (?:in (?P<bare>\w+) )?at (?:(?P<file>[\w./-]+\.[chS]):\d+|\w*[0-9a-f]{8,16}\b)",
+        "WARNING{f}",
+        "include/asm-generic/bug.h (< 2.6.17), lib/bug.c (< 2.6.29)",
+    ),
+    _rule(
+        "warning",
+        "KERNEL: assertion ",
+        r"KERNEL: assertion \(.*\) failed at (?P<file>[\w./-]+) ",
+        "WARNING: assertion failed{f}",
+        "include/linux/netdevice.h BUG_TRAP (< 2.6.27)",
+    ),
+    _rule(
+        "warning",
+        "WARNING: ",
+        r"WARNING: (?P<what>kernel stack (?:frame pointer|regs)|stack recursion|stack going in the"
+        r" wrong direction|can't (?:access|dereference) \w+)",
+        "WARNING: {what}",
+        "arch/x86/kernel/unwind_*.c, arch/x86/kernel/dumpstack_*.c",
+        frame=False,
+        aside=True,
+    ),
+    _rule(
+        "other",
+        "unchecked MSR access",
+        r"unchecked MSR access error: (?P<what>RDMSR|WRMSR) ",
+        "unchecked MSR access error: {what}{f}",
+        "arch/x86/mm/extable.c ex_handler_msr",
+    ),
+    _rule(
+        "other",
+        "WARNING: kmemcheck: ",
+        "WARNING: kmemcheck: Caught ",
+        "kmemcheck{f}",
+        "arch/x86/mm/kmemcheck (< 4.15)",
+    ),
+    _rule(
+        "other",
+        "huh, entered softirq",
+        r"(?:softirq: )?huh, entered softirq \d+ (?P<what>\w+)",
+        "softirq {what} left with another preempt count",
+        "kernel/softirq.c handle_softirqs",
+        frame=False,
+    ),
     # -- file systems and devices --------------------------------------------------------------
     _rule(
         "filesystem",
@@ -710,9 +978,84 @@ RULES: tuple[Rule, ...] = (
         "BTRFS",
         r"BTRFS(?: critical|: error) \(device [^)]*\)(?: in (?P<func>\w+):\d+)?"
         r"|BTRFS error \(device [^)]*\)(?: in (?P<bare>\w+):\d+)?:? (?:.*(?:checksum|csum|corrupt"
-        r"|transid|block=|bad tree|level verify|uncorrectable|errno=-(?:5|117)))",
+        r"|transid|block=|bad tree|level verify|uncorrectable|errno=-(?:5|117)))"
+        r"|BTRFS warning \(device [^)]*\)[^:]*: (?:csum failed|checksum (?:verify failed"
+        "|error)|.*csum mismatch)",
         "BTRFS error{f}",
         "fs/btrfs/messages.c",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "EXT4-fs (",
+        r"EXT4-fs \([^)]*\): (?:.*This should not happen|ext4_check_descriptors: |group descriptors"
+        " corrupted|.*orphan list check failed)",
+        "EXT4-fs error",
+        "fs/ext4/inode.c, fs/ext4/super.c",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "Spotted dirty metadata",
+        r"JBD2?: Spotted dirty metadata buffer",
+        "JBD2: dirty metadata buffer",
+        "fs/jbd2/transaction.c warn_dirty_buffer",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        " (device ",
+        r"(?P<what>REISERFS|NILFS|JFS|OCFS2|UDF-fs|NTFS-fs|AFFS|SYSV|EXT[234]-fs|minix-fs|befs|hpfs)"
+        r"(?:: |-fs )?:? ?(?:error|ERROR|abort|panic) \(device [^)]*\):?(?: [a-z]+-\d+)?"
+        r"(?: (?P<func>\w+))?",
+        "{what} error{f}",
+        "fs/{reiserfs,nilfs2,ocfs2,udf,ntfs,affs}/super.c, fs/reiserfs/prints.c",
+    ),
+    _rule(
+        "filesystem",
+        "ERROR: (device ",
+        r"ERROR: \(device [^)]*\): (?P<func>\w+)",
+        "JFS error{f}",
+        "fs/jfs/super.c jfs_error",
+    ),
+    _rule(
+        "filesystem",
+        "ReiserFS: ",
+        r"ReiserFS: \S+: (?:warning|error|panic): (?:vs-|is_|zam-|clm-)",
+        "ReiserFS error",
+        "fs/reiserfs/prints.c (< 2.6.30)",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "GFS2: fsid=",
+        r"GFS2: fsid=\S+: fatal: (?P<what>[a-z ]+)",
+        "GFS2 error: {what}",
+        "fs/gfs2/util.c",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "NTFS errors",
+        r"ntfs3(?:: \S+:|\(\S+\):) .*Mark volume as dirty due to NTFS errors",
+        "NTFS error",
+        "fs/ntfs3/fsntfs.c ntfs_set_state",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "erofs",
+        r"erofs:? \(device [^)]*\): .*(?:corrupted|bogus|failed to decompress)",
+        "EROFS error",
+        "fs/erofs",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
+        "bcachefs (",
+        r"bcachefs \([^)]*\)(?: \w+)*: .*(?:fatal error|emergency read.only|nconsisten|corrupt)",
+        "bcachefs error",
+        "fs/bcachefs/error.c",
         frame=False,
     ),
     _rule(
@@ -733,7 +1076,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "filesystem",
         "FAT-fs (",
-        r"FAT-fs \([^)]*\): error, (?P<what>[^(]+)",
+        r"(?:ex)?FAT-fs \([^)]*\): error, (?P<what>[^(]+)",
         "FAT-fs error: {what}",
         "fs/fat/misc.c __fat_fs_error",
         frame=False,
@@ -773,7 +1116,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "unregister-netdevice",
         "unregister_netdevice: ",
-        r"unregister_netdevice: waiting for (?P<device>.{1,40}) to become free",
+        r"unregister_netdevice: waiting for (?P<device>.{1,40}) to become\b",
         "unregister_netdevice: waiting for device to become free",
         "net/core/dev.c netdev_wait_allrefs_any",
         frame=False,
@@ -785,6 +1128,38 @@ RULES: tuple[Rule, ...] = (
         "irq: nobody cared",
         "kernel/irq/spurious.c __report_bad_irq",
         frame=False,
+    ),
+    _rule(
+        "other",
+        "bogus return value",
+        r"irq event \d+: bogus return value",
+        "irq: bogus return value",
+        "kernel/irq/spurious.c __report_bad_irq",
+        frame=False,
+    ),
+    _rule(
+        "other",
+        "duplicate filename",
+        r"sysfs: (?:cannot create )?duplicate filename ",
+        "sysfs: duplicate filename{f}",
+        "fs/sysfs/dir.c sysfs_warn_dup",
+        said=True,
+    ),
+    _rule(
+        "other",
+        "VFS: Busy inodes",
+        r"VFS: Busy inodes after unmount",
+        "VFS: busy inodes after unmount",
+        "fs/super.c generic_shutdown_super",
+        frame=False,
+        said=True,
+    ),
+    _rule(
+        "other",
+        "PANIC at ",
+        r"PANIC at [\w./-]+:\d+:(?P<bare>\w+)\(\)",
+        "PANIC{f}",
+        "module/os/linux/spl/spl-err.c of OpenZFS",
     ),
     # -- the end -------------------------------------------------------------------------------
     _rule(
@@ -798,7 +1173,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "stack-overflow",
         "Kernel panic",
-        rf"{_PANIC}(?:corrupted stack end|.*stack guard hit|kernel stack overf)",
+        rf"{_PANIC}(?:corrupted stack end|.*stack guard hit|[kK]ernel stack overf)",
         "kernel panic: stack overflow{f}",
         "kernel/sched/core.c schedule_debug",
         "panic",
@@ -824,7 +1199,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "no-root",
         "Kernel panic",
-        rf"{_PANIC}VFS: Unable to mount root fs",
+        rf"{_PANIC}(?:VFS: Unable to mount root fs|I have no root and I want to scream)",
         "kernel panic: VFS: Unable to mount root fs",
         "init/do_mounts.c mount_root_generic",
         "panic",
@@ -881,9 +1256,17 @@ RULES: tuple[Rule, ...] = (
         frame=False,
     ),
     _rule(
+        "panic",
+        "-- System halted",
+        r" *-- System halted",
+        "kernel panic: halted before it was unpacked",
+        "arch/x86/boot/compressed/error.c, lib/decompress*.c",
+        frame=False,
+    ),
+    _rule(
         "other",
         "BUG",
-        r"BUG: (?P<what>\S.*)",
+        r"BUG: +(?P<what>\S.*)",
         "BUG: {what}{f}",
         "any other heading of this shape",
     ),
@@ -900,7 +1283,8 @@ CONSEQUENCE = re.compile(
     rf"{_PANIC}(?:Fatal exception|Fatal error|Fatal hardware error|.*panic_on_warn set"
     r"|.*panic_on_taint set|.*system warned too often|Oops|Aiee, killing interrupt handler"
     r"|Attempted to kill the idle task|Machine halted|kasan\.fault=|.*stack guard hit"
-    r"|stack guard page|kernel stack overflow|UBSAN: |Asynchronous SError Interrupt)"
+    r"|stack guard page|[kK]ernel stack overflow|UBSAN: |Asynchronous SError Interrupt"
+    r"|EXT[234]-fs|REISERFS|[nN][mM][iI] watchdog|Non maskable interrupt)"
 )
 KILLED_INIT = re.compile(rf"{_PANIC}Attempted to kill init!")
 # What a file system says and does after it has said, or before it says, what was wrong.

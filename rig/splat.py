@@ -450,6 +450,8 @@ class Scanner:
             if rule.trigger in bare and (match := rule.pattern.match(bare)):
                 if len(bare) < len(message) and rule is RULES[-1]:
                     return False  # words of somebody's, set in
+                if rule.aside and self._open:
+                    return False
                 return self._opened(caller, rule, match, bare, raw)
         return False
 
@@ -624,10 +626,9 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
         return True
     if first and rule.type == report.rule.type and rule.type in ("rcu-usage", "memory-leak"):
         return True  # a second line of the same heading
-    warned = ("refcount", "list-corruption", "usercopy")
-    if first and rule.type == "warning" and report.rule.type in warned:
+    if first and rule.type == "warning" and report.rule.said:
         return True  # the WARN() whose message it is
-    if first and report.rule.type == "warning" and rule.type in warned:
+    if first and report.rule.type == "warning" and rule.said:
         return True  # its message, which comes after it where warnings are no traps
     if rule.type == "filesystem" and report.preamble.startswith("BTRFS") and "BTRFS" in message:
         return True  # what comes of the transaction that was aborted

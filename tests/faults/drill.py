@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rig.store import open_store
 
@@ -144,7 +144,7 @@ def to_rig(number: int, *, running: bool = True) -> Act:
 
 def beside_another(rig: subprocess.Popen[str], seen: Seen) -> None:
     """A second rig does the same at the same time; it has to come to the same."""
-    words = [str(word) for word in rig.args]  # type: ignore[attr-defined]
+    words = [str(word) for word in cast("list[str]", rig.args)]
     words[words.index("--results") + 1] += "-of-the-other"
     env = {**os.environ, MARK: seen.directory.name, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
