@@ -339,13 +339,6 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        "using smp_processor_id",
-        r"using smp_processor_id\(\) in preemptible",
-        "BUG: using smp_processor_id() in preemptible code{f}",
-        "lib/kernel_lock.c (< 2.6.14)",
-    ),
-    _rule(
-        "other",
         "BUG",
         r"BUG: workqueue leaked (?:lock or atomic|atomic, lock or RCU)",
         "BUG: workqueue leaked atomic, lock or RCU{f}",
@@ -381,8 +374,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "hung-task",
-        "blocked ",
-        r"(?:INFO: )?task .{1,40}:\d+ (?:<writer> )?blocked (?:in I/O wait )?for"
+        "INFO: ",
+        r"INFO: task .{1,40}:\d+ (?:<writer> )?blocked (?:in I/O wait )?for"
         r"(?: more than \d+|(?: more)?(?: than)?$)",
         "INFO: task hung{f}",
         "kernel/hung_task.c check_hung_task",
@@ -398,7 +391,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        "non-responsive CSD lock",
+        "CSD lock",
         r"(?:smp: )?csd: Detected non-responsive CSD lock",
         "CSD lock not answered{f}",
         "kernel/smp.c csd_lock_wait_toolong",
@@ -444,7 +437,7 @@ RULES: tuple[Rule, ...] = (
     *(
         _rule(
             type,
-            ": Vector: ",
+            "Vector: ",
             rf"(?:\d+:mon> )?cpu 0x[0-9a-f]+: Vector: {vector}\b",
             title,
             "arch/powerpc/xmon/xmon.c excprint",
@@ -597,7 +590,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "stack-overflow",
-        "do_IRQ: stack overflow",
+        "IRQ: stack overflow",
         r"do_IRQ: stack overflow: ",
         "BUG: stack overflow{f}",
         "arch/x86/kernel/irq_32.c (< 5.0)",
@@ -721,7 +714,7 @@ RULES: tuple[Rule, ...] = (
         )
         for type, trigger, what, title in (
             ("bug", "bugcheck! ", "bugcheck!", "kernel BUG{f}"),
-            ("page-fault", "]: Oops ", "Oops", "BUG: page fault{access}{f}"),
+            ("page-fault", "Oops ", "Oops", "BUG: page fault{access}{f}"),
             (
                 "other",
                 "General Exception: ",
@@ -783,7 +776,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "slab",
-        "lab error in ",
+        "lab ",
         r"slab error in \w+\(\): cache [`'](?P<cache>[^']+)': (?P<what>.+)",
         "slab {cache}: {what}",
         "mm/slab.c __slab_error (< 6.8)",
@@ -791,7 +784,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "slab",
-        "lab corruption",
+        "lab ",
         r"[Ss]lab corruption(?: \([^)]*\))?: (?:(?P<cache>\S+) )?start=",
         "slab {cache}: corruption",
         "mm/slab.c check_poison_obj (< 6.8)",
@@ -799,7 +792,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "slab",
-        "kmem_cache_destroy",
+        "lab ",
         r"kmem_cache_destroy (?P<cache>\S+): Slab cache still has objects",
         "slab {cache}: cache still has objects",
         "mm/slab_common.c kmem_cache_destroy",
@@ -945,7 +938,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        "unchecked MSR access",
+        "MSR access error",
         r"unchecked MSR access error: (?P<what>RDMSR|WRMSR) ",
         "unchecked MSR access error: {what}{f}",
         "arch/x86/mm/extable.c ex_handler_msr",
@@ -985,14 +978,16 @@ RULES: tuple[Rule, ...] = (
         "fs/btrfs/messages.c",
         frame=False,
     ),
-    _rule(
-        "filesystem",
-        "EXT4-fs (",
-        r"EXT4-fs \([^)]*\): (?:.*This should not happen|ext4_check_descriptors: |group descriptors"
-        " corrupted|.*orphan list check failed)",
-        "EXT4-fs error",
-        "fs/ext4/inode.c, fs/ext4/super.c",
-        frame=False,
+    *(
+        _rule(
+            "filesystem",
+            words,
+            rf"EXT4-fs \([^)]*\): .*{words}",
+            "EXT4-fs error",
+            "fs/ext4/inode.c, fs/ext4/super.c, fs/ext4/orphan.c",
+            frame=False,
+        )
+        for words in ("This should not happen", "ext4_check_descriptors: ", "orphan list check")
     ),
     _rule(
         "filesystem",
@@ -1002,14 +997,23 @@ RULES: tuple[Rule, ...] = (
         "fs/jbd2/transaction.c warn_dirty_buffer",
         frame=False,
     ),
-    _rule(
-        "filesystem",
-        " (device ",
-        r"(?P<what>REISERFS|NILFS|JFS|OCFS2|UDF-fs|NTFS-fs|AFFS|SYSV|EXT[234]-fs|minix-fs|befs|hpfs)"
-        r"(?:: |-fs )?:? ?(?:error|ERROR|abort|panic) \(device [^)]*\):?(?: [a-z]+-\d+)?"
-        r"(?: (?P<func>\w+))?",
-        "{what} error{f}",
-        "fs/{reiserfs,nilfs2,ocfs2,udf,ntfs,affs}/super.c, fs/reiserfs/prints.c",
+    *(
+        _rule(
+            "filesystem",
+            name,
+            rf"{name}:? (?:error|ERROR|abort|panic) \(device [^)]*\):?(?: [a-z]+-\d+)?"
+            r"(?: (?P<func>\w+))?",
+            f"{name} error{{f}}",
+            source,
+        )
+        for name, source in (
+            ("REISERFS", "fs/reiserfs/prints.c"),
+            ("NILFS", "fs/nilfs2/super.c"),
+            ("OCFS2", "fs/ocfs2/super.c"),
+            ("UDF-fs", "fs/udf/super.c"),
+            ("NTFS-fs", "fs/ntfs/debug.c (< 6.9)"),
+            ("AFFS", "fs/affs/amigaffs.c"),
+        )
     ),
     _rule(
         "filesystem",
@@ -1257,7 +1261,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "panic",
-        "-- System halted",
+        "System halted",
         r" *-- System halted",
         "kernel panic: halted before it was unpacked",
         "arch/x86/boot/compressed/error.c, lib/decompress*.c",
