@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,12 @@ def _search_words() -> list[str]:
     return sorted(word for word in words if not any(one in word for one in words - {word}))
 
 
+def _alternation(words: list[str]) -> str:
+    """A pattern for any of these, in their order, that looks at each first letter once."""
+    groups = [(first, list(group)) for first, group in itertools.groupby(words, lambda w: w[0])]
+    return "|".join(f"{first}(?:{'|'.join(re.escape(w[1:]) for w in g)})" for first, g in groups)
+
+
 def _boxed(rule: Rule) -> bool:
     return rule.pattern.pattern.startswith(BOXED)
 
@@ -65,7 +72,7 @@ def _boxed(rule: Rule) -> bool:
 # Capitals are rare in a console: one alternation that starts with them runs at memory speed, and
 # would crawl with lower-case words among them; those are searched for one by one.
 _WORDS = _search_words()
-_CAPITALS = re.compile("|".join(re.escape(w) for w in _WORDS if w[0].isupper()).encode())
+_CAPITALS = re.compile(_alternation([w for w in _WORDS if w[0].isupper()]).encode())
 _OTHERS = tuple(word.encode() for word in _WORDS if not word[0].isupper())
 _ANY_WORD = re.compile("|".join(map(re.escape, _WORDS)).encode())
 
