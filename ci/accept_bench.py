@@ -95,6 +95,8 @@ def hashes(directory: Path) -> dict[str, str]:
 def on_a_branch(here: Here, name: str, change: Callable[[list[str], int], list[str]]) -> None:
     """The series of the clone with one patch more, on a branch of its own."""
     here.run("git", "checkout", "-q", "-B", f"accept-{name}")
+    # Where the branch has left main, which the clone knows from when it was made.
+    here.run("git", "update-ref", "refs/remotes/origin/main", here.commit)
     directory = here.clone / SERIES
     patch = directory / f"9999-{name}.patch"
     patch.write_text(patch_of(here, name, change), encoding="utf-8")
