@@ -12,7 +12,7 @@ _HELPER_NAMES = (
     r"_*dump_stack\w*|show_(?:stack|trace|regs)\w*|dump_trace|print_\w+|report_bug|fixup_bug"
     r"|_*warn_\w+|__warn|v?panic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|asm_exc_\w+|exc_\w+"
     r"|do_invalid_op|invalid_op|(?:async_)?page_fault\w*|no_context|bad_area\w*|error_entry"
-    r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|el[01]\w+|__stack_chk_fail|dump_backtrace\w*"
+    r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|ass(?:ert)?fail|asswarn|hex_dump_\w+|el[01]\w+|__stack_chk_fail|dump_backtrace\w*"
     r"|unwind_backtrace|bug_handler|brk_handler|call_break_hook|do_debug_exception"
     r"|xfs_\w*(?:corruption_error|error_report|verifier_error)|warn_slowpath_\w+|__report_bad_irq"
     r"|bad_page_fault|_exception\w*|ex_handler_\w+|native_(?:read|write)_msr\w*|check_bytes_and_report",
@@ -27,12 +27,14 @@ _HELPER_NAMES = (
     r"_*refcount_\w+|kref_\w+|_*h?list_(?:add|del|move|splice|replace)\w*|debug_object_\w+"
     r"|debug_print_object|__debug_\w+|debug_check_no_obj_freed",
     # allocators: mm/slub.c, mm/page_alloc.c, mm/vmalloc.c, mm/kmemleak.c
-    r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k?[vmz]*alloc\w*|_*vmalloc\w*|_*kmem_cache_\w+|_*cache_free\w*|_*slab_\w+"
+    r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k[cvmz]*alloc(?:_(?:node|trace|noprof|large|order"
+    r"|array|cache|bulk|track|caller|nolock|node_align|recursive))*|_*v[mz]?alloc\w*|_*kmem_cache_\w+|_*cache_free\w*|_*slab_\w+"
     r"|do_slab_free|__free_slab|object_err|check_(?:object|slab)\w*|(?:free|alloc)_debug_processing"
-    r"|free_to_partial_list|kmemleak_\w+|_*alloc_pages\w*|get_page_from_freelist|free_pcp\w*"
+    r"|free_to_partial_list|kmemleak_\w+|_*(?:alloc|build)_skb\w*|_*(?:netdev|napi)_alloc_skb\w*|kv?asprintf\w*|k(?:mem|str)n?dup\w*"
+    r"|radix_tree_node_alloc|_*alloc_pages\w*|get_page_from_freelist|free_pcp\w*"
     r"|free_unref_\w+|_*free_pages\w*|bad_page|_*put_page\w*|release_pages|_*free_one_page",
     # sleeping and waiting: kernel/sched, kernel/locking
-    r"_*might_(?:sleep|fault|resched|alloc)\w*|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
+    r"__switch_to\w*|_*synchronize_\w*rcu\w*|_*might_(?:sleep|fault|resched|alloc)\w*|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
     r"|_*cond_resched\w*|io_schedule\w*|_*wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*"
     r"|bit_wait\w*|wait_on_\w+|folio_wait_\w+|msleep\w*|usleep\w*|rwsem_\w+|_*down(?:_\w+)?"
     r"|_*mutex_\w+|ww_mutex\w*|_*rt_mutex\w*|percpu_(?:down|rwsem)\w*|__percpu_\w+|stop_machine_yield",

@@ -72,7 +72,8 @@ def _rule(
 # A symbol with its offset (lib/vsprintf.c %pS, %pB) or, in a decoded trace, its source line.
 SYMBOL = (
     r"\.?(?P<func>[A-Za-z_$][\w.$]*)"
-    r"(?:\+0x[0-9a-f]+/0x[0-9a-f]+|\+\d+/\d+(?=\])| \([\w./-]+:[\d?]+[^()]*(?:\([^()]*\)[^()]*)*\)"
+    r"(?:\+0x[0-9a-f]+/0x[0-9a-f]+|\+\d+(?:/\d+(?=\])|(?=\}))"
+    r"| \([\w./-]+:[\d?]+[^()]*(?:\([^()]*\)[^()]*)*\)"
     r"|(?= [\w./-]+\.[chSs]:\d+))"
 )
 _IN = rf"(?: in {SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
@@ -1169,7 +1170,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "panic",
         "Kernel panic",
-        rf"{_PANIC}.*stack is corrupted in:(?: {SYMBOL}|[ =]*$)",
+        rf"{_PANIC}.*stack is corrupted in:(?: {SYMBOL}| [0-9a-f]{{8,16}}\b|[ =]*$)",
         "kernel panic: stack is corrupted{f}",
         "kernel/panic.c __stack_chk_fail",
         "panic",

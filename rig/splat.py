@@ -81,9 +81,12 @@ _END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
 _RULER = re.compile(r"={20,}$")
 _STALL_ENDED = re.compile(r"(?:rcu: )?INFO: Stall ended before state dump start")
 _FRAME = re.compile(
-    rf"\s*(?:\(?\[<?[0-9a-f]*>?\]\s*)*(?P<guess>\? )?\(?{SYMBOL}\)?"
-    r"(?: \[[^\]]*\]| \([^)]*\)| [\w./-]+:\d+| from \[.*| \(unreliable\)|\))*\s*$"
+    rf"\s*(?:\(?\[<?[0-9a-f]*>?\]\s*)*(?P<guess>\? )?\(?(?::\w+:)?{SYMBOL}\)?"
+    r"(?: \[[^\]]*\]| \([^)]*\)| +[\w./-]+:\d+| from \[.*| \(unreliable\)|\))*\s*$"
 )
+# x86-64 until 2.6.13: several on a line, in decimal. arm: who was called, without an offset.
+_BRACED = re.compile(r"<[0-9a-f]{8,16}>\{(?::\w+:)?(\w+)\+\d+\}")
+_FROM = re.compile(r"\[<[0-9a-f]{8,16}>\] \((\w+)\) from ")
 _PC = re.compile(
     r"(?:RIP: (?:0010:)?|RIP  \[|EIP: (?:0060:)?|EIP is at |IP: |pc : |e?pc *: |PC is at |NIP \["
     r"|EPC *: |Krnl PSW : |PC: |TPC: |IAOQ\[0\]: )(?P<rest>.*)"
@@ -239,6 +242,10 @@ class _Report:
             self.link = match["func"] or match["lr"]
         elif not self.work and (match := _WORK.match(message)):
             self.work = match[1]
+        elif "}" in message and (braced := _BRACED.findall(message)):
+            self.frames += braced[: 64 - len(self.frames)]
+        elif match := _FROM.match(message):
+            self.frames += [match[1]][: 64 - len(self.frames)]
         elif message[:1] in _FRAME_STARTS or _BARE_FRAME.match(message):
             if match := _FRAME.match(message):
                 self._learn_frame(match)
@@ -695,10 +702,10 @@ def _culprit(report: _Report) -> str:
         if not HELPERS.fullmatch(name):
             return name
     called = [name for name in frames if not ENTRIES.fullmatch(name)]
-    return next(
-        iter((*first, *[function(report.work)] * bool(report.work), *called[-1:], *frames, *last)),
-        "",
-    )
+    work = [function(report.work)] * bool(report.work)
+    if report.rule.said or report.rule.type == "warning":
+        first = work + first  # what is named has been the check
+    return next(iter((*first, *work, *called[-1:], *frames, *last)), "")
 
 
 def _title(template: str, report: _Report, frame: str) -> str:
