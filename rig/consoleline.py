@@ -15,7 +15,7 @@ STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
 _LEVEL = re.compile(
     r"<\d+>|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?"
-    r"|c\d{1,3} {1,7}\d{1,7} "
+    r"|c\d{1,3} {1,7}\d{1,7} |\[pid:\d+,cpu\d+,[^\]]{1,40}\] ?"
 )
 # What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
 # In any language.
@@ -29,13 +29,14 @@ _RECORDED = re.compile(
             rf"(?P<by>(?:(?:{_DAY} {_CLOCK}|{_ISO}) (?:\S{{1,80}} )?)?"
             r"(?:kernel|vmunix)(?:\[\d+\])?: {0,2}"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
-            r"|\[[<+ ]*\d+\.\d{3,9}>?\](?:\[ *[TC]\d+\])? ?"
+            r"|\d{1,12}\.\d{6}\] |\[[<+ ]*\d+\.\d{3,9}>?\](?:\[ *[TC]\d+\])? ?"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
             # a level; /dev/kmsg and netconsole's long form
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",
             # runners of CI, terminal programs, netconsole's receivers
             r"(?:Job|Infrastructure) error: "
-            r"|[\w.@-]{1,40}:[\w~/.-]{0,60}[#$] "
+            r"|[\w.@()-]{1,40}:[\w~/.-]{0,60}[#$] |\d{1,8}:(?=\w{3} +\d|[\[<])"
+            rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} )?(?=\d{{1,3}},\d+,\d+,)"
             rf"|\[?{_ISO}\]? {{0,3}}|\[?{_CLOCK}\]?:? "
             r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[: ] ?",
             # which CPU or thread, as some vendors' kernels say it
@@ -107,6 +108,18 @@ def split(raw: str) -> tuple[bool, str, str]:
     elif level := _LEVEL.match(line, start):
         start = level.end()
     return stamped, caller, line[start:]
+
+
+def alike(prefix: str) -> re.Pattern[str]:
+    """What stands in front of other lines of a log, by what stands in front of one."""
+    pieces = re.findall(r"\[[^\[\]]{0,60}\]|\w+|\s+|.", prefix)
+    return re.compile("^" + "".join(_shape(piece) for piece in pieces))
+
+
+def _shape(piece: str) -> str:
+    if len(piece) > 1 and piece[0] == "[":
+        return r"\[[^\[\]]{0,60}\]"
+    return r"\w+" if piece[0].isalnum() else r"\s+" if piece.isspace() else re.escape(piece)
 
 
 def before(raw: str, message: str) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,9 @@ _FAULT_C = "arch/x86/mm/fault.c"
 _ARM64_FAULT = "arch/arm64/mm/fault.c, arch/riscv/mm/fault.c"
 _KASAN_C = "mm/kasan/report.c"
 _STALL_H = "kernel/rcu/tree_stall.h"
-_PANIC = "Kernel panic(?: - not syncing)? ?: ?"  # the oldest say no more than the first two words
+_PANIC = (
+    "[kK]ernel [pP]anic(?: - not syncing)? ?: ?"  # the oldest say no more than the first two words
+)
 
 # Most special first: the first rule that matches wins.
 RULES: tuple[Rule, ...] = (
@@ -497,6 +499,28 @@ RULES: tuple[Rule, ...] = (
         "oops",
         prelude=True,
     ),
+    *(
+        _rule(
+            type,
+            " in arch/mips",
+            rf"{what} in arch/mips\S*::\w+, line",
+            title,
+            "arch/mips/kernel/traps.c __die (< 2.6.17)",
+            "oops",
+        )
+        for type, what, title in (
+            ("page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("bug", "(?:Reserved|Break) instruction in kernel code", "kernel BUG{f}"),
+            ("other", "(?P<what>[A-Z][\\w ]{5,60}?)", "Oops: {what}{f}"),
+        )
+    ),
+    _rule(
+        "other",
+        "Kernel unaligned access at TPC",
+        rf"Kernel unaligned access at TPC\[[0-9a-f]+\](?: {SYMBOL})?",
+        "unaligned access{f}",
+        "arch/sparc/kernel/unaligned_64.c log_unaligned",
+    ),
     _rule(
         "page-fault",
         "Kernel Fault: Code=",
@@ -686,6 +710,8 @@ RULES: tuple[Rule, ...] = (
         "bug",
         "[#",
         rf"(?:Oops: )?invalid opcode{_DIE}|Internal error: Oops - BUG{_DIE}"
+        rf"|Internal error: Oops - [uU]ndefined instruction{_DIE}|Oops - illegal instruction \[#"
+        rf"|(?:Reserved|Break) instruction in kernel code ?\[#|illegal operation{_DIE}"
         rf"|Kernel [bB][uU][gG](?: detected)? ?\[#\d+\]|monitor event{_DIE}",
         "kernel BUG{f}",
         "arch/x86/kernel/traps.c exc_invalid_op, arch/arm64/kernel/traps.c bug_handler, "
@@ -1161,6 +1187,14 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
+        "VERIFY",
+        r"VERIFY\w*\(.+\) failed\b",
+        "PANIC{f}",
+        "module/os/linux/spl/spl-err.c of OpenZFS",
+        frame=False,
+    ),
+    _rule(
+        "other",
         "PANIC at ",
         r"PANIC at [\w./-]+:\d+:(?P<bare>\w+)\(\)",
         "PANIC{f}",
@@ -1169,7 +1203,7 @@ RULES: tuple[Rule, ...] = (
     # -- the end -------------------------------------------------------------------------------
     _rule(
         "panic",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}.*stack is corrupted in:(?: {SYMBOL}| [0-9a-f]{{8,16}}\b|[ =]*$)",
         "kernel panic: stack is corrupted{f}",
         "kernel/panic.c __stack_chk_fail",
@@ -1177,7 +1211,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "stack-overflow",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}(?:corrupted stack end|.*stack guard hit|[kK]ernel stack overf)",
         "kernel panic: stack overflow{f}",
         "kernel/sched/core.c schedule_debug",
@@ -1185,7 +1219,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "lost-init",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}Attempted to kill init!",
         "kernel panic: Attempted to kill init!",
         "kernel/exit.c do_exit",
@@ -1194,7 +1228,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "no-init",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}(?:No (?:working )?init found|Requested init \S+ failed)",
         "kernel panic: no working init",
         "init/main.c kernel_init",
@@ -1203,8 +1237,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "no-root",
-        "Kernel panic",
-        rf"{_PANIC}(?:VFS: Unable to mount root fs|I have no root and I want to scream)",
+        "anic",
+        rf"{_PANIC}(?:VFS: [uU]nable to mount root fs|I have no root and I want to scream)",
         "kernel panic: VFS: Unable to mount root fs",
         "init/do_mounts.c mount_root_generic",
         "panic",
@@ -1212,7 +1246,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "oom-panic",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}(?P<what>[Oo]ut of memory|System is deadlocked on memory)",
         "kernel panic: {what}",
         "mm/oom_kill.c",
@@ -1221,7 +1255,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "hard-lockup",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}(?:NMI )?(?:[Ww]atchdog detected )?[hH]ard LOCKUP",
         "hard lockup{f}",
         "kernel/watchdog.c, by itself",
@@ -1229,7 +1263,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "soft-lockup",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}softlockup: hung tasks",
         "BUG: soft lockup{f}",
         "kernel/watchdog.c, by itself",
@@ -1237,7 +1271,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "hung-task",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}hung_task: blocked tasks",
         "INFO: task hung{f}",
         "kernel/hung_task.c, by itself",
@@ -1245,7 +1279,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "rcu-stall",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}RCU Stall",
         "INFO: rcu detected stall{f}",
         f"{_STALL_H}, by itself",
@@ -1253,7 +1287,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "panic",
-        "Kernel panic",
+        "anic",
         rf"{_PANIC}(?P<what>.*)",
         "kernel panic: {what}",
         "kernel/panic.c panic",
@@ -1295,7 +1329,7 @@ KILLED_INIT = re.compile(rf"{_PANIC}Attempted to kill init!")
 # What a file system says and does after it has said, or before it says, what was wrong.
 AFTERMATH = re.compile(
     r"Corruption (?:of in-memory data )?detected\. +|Aborting journal|[Jj]ournal has aborted"
-    r"|[Dd]etected aborted journal"
+    r"|[Dd]etected aborted journal|EXT[234]-fs error \(device [^)]*\)(?: in\b|:?$)"
 )
 _DEVICE = re.compile(r"\((?:device )?([^()]{1,40})\)|on device (\S{1,40}?)\.?(?:$| )")
 _MAPPED, _INODE = re.compile(r"dm-\d+"), re.compile(r"[-:]\d+$")

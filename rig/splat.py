@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rig.consoleline import (
     RUNNING,
     STAMPED,
+    alike,
     before,
     looked_at,
     shortened,
@@ -49,6 +50,19 @@ _PANICS = ("hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
 _READ_OUT, _READER = re.compile(r"unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):"), "reader"
 # A heading that a mail program has broken behind one of these, and what may come before the rest.
 _FILE_LINE = re.compile(r"^\s*[\w./-]+:\d+ ")
+# Behind a text that has not been ended: the level of another printk(), or what a boot does.
+_BEHIND = re.compile(
+    r".*?(?:<[0-7]>(?=[A-Z])"
+    r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic))"
+)
+# Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
+_MARK, _PREFIX_MAX, _MARKS = re.compile(r"[\]):;#>$|]+ *"), 160, 24
+_SURE = re.compile(
+    r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
+    r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
+    r"|PGD |Code: |Mem abort|Internal error|Oops|---\[ end|stack backtrace|\d+ locks? held by"
+    r"|in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
+)
 _TORN = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$")
 
 
@@ -176,6 +190,8 @@ class _Report:
     end of a report that is out already. died: its die() line has been seen. from_cut: begun by
     "cut here", its heading has not come. aftermath: so far only what a file system does about
     it. device: of that file system. first: the heading. headings: how many lines are such.
+    prefix: what stands in front of its lines, where that is not known otherwise; it is unsure
+    then, and none, until a line follows that only a report has.
     """
 
     rule: Rule
@@ -205,6 +221,8 @@ class _Report:
     device: str = ""
     first: str = ""
     headings: int = 1
+    prefix: re.Pattern[str] | None = None
+    unsure: bool = False
 
     def head(self, rule: Rule, match: re.Match[str], message: str) -> None:
         """What "cut here" announced. WARN() may say first what looks like a heading of its own."""
@@ -351,6 +369,7 @@ class Scanner:
         self._aborted = -(10**9)  # when a file system has given up a transaction
         self._devices: dict[str, int] = {}
         self._any = False
+        self._begun: tuple[str, str, str] | None = None  # of what may be torn: caller, message, raw
         self._out: list[Splat] = []
 
     def feed(self, chunk: bytes) -> list[Splat]:
@@ -376,7 +395,8 @@ class Scanner:
 
     def so_far(self) -> list[Splat]:
         """What finish() would give now, without ending anything: reports that are still open."""
-        return [_splat(report, cut=True) for report in self._open.values() if not report.quiet]
+        those = (one for one in self._open.values() if not (one.quiet or one.unsure))
+        return [_splat(report, cut=True) for report in those]
 
     def settled(self) -> int:
         """The first line that a report to come may begin with: those before it are all out."""
@@ -397,7 +417,7 @@ class Scanner:
         self._running.look(block, self._line)
         position, words = 0, _Words(block)
         while position < len(block):
-            if not self._open:
+            if not self._open and not self._begun:
                 hit = words.after(position)
                 if hit < 0:
                     self._line += block.count(b"\n", position)
@@ -413,6 +433,12 @@ class Scanner:
     def _take(self, line: bytes) -> None:
         raw = line.decode(errors="replace").rstrip("\r")
         stamped, caller, message = split(raw)
+        begun, self._begun = self._begun, None
+        if begun and not stamped and self._rest(begun, message, raw):
+            return
+        known = self._open.get(caller)
+        if known and known.prefix and not _is_heading(message, RULES):
+            message = known.prefix.sub("", message, count=1)
         if not stamped and self._stamped_from is not None and self._line > self._stamped_from:
             if _READ_OUT.match(message):
                 self._heading(_READER, message, raw)
@@ -422,14 +448,56 @@ class Scanner:
                 self._torn(message, raw)
             self._age()
             return  # a user's text on a console where the kernel stamps its own
-        if _ANY_WORD.search(line) and self._heading(caller, message, raw):
-            return
+        if _ANY_WORD.search(line):
+            if self._heading(caller, message, raw):
+                if self._is_vague(caller):
+                    self._begun = (caller, message, raw)
+                return
+            behind = _BEHIND.match(message)
+            if behind and self._heading(caller, message[behind.end() :], raw):
+                return
+            if not self._open and self._inside(caller, message, raw):
+                return
+            self._begun = (caller, message, raw)
         for one, words in before(raw, message):
             if self._heading(one, words, raw):
                 return
         if self._open:
             self._body(caller, message, raw)
             self._age()
+
+    def _inside(self, caller: str, message: str, raw: str) -> bool:
+        """Open a report, an unsure one, at a heading behind a prefix that is not known."""
+        rules = [rule for rule in RULES[:-1] if rule.trigger in message and _has_body(rule)]
+        if not rules or message.startswith("---["):
+            return False
+        for mark in itertools.islice(_MARK.finditer(message, 0, _PREFIX_MAX), _MARKS):
+            bare = message[mark.end() :]
+            for rule in rules:
+                if match := rule.pattern.match(bare):
+                    self._start(caller, rule, match, raw, prefix=alike(message[: mark.end()]))
+                    return True
+        return False
+
+    def _rest(self, begun: tuple[str, str, str], message: str, raw: str) -> bool:
+        """Whether this is the rest of a heading that a mail program has broken in two."""
+        caller, first, start = begun
+        whole = f"{first.rstrip()} {message.lstrip()}"
+        if _is_heading(message, RULES) or not _is_heading(whole, RULES[:-1]):
+            return False
+        self._line -= 1
+        if self._is_vague(caller):
+            del self._open[caller]
+        self._heading(caller, whole, start)
+        self._line += 1
+        if caller in self._open:
+            self._open[caller].add(self._line, raw)
+        return True
+
+    def _is_vague(self, caller: str) -> bool:
+        """Whether this line has begun a report that says nothing but BUG."""
+        report = self._open.get(caller)
+        return report is not None and report.rule is RULES[-1] and report.start == self._line
 
     def _torn(self, message: str, raw: str) -> None:
         """The rest of a heading that a mail program has broken in two: its function."""
@@ -536,17 +604,30 @@ class Scanner:
         self._start(caller, rule, None, raw)  # its report is out already: swallow the rest
         self._open[caller].quiet = True
 
-    def _start(self, caller: str, rule: Rule, match: re.Match[str] | None, raw: str) -> None:
+    def _start(
+        self,
+        caller: str,
+        rule: Rule,
+        match: re.Match[str] | None,
+        raw: str,
+        prefix: re.Pattern[str] | None = None,
+    ) -> None:
         if caller in self._open:
             self._close(caller, cut=True)
         if len(self._open) >= _OPEN_MAX:
             self._close(min(self._open, key=lambda key: self._open[key].start))
         report = _Report(rule, self._line, self._line + 1, match, [raw], from_cut=rule is CUT)
         report.first = match.string if match else ""
+        report.prefix, report.unsure = prefix, prefix is not None
         self._open[caller] = report
-        self._types[rule.type] = self._line
-        self._headed = self._line
-        self._any = self._any or not (rule is CUT or rule.prelude)
+        if not report.unsure:
+            self._count(report)
+
+    def _count(self, report: _Report) -> None:
+        """It is one; what comes later may follow from it."""
+        report.unsure = False
+        self._types[report.rule.type] = self._headed = report.start
+        self._any = self._any or not (report.rule is CUT or report.rule.prelude)
 
     # -- bodies --------------------------------------------------------------------------------
 
@@ -582,6 +663,8 @@ class Scanner:
         report.strangers = 0
         report.add(self._line, raw)
         report.learn(message)
+        if report.unsure and _SURE.match(message):
+            self._count(report)
         self._maybe_end(key, report, message)
 
     def _maybe_end(self, key: str, report: _Report, message: str) -> None:
@@ -599,6 +682,8 @@ class Scanner:
 
     def _close(self, key: str, *, cut: bool = False) -> None:
         report = self._open.pop(key)
+        if report.unsure:
+            return
         if report.rule.ends == "oops":
             self._last_oops = report.end
         if report.preamble.startswith("BTRFS"):
@@ -617,12 +702,22 @@ class Scanner:
         self._out.append(splat)
 
 
+def _is_heading(message: str, rules: Sequence[Rule]) -> bool:
+    bare = message.lstrip(" \t")
+    return any(rule.trigger in bare and rule.pattern.match(bare) for rule in rules)
+
+
+def _has_body(rule: Rule) -> bool:
+    """Whether lines follow its heading that only a report has."""
+    return rule.type != "filesystem" and (rule.frame or rule.ends == "panic")
+
+
 def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     """Whether a second heading by the same rule is of the same event."""
     before = report.match
     if rule.type == "workqueue-lockup":
         return True  # a line for each pool
-    if rule.ends == "rule":
+    if rule.ends == "rule" or rule.trigger == "Kernel unaligned access at TPC":
         return report.headings == len(report.lines)  # a line for each function that was inlined
     if rule.type == "warning" and rule.ends == "trace" and before:
         return len(report.lines) <= 6 and match["file"] == before["file"]
@@ -634,8 +729,12 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
     if report.from_cut:
         return True
     first = len(report.lines) <= 4
-    if message == report.first and len(report.lines) <= 6:
+    if message == report.first and len(report.lines) <= 6 and not report.frames:
         return True  # recorded twice
+    if rule.type == "slab" and report.rule.type.startswith("kasan") and "kasan: " in message:
+        return True  # which object it is (< 4.6)
+    if first and report.rule.trigger == "VERIFY" and rule.trigger == "PANIC at ":
+        return True
     if rule is report.rule and _is_once_more(rule, match, report):
         return True
     if first and rule.type == report.rule.type and rule.type in ("rcu-usage", "memory-leak"):

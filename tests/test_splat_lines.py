@@ -1,0 +1,154 @@
+"""Reports in lines that a mail program has broken, or that have a prefix nobody knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from rig import splat
+from rig.results import Splat
+
+FAULT = [
+    "BUG: unable to handle page fault for address: ffff888109572800",
+    "#PF: supervisor read access in kernel mode",
+    "RIP: 0010:f+0x1/0x2",
+    "Call Trace:",
+    " g+0x1/0x2",
+]
+TITLE = "BUG: page fault read in f"
+
+
+def titles(text: str) -> list[str]:
+    return [one.title for one in splat.scan(text)]
+
+
+def by_line(text: str) -> list[Splat]:
+    """As it comes over a serial line, a few bytes at a time."""
+    scanner, found = splat.Scanner(), []
+    data = text.encode()
+    for start in range(0, len(data), 7):
+        found += scanner.feed(data[start : start + 7])
+    return sorted(found + scanner.finish(), key=lambda one: one.start)
+
+
+PREFIXES = [
+    "node7|dom0: ",
+    "[pid:0,cpu0,swapper/0] 12:",
+    "ttyS0;77> ",
+    "2>&1 (serial) #",
+    "<console:3> ",
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("stamp", ["", "[   12.345678] "])
+def test_a_report_behind_a_prefix_that_nobody_knows(prefix: str, stamp: str) -> None:
+    text = "\n".join(f"{stamp}{prefix}{line}" for line in ["fine", *FAULT, "", "fine"])
+    (found,) = splat.scan(text)
+    assert (found.type, found.title, found.start) == ("page-fault", TITLE, 1)
+    assert by_line(text) == [found]
+
+
+def test_a_prefix_has_other_numbers_and_words_in_each_line() -> None:
+    text = "\n".join(f"cpu{n} [job {n * 7}/x]: {line}" for n, line in enumerate(FAULT, 8))
+    assert titles(text) == [TITLE]
+
+
+def test_a_heading_alone_behind_a_prompt_is_one_where_its_body_follows() -> None:
+    assert titles("\n".join([f"~ (x) # {FAULT[0]}", *FAULT[1:]])) == [TITLE]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["my-test: BUG: KASAN: use-after-free in f+0x1/0x2"],
+        [
+            "my-test: BUG: KASAN: use-after-free in f+0x1/0x2",
+            "my-test: that was expected",
+            "x",
+            "y",
+        ],
+        [
+            "Subject: [bug] BUG: unable to handle page fault for address: 0",
+            "",
+            "Hello,",
+            "CPU? none",
+        ],
+        ["it ends in the following kernel panic: bad", "CPU: 1 PID: 2 Comm: x"],
+        ["[    1.000000] ---[ end Kernel panic - not syncing: Fatal exception ]---"],
+        ["[    1.000000] x: EXT4-fs error (device sda1): f:7: bad", "[    1.000001] CPU: 1"],
+        ["[    1.000000] Kernel command line: x=BUG: y"],
+    ],
+)
+def test_a_heading_behind_a_prefix_is_none_by_itself(lines: list[str]) -> None:
+    assert titles("\n".join(lines)) == []
+    assert by_line("\n".join(lines)) == []
+
+
+def test_what_may_be_one_is_not_shown_before_it_is_one() -> None:
+    scanner = splat.Scanner()
+    scanner.feed(f"node7|dom0: {FAULT[0]}\n".encode())
+    assert scanner.so_far() == []
+    scanner.feed(b"node7|dom0: RIP: 0010:f+0x1/0x2\n")
+    assert [one.title for one in scanner.so_far()] == ["BUG: page fault in f"]
+
+
+def test_what_turns_out_to_be_none_leaves_nothing_behind() -> None:
+    boot = "[    0.000000] Linux version 6.12.117 (x)"
+    talk = "my-test: BUG: KASAN: use-after-free in f+0x1/0x2\nx\ny\nz\n"
+    assert titles(f"{talk}{boot}\n") == []
+    panic = "Kernel panic - not syncing: Fatal exception"
+    assert titles(f"{talk}{panic}\n") == ["kernel panic: Fatal exception"]
+
+
+TORN = [
+    (["Unable to handle kernel paging request at virtual", "address dead0108"], "page-fault"),
+    (["BUG: unable to handle kernel", "paging request at 0000000715a42801"], "page-fault"),
+    (["BUG: scheduling while", "atomic: sh/0x00010000/3795"], "atomic-sleep"),
+    (["Badness in f at", "drivers/base/core.c:85"], "warning"),
+    (["unregister_netdevice: waiting for ppp0 to", "become free."], "unregister-netdevice"),
+    (["XFS internal error", "XFS_WANT_CORRUPTED_GOTO at line 1"], "filesystem"),
+    (["Kernel panic - not", "syncing: VFS: Unable to mount root fs on sda1"], "no-root"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "type"), TORN)
+@pytest.mark.parametrize("mark", ["", "> "])
+@pytest.mark.parametrize("stamp", ["", "[   12.345678] ", "Nov  8 15:38:08 ds kernel: "])
+def test_a_heading_in_two_lines(lines: list[str], type: str, mark: str, stamp: str) -> None:
+    text = f"{mark}{stamp}fine\n{mark}{stamp}{lines[0]}\n{mark}{lines[1]}\n{mark}{stamp}fine\n"
+    (found,) = splat.scan(text)
+    assert (found.type, found.start) == (type, 1)
+    assert found.text.split("\n")[1:2] == [f"{mark}{lines[1]}"]
+    assert by_line(text) == [found]
+
+
+def test_the_kernels_next_line_is_no_rest_of_the_one_before() -> None:
+    first, rest = "Badness in f at", "drivers/base/core.c:85"
+    assert titles(f"[    1.000000] {first}\n[    1.000001] {rest}\n") == []
+    assert titles(f"[    1.000000] {first}\nx\n{rest}\n") == []
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "Unmounting remote filesystems... ",
+        "checking if image is initramfs...<1>",
+        " [<c014eadc>] <3>",
+    ],
+)
+def test_a_heading_behind_a_line_that_was_not_ended(first: str) -> None:
+    rest = "Unable to handle kernel NULL pointer dereference at virtual address 1"
+    assert titles(f"{first}{rest}\nPC is at f+0x1/0x2") == [
+        "BUG: kernel NULL pointer dereference in f"
+    ]
+
+
+def test_a_report_that_is_printed_again_is_one_more() -> None:
+    once = [
+        "BUG: scheduling while atomic: swapper/1/0/0xfffffe00",
+        "Modules linked in: x",
+        "[<c0014c84>] (__schedule_bug+0x48/0x60) from [<c0493bbc>] (f+0x68/0x798)",
+        "[<c0493bbc>] (f+0x68/0x798) from [<c000f0b0>] (g+0x104/0x120)",
+    ]
+    assert len(splat.scan("\n".join(once * 2))) == 2
+    assert len(splat.scan("\n".join([once[0], *once]))) == 1
