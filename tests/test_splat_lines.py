@@ -74,14 +74,20 @@ def test_a_heading_alone_behind_a_prompt_is_one_where_its_body_follows() -> None
             "CPU? none",
         ],
         ["it ends in the following kernel panic: bad", "CPU: 1 PID: 2 Comm: x"],
-        ["[    1.000000] ---[ end Kernel panic - not syncing: Fatal exception ]---"],
-        ["[    1.000000] x: EXT4-fs error (device sda1): f:7: bad", "[    1.000001] CPU: 1"],
+        ["---[ end (x): Kernel panic - not syncing: Oops: stack ]---", "CPU: 1 PID: 2 Comm: x"],
+        ["my-test: EXT4-fs error (device sda1): f:7: bad", "CPU: 1 PID: 2 Comm: x"],
         ["[    1.000000] Kernel command line: x=BUG: y"],
     ],
 )
 def test_a_heading_behind_a_prefix_is_none_by_itself(lines: list[str]) -> None:
     assert titles("\n".join(lines)) == []
     assert by_line("\n".join(lines)) == []
+
+
+def test_a_heading_is_not_taken_for_a_line_with_that_prefix() -> None:
+    first = [f"sh: {line}" for line in FAULT]
+    second = "BUG: kernel NULL pointer dereference, address: 0"
+    assert titles("\n".join([*first, second])) == [TITLE, "BUG: kernel NULL pointer dereference"]
 
 
 def test_what_may_be_one_is_not_shown_before_it_is_one() -> None:
