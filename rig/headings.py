@@ -647,7 +647,7 @@ RULES: tuple[Rule, ...] = (
     *(
         _rule(
             type,
-            trigger,
+            trap,
             rf"(?:Oops: )?{trap}{_OLD_DIE}",
             title,
             "arch/x86_64/kernel/traps.c (< 2.6.28)",
@@ -663,7 +663,6 @@ RULES: tuple[Rule, ...] = (
             ("bug", "invalid operand", "kernel BUG{f}"),
             ("page-fault", "Oops", "BUG: page fault{access}{f}"),
         )
-        for trigger in (f"{trap}: ", " SMP")
     ),
     _rule(
         "double-fault",
