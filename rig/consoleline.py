@@ -26,8 +26,10 @@ _RECORDED = re.compile(
     "|".join(
         (
             # syslog and the journal; dmesg --time-format ctime, iso, delta, reltime; dmesg -x
-            rf"(?P<by>(?:(?:{_DAY} {_CLOCK}|{_ISO}) (?:\S{{1,80}} )?)?"
-            r"(?:kernel|vmunix)(?:\[\d+\])?: {0,2}"
+            rf"(?P<by>(?:(?:{_DAY} {_CLOCK}(?: \d{{4}})?|(?:\w{{3}} )?{_ISO}(?: [A-Z]{{2,5}})?"
+            r"|\d{9,10}\.\d{6}) (?:\S{1,80} )?(?:\w{1,8}\.\w{1,8} )?)?"
+            r"(?:kernel|vmunix)(?:(?:\[\d+\])?: {0,2}| - - - )"
+            rf"|{_DAY} {_CLOCK} \S{{1,80}} (?=kernel BUG at )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
             r"|\d{1,12}\.\d{6}\] |\[[<+ ]*\d+\.\d{3,9}>?\](?:\[ *[TC]\d+\])? ?"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
@@ -48,7 +50,7 @@ _RECORDED = re.compile(
     re.ASCII,
 )
 # Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
-_QUOTED = re.compile(r"(?:[ \t]{0,8}[>|])+ {0,2}|\+ {0,2}|[ \t]{1,12}(?=\S)")
+_QUOTED = re.compile(r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}|[`*]{1,3} ?|\+ {0,2}|[ \t]{1,12}(?=\S)")
 _INDENTED = re.compile(r"[ \t]{1,12}")
 _MAILED = re.compile("=C2=A0|=A0|=20|\xa0")  # spaces that a mail program has made of others
 _PREFIXES = 6  # at most so many of them

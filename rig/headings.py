@@ -507,6 +507,7 @@ RULES: tuple[Rule, ...] = (
             title,
             "arch/mips/kernel/traps.c __die (< 2.6.17)",
             "oops",
+            die=True,
         )
         for type, what, title in (
             ("page-fault", "Oops", "BUG: page fault{access}{f}"),
@@ -710,7 +711,8 @@ RULES: tuple[Rule, ...] = (
         "[#",
         rf"(?:Oops: )?invalid opcode{_DIE}|Internal error: Oops - BUG{_DIE}"
         rf"|Internal error: Oops - [uU]ndefined instruction{_DIE}|Oops - illegal instruction \[#"
-        rf"|(?:Reserved|Break) instruction in kernel code ?\[#|illegal operation{_DIE}"
+        r"|(?:Reserved|Break) instruction in kernel code ?\[#"
+        rf"|(?:illegal operation|invalid operand){_DIE}"
         rf"|Kernel [bB][uU][gG](?: detected)? ?\[#\d+\]|monitor event{_DIE}",
         "kernel BUG{f}",
         "arch/x86/kernel/traps.c exc_invalid_op, arch/arm64/kernel/traps.c bug_handler, "
@@ -1174,6 +1176,14 @@ RULES: tuple[Rule, ...] = (
         "sysfs: duplicate filename{f}",
         "fs/sysfs/dir.c sysfs_warn_dup",
         said=True,
+    ),
+    _rule(
+        "other",
+        "kobject_add",
+        r"kobject_add(?:_internal)? failed for \S+ (?:with -EEXIST|\(error)",
+        "kobject_add failed{f}",
+        "lib/kobject.c kobject_add_internal",
+        aside=True,
     ),
     _rule(
         "other",

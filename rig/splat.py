@@ -38,6 +38,7 @@ _REPORT_LINES = 600  # lines kept of one report
 _REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
 _OPEN_MAX = 16  # reports open at once, one a printing context
 _FIRST_MOMENT_S = 5.0  # on a kernel's clock
+_DEATH, _DYING = 200, ("exit_signals", "do_exit", "make_task_dead", "rewind_stack_do_exit")
 _SOON = 40  # lines in which what follows from a report comes
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
 _TEXTS_MAX = 20  # reports of one title that keep their text
@@ -590,7 +591,7 @@ class Scanner:
         if rule.type in _PANICS:  # those that follow from a report of their own type
             return self._line - self._types.get(rule.type, -_REPORT_SPAN) < _REPORT_LINES
         if KILLED_INIT.match(message):
-            near = self._line - self._last_oops < 200
+            near = self._line - self._last_oops < _DEATH
             return near or (report is not None and report.rule.ends == "oops")
         soon = self._line - self._headed < _REPORT_SPAN
         return bool(CONSEQUENCE.match(message)) and (soon or bool(self._open))
@@ -692,6 +693,9 @@ class Scanner:
             return
         self._any = self._any or report.rule is not CUT
         splat = _splat(report, cut=cut)
+        dying = report.rule.type == "atomic-sleep" and splat.frame in _DYING
+        if dying and report.start - self._last_oops < _DEATH:
+            return  # of a task that ends where it must not sleep, because of the oops before
         seen = self._titles.get(splat.title, 0)
         if len(self._titles) < _TITLES_MAX or seen:
             self._titles[splat.title] = seen + 1
@@ -751,6 +755,8 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
             functions = [one.groupdict().get("func") for one in (match, report.match)]
             alike = alike or functions[0] == functions[1] is not None
         return report.aftermath or bool(AFTERMATH.search(message)) or alike
+    if rule.trigger == "Vector: ":  # the debugger, after the same
+        return report.rule.ends == "oops"
     if rule.die:  # die() after what has already said why
         return report.rule.ends == "oops" and not report.died
     return rule.type == "bug" and report.rule.to_bug and not report.died
