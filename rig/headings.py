@@ -90,9 +90,8 @@ _FAULT_C = "arch/x86/mm/fault.c"
 _ARM64_FAULT = "arch/arm64/mm/fault.c, arch/riscv/mm/fault.c"
 _KASAN_C = "mm/kasan/report.c"
 _STALL_H = "kernel/rcu/tree_stall.h"
-_PANIC = (
-    "[kK]ernel [pP]anic(?: - not syncing)? ?: ?"  # the oldest say no more than the first two words
-)
+# The oldest say no more than the first two words.
+_PANIC = "[kK]ernel [pP]anic ?(?:- ?not syncing)? ?: ?"
 
 # Most special first: the first rule that matches wins.
 RULES: tuple[Rule, ...] = (
@@ -303,6 +302,7 @@ RULES: tuple[Rule, ...] = (
         "lockdep: {what}",
         f"{_LOCKDEP_C} print_lockdep_off",
         frame=False,
+        said=True,
     ),
     _rule(
         "lockdep",
@@ -378,7 +378,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "hung-task",
         "INFO: ",
-        r"INFO: task .{1,40}:\d+ (?:<writer> )?blocked (?:in I/O wait )?for"
+        r"INFO: task .{1,40}:\d+ (?:<writer> )?(?:blocked (?:in I/O wait )?|can't die )for"
         r"(?: more than \d+|(?: more)?(?: than)?$)",
         "INFO: task hung{f}",
         "kernel/hung_task.c check_hung_task",
@@ -536,6 +536,14 @@ RULES: tuple[Rule, ...] = (
         r"Kernel Fault: Code=(?P<what>\d+)",
         "Oops: trap {what}{f}",
         "arch/parisc/kernel/traps.c parisc_terminate",
+        "oops",
+    ),
+    _rule(
+        "other",
+        "Unhandled fault at",
+        r"Unhandled fault at 0x[0-9a-f]+$",
+        "Oops: unhandled fault{f}",
+        "arch/arm64/mm/fault.c do_mem_abort",
         "oops",
     ),
     _rule(
@@ -796,8 +804,7 @@ RULES: tuple[Rule, ...] = (
         "slab",
         "BUG",
         r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)"
-        r"|BUG (?P<old>\S+): (?P<why>(?:Redzone|Poison|Object|Padding|Free ?pointer|Wrong|Invalid"
-        r"|Slab).*)",
+        r"|BUG (?P<old>[\w:.-]{1,60}): (?P<why>[A-Z][a-z].+)",
         "slab {cache}{old}: {what}{why}",
         "mm/slub.c slab_bug",
         frame=False,
@@ -1229,7 +1236,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "lost-init",
         "anic",
-        rf"{_PANIC}Attempted to kill init!",
+        rf"{_PANIC}[aA]ttempted to kill init!",
         "kernel panic: Attempted to kill init!",
         "kernel/exit.c do_exit",
         "panic",
@@ -1334,7 +1341,7 @@ CONSEQUENCE = re.compile(
     r"|stack guard page|[kK]ernel stack overflow|UBSAN: |Asynchronous SError Interrupt"
     r"|EXT[234]-fs|REISERFS|[nN][mM][iI] watchdog|Non maskable interrupt)"
 )
-KILLED_INIT = re.compile(rf"{_PANIC}Attempted to kill init!")
+KILLED_INIT = re.compile(rf"{_PANIC}[aA]ttempted to kill init!")
 # What a file system says and does after it has said, or before it says, what was wrong.
 AFTERMATH = re.compile(
     r"Corruption (?:of in-memory data )?detected\. +|Aborting journal|[Jj]ournal has aborted"

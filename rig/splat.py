@@ -39,6 +39,7 @@ _REPORT_SPAN = 4000  # console lines after which a report that never ended is cl
 _OPEN_MAX = 16  # reports open at once, one a printing context
 _FIRST_MOMENT_S = 5.0  # on a kernel's clock
 _DEATH, _DYING = 200, ("exit_signals", "do_exit", "make_task_dead", "rewind_stack_do_exit")
+_BEGUN = 3  # lines of a report that has just begun
 _SOON = 40  # lines in which what follows from a report comes
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
 _TEXTS_MAX = 20  # reports of one title that keep their text
@@ -307,6 +308,15 @@ def _access(message: str) -> str:
     return "execute" if _EXEC.match(message) else ""
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What may be the first part of a heading that a mail program has broken, and its lines."""
+
+    caller: str
+    message: str
+    lines: list[str]
+
+
 class _Words:
     """Where in a block the next of the search words is; each word is searched for once."""
 
@@ -370,7 +380,8 @@ class Scanner:
         self._aborted = -(10**9)  # when a file system has given up a transaction
         self._devices: dict[str, int] = {}
         self._any = False
-        self._begun: tuple[str, str, str] | None = None  # of what may be torn: caller, message, raw
+        self._begun: _Begun | None = None
+        self._ended = -(10**9)  # the line behind the last report
         self._out: list[Splat] = []
 
     def feed(self, chunk: bytes) -> list[Splat]:
@@ -452,14 +463,14 @@ class Scanner:
         if _ANY_WORD.search(line):
             if self._heading(caller, message, raw):
                 if self._is_vague(caller):
-                    self._begun = (caller, message, raw)
+                    self._begun = _Begun(caller, message, [raw])
                 return
             behind = _BEHIND.match(message)
             if behind and self._heading(caller, message[behind.end() :], raw):
                 return
             if not self._open and self._inside(caller, message, raw):
                 return
-            self._begun = (caller, message, raw)
+            self._begun = _Begun(caller, message, [raw])
         for one, words in before(raw, message):
             if self._heading(one, words, raw):
                 return
@@ -480,19 +491,25 @@ class Scanner:
                     return True
         return False
 
-    def _rest(self, begun: tuple[str, str, str], message: str, raw: str) -> bool:
-        """Whether this is the rest of a heading that a mail program has broken in two."""
-        caller, first, start = begun
-        whole = f"{first.rstrip()} {message.lstrip()}"
-        if _is_heading(message, RULES) or not _is_heading(whole, RULES[:-1]):
+    def _rest(self, begun: _Begun, message: str, raw: str) -> bool:
+        """Whether this is the rest of a heading that a mail program has broken."""
+        first, caller = begun.message.rstrip(), begun.caller
+        # With "=" it says that the line goes on.
+        whole = first[:-1] + message if first[-1:] == "=" else f"{first} {message.lstrip()}"
+        if _is_heading(message, RULES):
             return False
-        self._line -= 1
+        if not _is_heading(whole, RULES[:-1]):
+            if len(begun.lines) < _BEGUN - 1:
+                self._begun = _Begun(caller, whole, [*begun.lines, raw])
+            return False
+        self._line -= len(begun.lines)
         if self._is_vague(caller):
             del self._open[caller]
-        self._heading(caller, whole, start)
-        self._line += 1
-        if caller in self._open:
-            self._open[caller].add(self._line, raw)
+        self._heading(caller, whole, begun.lines[0])
+        self._line += len(begun.lines)
+        if report := self._open.get(caller):
+            for line in (*begun.lines[1:], raw):
+                report.add(self._line, line)
         return True
 
     def _is_vague(self, caller: str) -> bool:
@@ -533,14 +550,15 @@ class Scanner:
             if rule.trigger in bare and (match := rule.pattern.match(bare)):
                 if len(bare) < len(message) and rule is RULES[-1]:
                     return False  # words of somebody's, set in
-                if rule.aside and self._open:
+                if rule.aside and (self._open or self._line - self._ended < _BEGUN):
                     return False
                 return self._opened(caller, rule, match, bare, raw)
         return False
 
     def _cut_here(self, caller: str, raw: str) -> None:
         report = self._open.get(caller)
-        if report and report.rule.to_bug and not report.died:
+        begun = report and report.rule.said and len(report.lines) < _BEGUN
+        if report and (begun or report.rule.to_bug) and not report.died:
             report.add(self._line, raw)  # usercopy and list corruption go on to a BUG()
             return
         self._start(caller, CUT, None, raw)
@@ -685,6 +703,7 @@ class Scanner:
         report = self._open.pop(key)
         if report.unsure:
             return
+        self._ended = report.end
         if report.rule.ends == "oops":
             self._last_oops = report.end
         if report.preamble.startswith("BTRFS"):

@@ -128,6 +128,17 @@ def test_a_heading_in_two_lines(lines: list[str], type: str, mark: str, stamp: s
     assert by_line(text) == [found]
 
 
+def test_a_heading_in_three_lines_of_which_one_says_that_it_goes_on() -> None:
+    stamp = "Jun 26 12:23:15 host kernel: [87603.066176] "
+    rest = "7088\nblocked for more than 120 seconds."
+    text = f"{stamp}INFO: task kworker/u16:9:=\n{rest}\n{stamp}fine\n"
+    (found,) = splat.scan(text)
+    assert (found.type, found.start, found.end) == ("hung-task", 0, 3)
+    assert found.text.count("\n") == 2
+    assert by_line(text) == [found]
+    assert titles(text.replace("7088\n", "7088\nx\n")) == []
+
+
 def test_the_kernels_next_line_is_no_rest_of_the_one_before() -> None:
     first, rest = "Badness in f at", "drivers/base/core.c:85"
     assert titles(f"[    1.000000] {first}\n[    1.000001] {rest}\n") == []
