@@ -374,6 +374,7 @@ RULES: tuple[Rule, ...] = (
         "hard lockup{f}",
         "kernel/watchdog.c watchdog_hardlockup_check",
         all_cpus=True,
+        said=True,
     ),
     _rule(
         "hung-task",
@@ -1358,6 +1359,8 @@ WARN_MESSAGES: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r"ODEBUG: "), "warning", "WARNING: ODEBUG bug{f}"),  # lib/debugobjects.c
     (re.compile(r"Bad or missing usercopy"), "usercopy", "usercopy: bad whitelist{f}"),  # < 5.18
     (re.compile(r"UBSAN: "), "ubsan", "UBSAN{f}"),
+    # kernel/watchdog.c (< 4.13)
+    (re.compile(r"(?:NMI )?[Ww]atchdog detected hard LOCKUP"), "hard-lockup", "hard lockup{f}"),
 )
 
 

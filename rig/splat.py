@@ -39,6 +39,8 @@ _REPORT_SPAN = 4000  # console lines after which a report that never ended is cl
 _OPEN_MAX = 16  # reports open at once, one a printing context
 _FIRST_MOMENT_S = 5.0  # on a kernel's clock
 _DEATH, _DYING = 200, ("exit_signals", "do_exit", "make_task_dead", "rewind_stack_do_exit")
+# All but those that take any words for one.
+_EXACT = tuple(rule for rule in RULES if not rule.pattern.pattern.endswith(".*)"))
 _BEGUN = 3  # lines of a report that has just begun
 _SOON = 40  # lines in which what follows from a report comes
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
@@ -498,7 +500,7 @@ class Scanner:
         whole = first[:-1] + message if first[-1:] == "=" else f"{first} {message.lstrip()}"
         if _is_heading(message, RULES):
             return False
-        if not _is_heading(whole, RULES[:-1]):
+        if not _is_heading(whole, _EXACT):
             if len(begun.lines) < _BEGUN - 1:
                 self._begun = _Begun(caller, whole, [*begun.lines, raw])
             return False
@@ -513,9 +515,9 @@ class Scanner:
         return True
 
     def _is_vague(self, caller: str) -> bool:
-        """Whether this line has begun a report that says nothing but BUG."""
+        """Whether this line has begun a report that says nothing but BUG, or panic."""
         report = self._open.get(caller)
-        return report is not None and report.rule is RULES[-1] and report.start == self._line
+        return report is not None and report.rule not in _EXACT and report.start == self._line
 
     def _torn(self, message: str, raw: str) -> None:
         """The rest of a heading that a mail program has broken in two: its function."""
@@ -760,7 +762,8 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
         return True
     if rule is report.rule and _is_once_more(rule, match, report):
         return True
-    if first and rule.type == report.rule.type and rule.type in ("rcu-usage", "memory-leak"):
+    twofold = ("rcu-usage", "memory-leak")
+    if first and rule is not report.rule and rule.type == report.rule.type in twofold:
         return True  # a second line of the same heading
     if first and rule.type == "warning" and report.rule.said:
         return True  # the WARN() whose message it is

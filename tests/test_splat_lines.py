@@ -171,3 +171,10 @@ def test_a_report_that_is_printed_again_is_one_more() -> None:
     ]
     assert len(splat.scan("\n".join(once * 2))) == 2
     assert len(splat.scan("\n".join([once[0], *once]))) == 1
+
+
+def test_each_scan_for_leaks_is_one() -> None:
+    line = "kmemleak: 8 new suspected memory leaks (see /sys/kernel/debug/kmemleak)"
+    times = ("1832.796189", "2578.189075", "3330.710984")
+    text = "\n".join(f"[ {time}] {line.replace('8', time[-1])}" for time in times)
+    assert [one.type for one in splat.scan(text)] == ["memory-leak"] * 3
