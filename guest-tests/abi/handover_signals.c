@@ -625,6 +625,65 @@ TEST_F_TIMEOUT(flood, from_another_thread, 300)
 	EXPECT_FINE(saw_each_once());
 }
 
+/* Numbers, one after the other, for as long as they are wanted. */
+static const char *count_for_a_thread(pid_t pid, struct flood *flood)
+{
+	int i = 0, ret;
+
+	CHECK(await(&flood->at, 1));
+	while (!is_reached(&flood->at, 2)) {
+		ret = queue_to_thread(pid, flood->tid, SIGRTMIN, i);
+		if (!ret)
+			i++;
+		else if (!is_reached(&flood->at, 2))
+			CHECK_EQ(-EAGAIN, ret);
+	}
+	return NULL;
+}
+
+static const char *hands_over_and_counts(void)
+{
+	const int rounds = times(1500, 20000);
+	sigset_t set;
+	siginfo_t info;
+	int i, n, next = 0;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	TRY(block(SIG_BLOCK, SIGRTMIN));
+	the_flood->tid = gettid();
+	reach(&the_flood->at, 1);
+	/* Some are pending, most of the time, when more come. */
+	for (i = 0; i < rounds; i++) {
+		TRY(hand_over_once());
+		for (n = 0; n < 8; n++) {
+			if (sigtimedwait(&set, &info, &(struct timespec){ }) != SIGRTMIN)
+				break;
+			CHECK_EQ(next, info.si_value.sival_int);
+			next++;
+		}
+	}
+	reach(&the_flood->at, 2);
+	CHECK(next > 0);
+	return NULL;
+}
+
+/* Those that are sent to the thread while it moves come behind those it has brought along. */
+TEST_F_TIMEOUT(thread, queue_of_another_process_stays_in_order, 120)
+{
+	pid_t parent = getpid(), child;
+
+	the_flood = share(sizeof(*the_flood));
+	ASSERT_NE(NULL, the_flood);
+	child = fork_child();
+	ASSERT_LE(0, child);
+	if (child == 0)
+		exit_fine(count_for_a_thread(parent, the_flood));
+	EXPECT_FINE(run_in(variant->other, hands_over_and_counts));
+	reach(&the_flood->at, 2);
+	EXPECT_EQ(0, status_of(child));
+}
+
 static volatile pid_t stormed;
 static volatile bool storm_is_over;
 
