@@ -262,7 +262,8 @@ def explained(
         progress.note(f"explaining {entry.run} ({number} of {len(entries)})")
         first, second = (prepare(entry, programs, one, of, store, place) for one, of in kernels)
         names = (sides[0].kernel, sides[1].kernel)
-        for change in explain.between(names, first, second, config.root, store, progress).changes:
+        why = explain.between(names, first, second, config.root, store, progress, in_common=True)
+        for change in why.changes:
             kept = changes.get(change.name)
             if kept is None or _nearer(change, kept, sides):
                 changes[change.name] = change

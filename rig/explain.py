@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
@@ -15,7 +16,7 @@ from rig.profile import ASLEEP, Symbols, Trace, TraceError, Window
 from rig.progress import QUIET, Progress
 from rig.store import Store
 
-WHOLE = "whole program"
+WHOLE, _WINDOW = "whole program", "window "
 _SHOWN = 20
 
 
@@ -100,11 +101,34 @@ def between(
     root: Path,
     store: Store,
     progress: Progress = QUIET,
+    *,
+    in_common: bool = False,
 ) -> Explanation:
-    """The same of two machines that are prepared, with one program. root: of the checkout."""
+    """The same of two machines that are prepared, with one program. root: of the checkout.
+
+    in_common: where the windows are not the same, those that have a figure on both.
+    """
     plugin = initramfs.plugin(root, store)
-    sides = [_watched(one, plugin, progress) for one in (first, second)]
-    return Explanation(kernels, changes(kernels, *sides), (first.facts, second.facts))
+    before, after = (_watched(one, plugin, progress) for one in (first, second))
+    if in_common and [one.name for one in before] != [one.name for one in after]:
+        before, after = shared(before, after)
+    return Explanation(kernels, changes(kernels, before, after), (first.facts, second.facts))
+
+
+def shared(first: list[Piece], second: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """The pieces that both sides have under a name of their own. Pure.
+
+    Where threads take turns, how many windows without a figure there are is up to the scheduler.
+    """
+    counts = [Counter(one.name for one in side) for side in (first, second)]
+    once = {
+        name
+        for name in counts[0]
+        if counts[0][name] == counts[1][name] == 1 and not name.startswith(_WINDOW)
+    }
+    other = {one.name: one for one in second}
+    before = [one for one in first if one.name in once]
+    return before, [other[one.name] for one in before]
 
 
 def _watched(prepared: Prepared, plugin: Path, progress: Progress) -> list[Piece]:
@@ -134,7 +158,7 @@ def pieces(windows: list[Window], ran: Ran, symbols: Symbols) -> list[Piece]:
             continue
         number += 1
         figure = printed.get(number)
-        name = figure.name if figure else f"window {number}"
+        name = figure.name if figure else f"{_WINDOW}{number}"
         measured = int(figure.value) if figure else window.total
         found.append(_piece(name, measured, window, symbols))
     return found

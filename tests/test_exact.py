@@ -300,6 +300,21 @@ def test_the_two_sides_are_put_together() -> None:
     assert caught.value.output == "open | open\n- | open"
 
 
+def test_of_other_windows_those_with_a_figure_are_put_together() -> None:
+    def side(*names: str) -> list[explain.Piece]:
+        return [explain.Piece(name, number, {}) for number, name in enumerate(names)]
+
+    one = side("window 1", "open", "read", "twice", "twice", "whole program")
+    two = side("read", "window 1", "window 2", "open", "twice", "stat", "whole program")
+    before, after = explain.shared(one, two)
+    assert [piece.name for piece in before] == ["open", "read", "whole program"]
+    assert [(piece.name, piece.measured) for piece in after] == [
+        ("open", 3),
+        ("read", 0),
+        ("whole program", 6),
+    ]
+
+
 def test_the_text_of_an_explanation() -> None:
     change = Change("open", 100, 107, (("g", 9), ("f", -2)))
     wrong = Change("read", 5, 9, (("f", 1),), ("on b: 9 measured, 8 counted",))
