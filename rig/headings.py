@@ -91,7 +91,7 @@ _ARM64_FAULT = "arch/arm64/mm/fault.c, arch/riscv/mm/fault.c"
 _KASAN_C = "mm/kasan/report.c"
 _STALL_H = "kernel/rcu/tree_stall.h"
 # The oldest say no more than the first two words.
-_PANIC = "[kK]ernel [pP]anic ?(?:- ?not syncing)? ?: ?"
+_PANIC = "[kK]ernel [pP]anic ?(?:[-\u2013\u2014] ?not syncing)? ?: ?"
 
 # Most special first: the first rule that matches wins.
 RULES: tuple[Rule, ...] = (
