@@ -15,7 +15,7 @@ _HELPER_NAMES = (
     r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|ass(?:ert)?fail|asswarn|hex_dump_\w+|el[01]\w+|__stack_chk_fail|dump_backtrace\w*"
     r"|unwind_backtrace|bug_handler|brk_handler|call_break_hook|do_debug_exception"
     r"|xfs_\w*(?:corruption_error|error_report|verifier_error)|warn_slowpath_\w+|__report_bad_irq"
-    r"|bad_page_fault|_exception\w*|ex_handler_\w+|native_(?:read|write)_msr\w*|check_bytes_and_report",
+    r"|(?:L|_*)div0\w*|bad_page_fault|_exception\w*|ex_handler_\w+|native_(?:read|write)_msr\w*|check_bytes_and_report",
     # sanitizers: mm/kasan, mm/kmsan, kernel/kcsan, mm/kfence, lib/ubsan.c
     r"_*(?:kasan|asan|hwasan|kmsan|msan|kcsan|tsan|kfence|ubsan)_\w+|check_memory_region"
     r"|handle_overflow|val_to_string|end_report|start_report",

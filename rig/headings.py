@@ -369,8 +369,8 @@ RULES: tuple[Rule, ...] = (
         "hard-lockup",
         "LOCKUP",
         r"(?:NMI )?(?:[Ww]atchdog: )?(?:CPU ?\d+: )?(?:[Ww]atchdog|Watchdog CPU:?\d+|NMI Watchdog) "
-        r"detected (?:hard )?LOCKUP\b|(?:NMI )?(?:watchdog: )?CPU \d+ (?:self-detected hard LOCKUP"
-        r"|detected hard LOCKUP on other CPUs)",
+        r"detected (?:[hH]ard )?LOCKUP\b|(?:NMI )?(?:watchdog: )?CPU \d+ (?:self-detected hard"
+        r" LOCKUP|detected hard LOCKUP on other CPUs)",
         "hard lockup{f}",
         "kernel/watchdog.c watchdog_hardlockup_check",
         all_cpus=True,
@@ -697,6 +697,13 @@ RULES: tuple[Rule, ...] = (
         "divide error{f}",
         "arch/x86/kernel/traps.c exc_divide_error",
         "oops",
+    ),
+    _rule(
+        "divide-error",
+        "Division by zero in",
+        r"Division by zero in kernel",
+        "divide error{f}",
+        "arch/arm/kernel/traps.c __div0",
     ),
     _rule(
         "general-protection",

@@ -104,7 +104,7 @@ _FRAME = re.compile(
 )
 # x86-64 until 2.6.13: several on a line, in decimal. arm: who was called, without an offset.
 _BRACED = re.compile(r"<[0-9a-f]{8,16}>\{(?::\w+:)?(\w+)\+\d+\}")
-_FROM = re.compile(r"\[<[0-9a-f]{8,16}>\] \((\w+)\) from ")
+_FROM = re.compile(r"\[<[0-9a-f]{8,16}>\] \((\w+)\) from \[<[0-9a-f]{8,16}>\] \((\w+)")
 _PC = re.compile(
     r"(?:RIP: (?:0010:)?|RIP  \[|EIP: (?:0060:)?|EIP is at |IP: |pc : |e?pc *: |PC is at |NIP \["
     r"|EPC *: |Krnl PSW : |PC: |TPC: |IAOQ\[0\]: )(?P<rest>.*)"
@@ -267,7 +267,7 @@ class _Report:
         elif "}" in message and (braced := _BRACED.findall(message)):
             self.frames += braced[: 64 - len(self.frames)]
         elif match := _FROM.match(message):
-            self.frames += [match[1]][: 64 - len(self.frames)]
+            self.frames += match.groups()[: 64 - len(self.frames)]
         elif message[:1] in _FRAME_STARTS or _BARE_FRAME.match(message):
             if match := _FRAME.match(message):
                 self._learn_frame(match)
