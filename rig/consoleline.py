@@ -112,7 +112,7 @@ def split(raw: str) -> tuple[bool, str, str]:
     return stamped, caller, line[start:]
 
 
-def alike(prefix: str) -> re.Pattern[str]:
+def lines_like(prefix: str) -> re.Pattern[str]:
     """What stands in front of other lines of a log, by what stands in front of one."""
     pieces = re.findall(r"\[[^\[\]]{0,60}\]|\w+|\s+|.", prefix)
     return re.compile("^" + "".join(_shape(piece) for piece in pieces))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from rig.consoleline import (
     RUNNING,
     STAMPED,
-    alike,
     before,
+    lines_like,
     looked_at,
     shortened,
     split,
@@ -489,7 +489,7 @@ class Scanner:
             bare = message[mark.end() :]
             for rule in rules:
                 if match := rule.pattern.match(bare):
-                    self._start(caller, rule, match, raw, prefix=alike(message[: mark.end()]))
+                    self._start(caller, rule, match, raw, prefix=lines_like(message[: mark.end()]))
                     return True
         return False
 
