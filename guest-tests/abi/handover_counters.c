@@ -256,8 +256,11 @@ static const char *is_counted(void)
 		clock_end = ts.tv_sec * 1000000000LL + ts.tv_nsec;
 	} while (clock_end - clock_begin < 20000000);
 	CHECK_EQ(8, read(fd, &last, 8));
-	/* No less than what the thread has used in between. */
-	CHECK(last - first >= clock_end - clock_begin - 1000000);
+	/*
+	 * About what the thread has used in between. Not quite, for the two clocks are not stopped
+	 * at once when the thread loses its CPU, and then the host may take that away for a while.
+	 */
+	CHECK(last - first >= (clock_end - clock_begin) / 2);
 	return NULL;
 }
 
