@@ -31,7 +31,7 @@ _RECORDED = re.compile(
             r"(?:kernel|vmunix)(?:(?:\[\d+\])?: {0,2}| - - - )"
             rf"|{_DAY} {_CLOCK} \S{{1,80}} (?=kernel BUG at )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
-            r"|\d{1,12}\.\d{6}\] |\[[<+ ]*\d+\.\d{3,9}>?\](?:\[ *[TC]\d+\])? ?"
+            r"|\d{1,12}\.\d{6}\] |\[[<+ ]*\d+\.\d{2,9}>?\](?:\[ *[TC]\d+\])? ?"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
             # a level; /dev/kmsg and netconsole's long form
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",

@@ -13,7 +13,7 @@ _HELPER_NAMES = (
     r"|_*warn_\w+|__warn|v?panic|die|die_\w+|__die\w*|oops_\w+|handle_bug|do_error_trap|do_trap|asm_exc_\w+|exc_\w+"
     r"|do_invalid_op|invalid_op|(?:async_)?page_fault\w*|no_context|bad_area\w*|error_entry"
     r"|do_(?:user|kern)_addr_fault|check_panic_on_warn|ass(?:ert)?fail|asswarn|hex_dump_\w+|el[01]\w+|__stack_chk_fail|dump_backtrace\w*"
-    r"|unwind_backtrace|bug_handler|brk_handler|call_break_hook|do_debug_exception"
+    r"|unwind_backtrace|walk_stackframe|bug_handler|brk_handler|call_break_hook|do_debug_exception"
     r"|xfs_\w*(?:corruption_error|error_report|verifier_error)|warn_slowpath_\w+|__report_bad_irq"
     r"|(?:L|_*)div0\w*|bad_page_fault|_exception\w*|ex_handler_\w+|native_(?:read|write)_msr\w*|check_bytes_and_report",
     # sanitizers: mm/kasan, mm/kmsan, kernel/kcsan, mm/kfence, lib/ubsan.c

@@ -27,7 +27,7 @@ class Rule:
         or behind it. aside: words of what prints a trace, a report only where none is open.
     at: the function is the one that takes the lock. die: it is the line of die(), which may follow
         what has said why. prelude: without a line of die() behind it, it was about a program of
-        user space.
+        user space. named: the function is one that it names, none of its trace.
     """
 
     type: str
@@ -44,6 +44,7 @@ class Rule:
     prelude: bool = False
     said: bool = False
     aside: bool = False
+    named: bool = False
 
 
 def _rule(
@@ -62,10 +63,11 @@ def _rule(
     prelude: bool = False,
     said: bool = False,
     aside: bool = False,
+    named: bool = False,
 ) -> Rule:
     return Rule(
         *(type, trigger, re.compile(pattern), title, source, ends, frame, all_cpus, to_bug, at),
-        *(die or trigger == "[#", prelude, said, aside),
+        *(die or trigger == "[#", prelude, said, aside, named),
     )
 
 
@@ -1011,6 +1013,13 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "filesystem",
+        "): error: ",
+        r"(?P<what>EXT[23])-fs \([^)]*\): error: (?P<func>\w+):",
+        "{what}-fs error{f}",
+        "fs/ext2/super.c ext2_error, fs/ext3/super.c (< 4.3)",
+    ),
+    _rule(
+        "filesystem",
         "BTRFS",
         r"BTRFS(?: critical|: error) \(device [^)]*\)(?: in (?P<func>\w+):\d+)?"
         r"|BTRFS error \(device [^)]*\)(?: in (?P<bare>\w+):\d+)?:? (?:.*(?:checksum|csum|corrupt"
@@ -1172,9 +1181,9 @@ RULES: tuple[Rule, ...] = (
         "other",
         "nobody cared",
         r"irq \d+: nobody cared",
-        "irq: nobody cared",
+        "irq: nobody cared{f}",
         "kernel/irq/spurious.c __report_bad_irq",
-        frame=False,
+        named=True,
     ),
     _rule(
         "other",

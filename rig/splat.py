@@ -42,6 +42,7 @@ _DEATH, _DYING = 200, ("exit_signals", "do_exit", "make_task_dead", "rewind_stac
 # All but those that take any words for one.
 _EXACT = tuple(rule for rule in RULES if not rule.pattern.pattern.endswith(".*)"))
 _BEGUN = 3  # lines of a report that has just begun
+_SHORT = 4  # lines of one in which the heading may not have ended
 _SOON = 40  # lines in which what follows from a report comes
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
 _TEXTS_MAX = 20  # reports of one title that keep their text
@@ -60,14 +61,14 @@ _BEHIND = re.compile(
     r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic))"
 )
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
-_MARK, _PREFIX_MAX, _MARKS = re.compile(r"[\]):;#>$|]+ *"), 160, 24
+_MARK, _PREFIX_MAX, _MARKS = re.compile(r"^\d{1,8} +|[\]):;#>$|?]+ *"), 160, 24
 _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
     r"|PGD |Code: |Mem abort|Internal error|Oops|---\[ end|stack backtrace|\d+ locks? held by"
     r"|in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
-_TORN = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$")
+_TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
 
 
 def _search_words() -> list[str]:
@@ -97,6 +98,7 @@ _ANY_WORD = re.compile("|".join(map(re.escape, _WORDS)).encode())
 _END_TRACE = re.compile(r"---\[ end trace ")
 _END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
 _RULER = re.compile(r"={20,}$")
+_PERIOD = re.compile(r"\bg ?= ?(-?\d+)")
 _STALL_ENDED = re.compile(r"(?:rcu: )?INFO: Stall ended before state dump start")
 _FRAME = re.compile(
     rf"\s*(?:\(?\[<?[0-9a-f]*>?\]\s*)*(?P<guess>\? )?\(?(?::\w+:)?{SYMBOL}\)?"
@@ -113,9 +115,17 @@ _LINK = re.compile(rf"\s*(?:ra|lr) : {SYMBOL}|LR is at {SYMBOL.replace('<func>',
 _WORK = re.compile(r"Workqueue: \S+ ([A-Za-z_][\w.]*)")
 _LOW, _PAGE = re.compile(r"\b(?:address:?|at) (?:0x)?([0-9a-f]{8,16})\b"), 4096
 _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
+# Of a thread's interrupt: its own.
+_HANDLERS, _HANDLER = (
+    "handlers:",
+    re.compile(
+        r"\[<[0-9a-f]+>\] (?:irq_default_primary_handler(?: \[\w+\])? threaded \[<[0-9a-f]+>\] )?"
+        r"\(?([A-Za-z_]\w*)"
+    ),
+)
 _SYMBOL_IN = re.compile(SYMBOL)
 _AT = re.compile(rf"at: (?:\[<[0-9a-f]+>\] )?{SYMBOL}")
-_NAMED = re.compile(rf"caller is {SYMBOL}|\s+preempt=.*\bworkfn=(?P<work>[\w.$]+)")
+_NAMED = re.compile(rf"\s*caller is {SYMBOL}|\s+preempt=.*\bworkfn=(?P<work>[\w.$]+)")
 _FRAME_STARTS = frozenset(" \t[?(")
 _BARE_FRAME = re.compile(r"\.?[A-Za-z_][\w.]*(?:\+0x[0-9a-f]+/0x| \([\w./-]+:\d)")
 _READ = re.compile(r"(?:Read of size|#PF: \w+ read access|BUG: KASAN: .*\bread\b)")
@@ -129,6 +139,7 @@ _BODY_STARTS = (
     r"|Modules linked|Code: |R[ISBDA][PXI]: |E[ISABCD][PXI]: |R\d\d?: |[FC]S: |CR\d: |DR\d: |PKRU"
     r"|Tainted|Workqueue: |pc :|lr :|sp :|x\d+ ?:|pstate|epc :|ra :|status:|gp :|[as]\d+ ?:|t\d :"
     r"|#PF|PGD |Oops|Internal error|Stack:|Process |task:|NMI |Sending NMI|note: |Kernel Offset"
+    r"|EC = |SET = |EA = |FSC = |ISV = |SSE = |SF = |CM = |GCS = |Access size = |\[[0-9a-f]+\] pgd="
     r"|Mem abort|Data abort|user pgtable|swapper pgtable|ESR|FAR|Exception|Unable to handle|Last "
     r"|Dumping|Rebooting|Disabling lock|Showing|Thread overran|CPU \d|Task stack|Overflow stack"
     r"|PC is at|LR is at|pgd = |psr|Flags: |Control: |[Rr]egister |[Bb]acktrace|Function entered"
@@ -193,7 +204,7 @@ class _Report:
     phase: "registers" after the end of its trace, "panic" after the panic it ended in. quiet: the
     end of a report that is out already. died: its die() line has been seen. from_cut: begun by
     "cut here", its heading has not come. aftermath: so far only what a file system does about
-    it. device: of that file system. first: the heading. headings: how many lines are such.
+    it. device: of that file system. first, latest: headings. headings: how many lines are such.
     prefix: what stands in front of its lines, where that is not known otherwise; it is unsure
     then, and none, until a line follows that only a report has.
     """
@@ -224,6 +235,7 @@ class _Report:
     aftermath: bool = False
     device: str = ""
     first: str = ""
+    latest: str = ""
     headings: int = 1
     prefix: re.Pattern[str] | None = None
     unsure: bool = False
@@ -239,7 +251,9 @@ class _Report:
         """Take in a further heading of the same event; the one that says more is kept."""
         self.died = self.died or rule.die
         self.headings += 1
+        self.latest = message
         self.learn(message)
+        self.caller = self.caller or match.groupdict().get("func") or ""
         says_more = rule.frame > self.rule.frame or self.aftermath
         if self.from_cut:
             self.head(rule, match, message)
@@ -255,6 +269,16 @@ class _Report:
         self.end = number + 1
         if len(self.lines) < _REPORT_LINES:
             self.lines.append(raw)
+
+    def unfinished(self, raw: str, message: str) -> bool:
+        """Whether this is the rest of the heading before it, which ends with a mail's "="."""
+        if not self.latest.endswith("=") or len(self.lines) >= _SHORT:
+            return False
+        match = self.rule.pattern.match(_joined(self.latest, message, raw))
+        if match is None:
+            return False
+        self.match, self.latest = match, match.string
+        return True
 
     def learn(self, message: str) -> None:
         """Take from a line what the title will need."""
@@ -273,8 +297,12 @@ class _Report:
                 self._learn_frame(match)
             elif match := _SECTION.match(message):
                 self.section = "" if match["end"] else match["name"]
+            elif self.section == _HANDLERS and (match := _HANDLER.match(message)):
+                self.caller = self.caller or match[1]
         if "at: " in message and self._wants_lock(message) and (match := _AT.search(message)):
             self.lock_at = match["func"]
+        elif message.startswith(_HANDLERS):
+            self.section = _HANDLERS
         elif match := _NAMED.match(message):
             self.caller = match["func"] or match["work"]
         if not self.access:
@@ -300,6 +328,11 @@ class _Report:
             self.guess = self.guess or match["func"]
         elif len(self.frames) < 64:
             self.frames.append(match["func"])
+
+
+def _joined(first: str, message: str, raw: str) -> str:
+    """A line that a mail has broken with "=": the offset of a function is no mark of a mail."""
+    return first[:-1] + (raw if raw[:1] == "+" else message)
 
 
 def _access(message: str) -> str:
@@ -464,7 +497,7 @@ class Scanner:
             return  # a user's text on a console where the kernel stamps its own
         if _ANY_WORD.search(line):
             if self._heading(caller, message, raw):
-                if self._is_vague(caller):
+                if self._is_vague(caller) or (raw.endswith("=") and self._is_new(caller)):
                     self._begun = _Begun(caller, message, [raw])
                 return
             behind = _BEHIND.match(message)
@@ -497,7 +530,7 @@ class Scanner:
         """Whether this is the rest of a heading that a mail program has broken."""
         first, caller = begun.message.rstrip(), begun.caller
         # With "=" it says that the line goes on.
-        whole = first[:-1] + message if first[-1:] == "=" else f"{first} {message.lstrip()}"
+        whole = _joined(first, message, raw) if first[-1:] == "=" else f"{first} {message.lstrip()}"
         if _is_heading(message, RULES):
             return False
         if not _is_heading(whole, _EXACT):
@@ -505,7 +538,7 @@ class Scanner:
                 self._begun = _Begun(caller, whole, [*begun.lines, raw])
             return False
         self._line -= len(begun.lines)
-        if self._is_vague(caller):
+        if self._is_new(caller):
             del self._open[caller]
         self._heading(caller, whole, begun.lines[0])
         self._line += len(begun.lines)
@@ -516,20 +549,33 @@ class Scanner:
 
     def _is_vague(self, caller: str) -> bool:
         """Whether this line has begun a report that says nothing but BUG, or panic."""
-        report = self._open.get(caller)
-        return report is not None and report.rule not in _EXACT and report.start == self._line
+        return self._is_new(caller) and self._open[caller].rule not in _EXACT
+
+    def _is_new(self, caller: str) -> bool:
+        """Whether this line has begun a report."""
+        return caller in self._open and self._open[caller].start == self._line
 
     def _torn(self, message: str, raw: str) -> None:
-        """The rest of a heading that a mail program has broken in two: its function."""
+        """The rest of a line that a mail program has broken in two: the function of a heading, or
+        who has taken a lock.
+        """
         for report in self._open.values():
+            if report.end == self._line and report.unfinished(raw, message):
+                report.add(self._line, raw)
+                continue
             torn = (
-                len(report.lines) < 4
+                len(report.lines) < _SHORT
                 and report.end == self._line
                 and _TORN.search(report.lines[-1])
             )
-            if torn and (match := _FRAME.match(_FILE_LINE.sub("", message))):
+            lock = report.end == self._line and _TORN_LOCK.search(report.lines[-1])
+            if not (torn or lock) or not (match := _FRAME.match(_FILE_LINE.sub("", message))):
+                continue
+            report.add(self._line, raw)
+            if torn:
                 report.caller = match["func"]
-                report.add(self._line, raw)
+            else:
+                report.lock_at = report.lock_at or match["func"]
 
     def _age(self) -> None:
         """Close what has been open for too long."""
@@ -638,7 +684,7 @@ class Scanner:
         if len(self._open) >= _OPEN_MAX:
             self._close(min(self._open, key=lambda key: self._open[key].start))
         report = _Report(rule, self._line, self._line + 1, match, [raw], from_cut=rule is CUT)
-        report.first = match.string if match else ""
+        report.first = report.latest = match.string if match else ""
         report.prefix, report.unsure = prefix, prefix is not None
         self._open[caller] = report
         if not report.unsure:
@@ -653,6 +699,8 @@ class Scanner:
     # -- bodies --------------------------------------------------------------------------------
 
     def _body(self, caller: str, message: str, raw: str) -> None:
+        if caller not in self._open and caller and self._is_headless():
+            self._open[caller] = self._open.pop("")
         report = self._open.get(caller)
         if report is None:
             key = next((key for key, one in self._open.items() if one.rule.all_cpus), None)
@@ -666,6 +714,11 @@ class Scanner:
             report.add(self._line, raw)
             return
         self._known(caller, report, message, raw)
+
+    def _is_headless(self) -> bool:
+        """Whether the log has begun within the heading's line: who printed it has been cut off."""
+        report = self._open.get("")
+        return report is not None and report.start == 0 and report.end == self._line == 1
 
     def _known(self, key: str, report: _Report, message: str, raw: str) -> None:
         """A line of a report's own context: part of it, its end, or a stranger."""
@@ -742,6 +795,9 @@ def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     before = report.match
     if rule.type == "workqueue-lockup":
         return True  # a line for each pool
+    if rule.type == "rcu-stall" and before:  # two CPUs tell of one grace period
+        periods = [_PERIOD.search(one.string) for one in (match, before)]
+        return all(periods) and len({one and one[1] for one in periods}) == 1
     if rule.ends == "rule" or rule.trigger == "Kernel unaligned access at TPC":
         return report.headings == len(report.lines)  # a line for each function that was inlined
     if rule.type == "warning" and rule.ends == "trace" and before:
@@ -754,7 +810,7 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
     if report.from_cut:
         return True
     first = len(report.lines) <= 4
-    if message == report.first and len(report.lines) <= 6 and not report.frames:
+    if message in (report.first, report.latest) and len(report.lines) <= 6 and not report.frames:
         return True  # recorded twice
     if rule.type == "slab" and report.rule.type.startswith("kasan") and "kasan: " in message:
         return True  # which object it is (< 4.6)
@@ -819,9 +875,12 @@ def _culprit(report: _Report) -> str:
         return ""
     groups = report.match.groupdict() if report.match else {}
     named = [report.lock_at] if report.rule.at else []
-    named += [groups.get("func") or "", groups.get("bare") or "", report.caller, report.pc]
+    named += [groups.get("func") or "", groups.get("bare") or "", report.caller]
+    if report.rule.named:
+        return next((function(name) for name in named if name), "")
+    named += [report.pc]
     named += [report.link] if report.pc_nowhere and not report.pc else []
-    inside = report.lock_at if report.rule.type == "rcu-usage" else ""
+    inside = report.lock_at if report.rule.type in ("rcu-usage", "atomic-sleep") else ""
     first = [function(name) for name in named if name]
     frames = [function(name) for name in report.frames]
     last = [function(name) for name in (report.guess, inside) if name]

@@ -178,3 +178,40 @@ def test_each_scan_for_leaks_is_one() -> None:
     times = ("1832.796189", "2578.189075", "3330.710984")
     text = "\n".join(f"[ {time}] {line.replace('8', time[-1])}" for time in times)
     assert [one.type for one in splat.scan(text)] == ["memory-leak"] * 3
+
+
+@pytest.mark.parametrize("prefix", ["00034 ", "i? 1/2  16109.346061A? ", "[108.84] "])
+def test_a_prefix_of_a_runner_of_tests_or_of_a_hand(prefix: str) -> None:
+    assert titles("\n".join(prefix + line for line in FAULT)) == [TITLE]
+
+
+def test_a_number_before_a_heading_is_no_prefix_where_nothing_follows() -> None:
+    assert titles("12 Unable to handle kernel paging request at 0000000c\n13 lines of that\n") == []
+
+
+@pytest.mark.parametrize("cut", ["", "[    1.000000] ------------[ cut here ]------------\n"])
+def test_a_heading_that_a_mail_has_broken_within_its_function(cut: str) -> None:
+    head = f"{cut}[    1.000001] WARNING: CPU: 27 PID: 9 at kernel/sched/core.c:5358 kth="
+    body = "[    1.000002] CPU: 27 PID: 9 Comm: cc1"
+    assert titles(f"{head}\nread_end_lazy_tlb_mm+0x90/0xa0\n{body}\n") == [
+        "WARNING in kthread_end_lazy_tlb_mm"
+    ]
+
+
+@pytest.mark.parametrize("quote", ["", "> "])
+def test_a_heading_that_a_mail_has_broken_before_the_offset(quote: str) -> None:
+    head = f"{quote}BUG: KASAN: global-out-of-bounds in ima_lists=\n+0x396/0x440"
+    assert titles(f"{head}\n{quote}Read of size 8 at addr ffffffff83e18138 by task a/1\n") == [
+        "KASAN: global-out-of-bounds read in ima_lists"
+    ]
+
+
+def test_a_line_that_ends_with_an_equals_sign_is_no_half_of_one_that_is_whole() -> None:
+    head = "[    1.000000] BUG: KASAN: use-after-free in f+0x1/0x2"
+    assert titles(f"{head}\n[    1.000001] x=\ng+0x1/0x2\n") == ["KASAN: use-after-free in f"]
+
+
+def test_stalls_of_two_grace_periods_are_two() -> None:
+    line = "INFO: rcu_sched self-detected stall on CPU {{ 1}}  (t=21 jiffies g={} c=1)\n f+0x1/0x2"
+    assert len(splat.scan(f"{line.format(7)}\n{line.format(8)}\n")) == 2
+    assert len(splat.scan(f"{line.format(7)}\n{line.format(7)}\n")) == 1
