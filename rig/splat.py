@@ -716,9 +716,9 @@ class Scanner:
         self._known(caller, report, message, raw)
 
     def _is_headless(self) -> bool:
-        """Whether the log has begun within the heading's line: who printed it has been cut off."""
+        """Whether of the heading before this line it has been cut off who printed it."""
         report = self._open.get("")
-        return report is not None and report.start == 0 and report.end == self._line == 1
+        return report is not None and len(report.lines) == 1 and report.end == self._line
 
     def _known(self, key: str, report: _Report, message: str, raw: str) -> None:
         """A line of a report's own context: part of it, its end, or a stranger."""

@@ -185,6 +185,20 @@ def test_a_prefix_of_a_runner_of_tests_or_of_a_hand(prefix: str) -> None:
     assert titles("\n".join(prefix + line for line in FAULT)) == [TITLE]
 
 
+def test_a_stamp_that_was_typed_is_one_without_a_body() -> None:
+    lines = ["[72.23] BUG: soft lockup - CPU#7 stuck for 22s! [a/7:1:259]"]
+    lines.append("[240.38] INFO: task kworker/u16:3:124 blocked for more than 120 seconds.")
+    assert titles("\n".join(lines)) == ["BUG: soft lockup", "INFO: task hung"]
+
+
+def test_who_printed_a_heading_has_been_cut_off() -> None:
+    head = "Hi, I see this:\nBUG: scheduling while atomic: a/1/0x00000002"
+    frames = ["[    1.000000][   T12]  f+0x1/0x2", "[    1.000000][   T13]  g+0x1/0x2"]
+    assert titles("\n".join([head, *frames])) == ["BUG: scheduling while atomic in f"]
+    later = [head, "something else", *frames]
+    assert titles("\n".join(later)) == ["BUG: scheduling while atomic"]
+
+
 def test_a_number_before_a_heading_is_no_prefix_where_nothing_follows() -> None:
     assert titles("12 Unable to handle kernel paging request at 0000000c\n13 lines of that\n") == []
 
@@ -199,8 +213,9 @@ def test_a_heading_that_a_mail_has_broken_within_its_function(cut: str) -> None:
 
 
 @pytest.mark.parametrize("quote", ["", "> "])
-def test_a_heading_that_a_mail_has_broken_before_the_offset(quote: str) -> None:
-    head = f"{quote}BUG: KASAN: global-out-of-bounds in ima_lists=\n+0x396/0x440"
+@pytest.mark.parametrize("broken", ["ima_lists=\n", "ima_=\nlists"])
+def test_a_heading_that_a_mail_has_broken_before_the_offset(quote: str, broken: str) -> None:
+    head = f"{quote}BUG: KASAN: global-out-of-bounds in {broken}+0x396/0x440"
     assert titles(f"{head}\n{quote}Read of size 8 at addr ffffffff83e18138 by task a/1\n") == [
         "KASAN: global-out-of-bounds read in ima_lists"
     ]
