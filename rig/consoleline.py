@@ -119,6 +119,8 @@ def lines_like(prefix: str) -> re.Pattern[str]:
 
 
 def _shape(piece: str) -> str:
+    if piece.isdigit():
+        return r"\d+"  # a level may stand right before the words
     if len(piece) > 1 and piece[0] == "[":
         return r"\[[^\[\]]{0,60}\]"
     return r"\w+" if piece[0].isalnum() else r"\s+" if piece.isspace() else re.escape(piece)

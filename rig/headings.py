@@ -1023,7 +1023,7 @@ RULES: tuple[Rule, ...] = (
         "BTRFS",
         r"BTRFS(?: critical|: error) \(device [^)]*\)(?: in (?P<func>\w+):\d+)?"
         r"|BTRFS error \(device [^)]*\)(?: in (?P<bare>\w+):\d+)?:? (?:.*(?:checksum|csum|corrupt"
-        r"|transid|block=|bad tree|level verify|uncorrectable|errno=-(?:5|117)))"
+        r"|transid|block=|Missing references|bad tree|level verify|uncorrectable|errno=-(?:5|117)))"
         r"|BTRFS warning \(device [^)]*\)[^:]*: (?:csum failed|checksum (?:verify failed"
         "|error)|.*csum mismatch)",
         "BTRFS error{f}",

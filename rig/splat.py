@@ -61,7 +61,7 @@ _BEHIND = re.compile(
     r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic))"
 )
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
-_MARK, _PREFIX_MAX, _MARKS = re.compile(r"^\d{1,8} +|[\]):;#>$|?]+ *"), 160, 24
+_MARK, _PREFIX_MAX, _MARKS = re.compile(r"[^A-Za-z\s,.\"'(\[<{/=-] *(?=[A-Za-z\[])"), 160, 40
 _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"

@@ -75,6 +75,7 @@ def test_a_heading_alone_behind_a_prompt_is_one_where_its_body_follows() -> None
         ],
         ["it ends in the following kernel panic: bad", "CPU: 1 PID: 2 Comm: x"],
         ["---[ end (x): Kernel panic - not syncing: Oops: stack ]---", "CPU: 1 PID: 2 Comm: x"],
+        ["Then, BUG: unable to handle page fault for address: 0", "CPU: 1 PID: 2 Comm: x"],
         ["my-test: EXT4-fs error (device sda1): f:7: bad", "CPU: 1 PID: 2 Comm: x"],
         ["[    1.000000] Kernel command line: x=BUG: y"],
     ],
@@ -180,7 +181,7 @@ def test_each_scan_for_leaks_is_one() -> None:
     assert [one.type for one in splat.scan(text)] == ["memory-leak"] * 3
 
 
-@pytest.mark.parametrize("prefix", ["00034 ", "i? 1/2  16109.346061A? ", "[108.84] "])
+@pytest.mark.parametrize("prefix", ["00034 ", "i? 1/2  16109.346061A? ", "[108.84] ", "3"])
 def test_a_prefix_of_a_runner_of_tests_or_of_a_hand(prefix: str) -> None:
     assert titles("\n".join(prefix + line for line in FAULT)) == [TITLE]
 
