@@ -222,7 +222,7 @@ def _add_boot_and_test(verbs: _Verbs) -> None:
     parser.add_argument("--watch", action="store_true", help=words)
     parser.add_argument("-k", dest="keyword", default="", help="pytest's -k")
     parser.add_argument("--case", action="append", default=[], type=_case,
-                        metavar="PROGRAM[::CASE]",
+                        metavar="[SUITE/]PROGRAM[::CASE]",
                         help="only this program and, with the kernel's harness, this case of it "
                              "(repeatable)")  # fmt: skip
     parser.add_argument("--env", action="append", default=[], type=_setting, metavar="NAME=VALUE",
@@ -705,9 +705,10 @@ def _object(text: str) -> Path:
 
 
 def _case(text: str) -> tuple[str, str]:
-    """PROGRAM or PROGRAM::CASE of --case."""
+    """PROGRAM or PROGRAM::CASE of --case, each with its suite or without."""
     program, colons, case = text.partition("::")
-    if not re.fullmatch(r"[\w.-]+", program) or (colons and not re.fullmatch(r"[\w.]+", case)):
+    named = re.fullmatch(r"[\w.-]+(?:/[\w.-]+)*", program)
+    if not named or (colons and not re.fullmatch(r"[\w.]+", case)):
         raise argparse.ArgumentTypeError(f"{text!r} is not PROGRAM or PROGRAM::CASE")
     return program, case
 

@@ -83,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--rig-case",
-        metavar="PROGRAM[::CASE]",
+        metavar="[SUITE/]PROGRAM[::CASE]",
         action="append",
         default=[],
         help="only this program, and this case of it",

@@ -86,9 +86,10 @@ class Suite:
     case_timeout_s: as many from one result of it to the next, 0 for no such limit.
     target: where it lies below tools/testing/selftests of its own kernel tree, "" for all others.
     levels: how far above it its Makefile looks for lib.mk. env: what its programs find in their
-    environment beside what all do. cases: (program, case): only these, and of a program only
-    these cases, or all for ""; () for everything. It has to know of cases, as a program with the
-    kernel's own harness does. link: object files that each compiled program gets linked into it.
+    environment beside what all do. cases: (program, case): only these, and of a program, which may
+    be said with its suite (abi/inline), only these cases, or all for ""; () for everything. It has
+    to know of cases, as a program with the kernel's own harness does. link: object files that each
+    compiled program gets linked into it.
     """
 
     name: str
@@ -333,11 +334,12 @@ def _as_programs(suite: Suite, names: Sequence[str]) -> tuple[Program, ...]:
 
     def argv(name: str) -> tuple[str, ...]:
         # As kselftest_harness.h has it: a name alone, or fixture.variant.name.
-        only = [case for program, case in suite.cases if program == name and case]
+        only = [case for program, case in suite.cases if case and program in said[name]]
         return (f"./{name}", *(w for case in only for w in ("-r" if "." in case else "-t", case)))
 
     wanted = {program for program, _ in suite.cases}
-    chosen = [name for name in names if not wanted or name in wanted]
+    said = {name: {name, f"{suite.name}/{name}"} for name in names}
+    chosen = [name for name in names if not wanted or said[name] & wanted]
     return tuple(Program(suite.name, name, argv(name), *shared) for name in chosen)
 
 

@@ -379,6 +379,22 @@ def test_the_examples_are_listed_as_they_are() -> None:
     assert [one.name for one in listed][::8] == ["fine.sh", "last.sh"]
 
 
+@pytest.mark.parametrize(
+    ("said", "argv"),
+    [
+        ((("fine.sh", ""),), [("./fine.sh",)]),
+        ((("trouble/fine.sh", "a"), ("other/last.sh", "")), [("./fine.sh", "-t", "a")]),
+        ((("other/fine.sh", "a"),), []),
+    ],
+)
+def test_a_case_may_be_said_with_its_suite(
+    said: tuple[tuple[str, str], ...], argv: list[tuple[str, ...]]
+) -> None:
+    found = suite.discover(SUITES / "trouble")
+    listed = suite.programs(dataclasses.replace(found, cases=said))
+    assert [one.argv for one in listed] == argv
+
+
 @pytest.mark.kernel
 def test_a_target_of_the_tree_runs_and_nothing_of_it_is_new(
     rig_config: Config, tmp_path: Path
