@@ -52,12 +52,21 @@ class Command:
         return self._line([*places, *more])
 
     def program(self, of: Suite, program: Program) -> str:
-        """One program."""
-        return self._line([*self._place(of), "-k", program.name])
+        """One program, of which only those cases run that did."""
+        if self.verb == "kselftest":
+            return self._line([*self._place(of), "-k", program.name])
+        asked = [at + 1 for at, word in enumerate(self.words[:-1]) if word == "--case"]
+        names = (program.name, f"{of.name}/{program.name}")
+        own = {at for at in asked if self.words[at].partition("::")[0] in names}
+        others = {at for word in asked if word not in own for at in (word - 1, word)}
+        words = [word for at, word in enumerate(self.words) if at not in others]
+        only = [] if own else ["--case", program.name]
+        return self._line([*self._place(of), *only], words)
 
-    def _line(self, words: Sequence[str]) -> str:
+    def _line(self, words: Sequence[str], first: Sequence[str] | None = None) -> str:
         machine = ["--machine", self.machine] if self.machine else []
-        return shlex.join(["rig", self.verb, *self.words, *machine, *words])
+        first = self.words if first is None else first
+        return shlex.join(["rig", self.verb, *first, *machine, *words])
 
     def _place(self, one: Suite) -> list[str]:
         if self.verb == "kselftest":

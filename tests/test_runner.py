@@ -111,7 +111,23 @@ def test_exit_codes(
     assert outcome.run.complete
     assert outcome.run.cases[-1].status is Status.PASS
     bad = next(case for case in outcome.run.cases if not case.status.good)
-    assert bad.reproduce == "rig boot-and-test --suite abi -k a.sh"
+    assert bad.reproduce == "rig boot-and-test --suite abi --case a.sh"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("", "--suite abi --case a.sh"),
+        ("--cold --case b.sh::x --case b.sh", "--cold --suite abi --case a.sh"),
+        ("--case a.sh::x --case b.sh --cold", "--case a.sh::x --cold --suite abi"),
+        ("--case abi/a.sh::x --case net/a.sh", "--case abi/a.sh::x --suite abi"),
+    ],
+)
+def test_the_command_of_one_program(config: Config, writer: Writer, asked: str, said: str) -> None:
+    writer.suite("abi", a=TWO, b=TWO)
+    (abi,) = runner.chosen(Request(), config)
+    command = Command("boot-and-test", config, None, tuple(asked.split()), (abi,))
+    assert command.program(abi, suite.programs(abi)[0]) == f"rig boot-and-test {said}"
 
 
 @pytest.mark.parametrize(("timeout_s", "code"), [(None, 1), (50.0, 0)])
