@@ -181,14 +181,14 @@ def test_each_scan_for_leaks_is_one() -> None:
     assert [one.type for one in splat.scan(text)] == ["memory-leak"] * 3
 
 
-@pytest.mark.parametrize("prefix", ["00034 ", "i? 1/2  16109.346061A? ", "[108.84] ", "3"])
+@pytest.mark.parametrize("prefix", ["00034 ", "i? 1/2  7.000001A? ", "[108.84] ", "3"])
 def test_a_prefix_of_a_runner_of_tests_or_of_a_hand(prefix: str) -> None:
     assert titles("\n".join(prefix + line for line in FAULT)) == [TITLE]
 
 
 def test_a_stamp_that_was_typed_is_one_without_a_body() -> None:
-    lines = ["[72.23] BUG: soft lockup - CPU#7 stuck for 22s! [a/7:1:259]"]
-    lines.append("[240.38] INFO: task kworker/u16:3:124 blocked for more than 120 seconds.")
+    lines = ["[72.01] BUG: soft lockup - CPU#7 stuck for 22s! [a/7:1:259]"]
+    lines.append("[240.02] INFO: task kworker/u8:1:12 blocked for more than 120 seconds.")
     assert titles("\n".join(lines)) == ["BUG: soft lockup", "INFO: task hung"]
 
 
@@ -206,9 +206,9 @@ def test_a_number_before_a_heading_is_no_prefix_where_nothing_follows() -> None:
 
 @pytest.mark.parametrize("cut", ["", "[    1.000000] ------------[ cut here ]------------\n"])
 def test_a_heading_that_a_mail_has_broken_within_its_function(cut: str) -> None:
-    head = f"{cut}[    1.000001] WARNING: CPU: 27 PID: 9 at kernel/sched/core.c:5358 kth="
-    body = "[    1.000002] CPU: 27 PID: 9 Comm: cc1"
-    assert titles(f"{head}\nread_end_lazy_tlb_mm+0x90/0xa0\n{body}\n") == [
+    head = f"{cut}[    1.000001] WARNING: CPU: 7 PID: 9 at kernel/sched/core.c:12 kth="
+    body = "[    1.000002] CPU: 7 PID: 9 Comm: cc1"
+    assert titles(f"{head}\nread_end_lazy_tlb_mm+0x1/0x2\n{body}\n") == [
         "WARNING in kthread_end_lazy_tlb_mm"
     ]
 
@@ -216,8 +216,8 @@ def test_a_heading_that_a_mail_has_broken_within_its_function(cut: str) -> None:
 @pytest.mark.parametrize("quote", ["", "> "])
 @pytest.mark.parametrize("broken", ["ima_lists=\n", "ima_=\nlists"])
 def test_a_heading_that_a_mail_has_broken_before_the_offset(quote: str, broken: str) -> None:
-    head = f"{quote}BUG: KASAN: global-out-of-bounds in {broken}+0x396/0x440"
-    assert titles(f"{head}\n{quote}Read of size 8 at addr ffffffff83e18138 by task a/1\n") == [
+    head = f"{quote}BUG: KASAN: global-out-of-bounds in {broken}+0x1/0x2"
+    assert titles(f"{head}\n{quote}Read of size 8 at addr ffffffff80000138 by task a/1\n") == [
         "KASAN: global-out-of-bounds read in ima_lists"
     ]
 
