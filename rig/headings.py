@@ -162,6 +162,14 @@ RULES: tuple[Rule, ...] = (
         "rule",
     ),
     _rule(
+        "kcsan",
+        "ThreadSanitizer: ",
+        rf"ThreadSanitizer: (?P<what>[\w-]+){_IN}",
+        "KTSAN: {what}{f}",
+        "mm/ktsan/report.c (a tree of its own)",
+        "rule",
+    ),
+    _rule(
         "kfence",
         "BUG",
         rf"BUG: KFENCE: (?P<what>[\w-]+(?: (?:read|write|free|corruption))?){_IN}",
@@ -815,9 +823,8 @@ RULES: tuple[Rule, ...] = (
         "BUG",
         r"BUG (?P<cache>\S+) \([^)]*\): (?P<what>.+)"
         r"|BUG (?P<old>[\w:.-]{1,60}): (?P<why>[A-Z][a-z].+)",
-        "slab {cache}{old}: {what}{why}",
+        "slab {cache}{old}: {what}{why}{f}",
         "mm/slub.c slab_bug",
-        frame=False,
     ),
     _rule(
         "slab",

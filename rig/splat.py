@@ -61,7 +61,7 @@ _BEHIND = re.compile(
     r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic))"
 )
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
-_MARK, _PREFIX_MAX, _MARKS = re.compile(r"[^A-Za-z\s,.\"'(\[<{/=-] *(?=[A-Za-z\[])"), 160, 40
+_MARK, _PREFIX_MAX, _MARKS = re.compile(r"[^A-Za-z\s,.\"'(\[<{/=] *(?=[A-Za-z\[])"), 160, 40
 _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
@@ -97,6 +97,7 @@ _ANY_WORD = re.compile("|".join(map(re.escape, _WORDS)).encode())
 
 _END_TRACE = re.compile(r"---\[ end trace ")
 _END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
+_END_OF = re.compile(r"---\[ end (Kernel panic - not syncing: .*?)(?: \]---)?$")
 _RULER = re.compile(r"={20,}$")
 _PERIOD = re.compile(r"\bg ?= ?(-?\d+)")
 _STALL_ENDED = re.compile(r"(?:rcu: )?INFO: Stall ended before state dump start")
@@ -107,6 +108,7 @@ _FRAME = re.compile(
 # x86-64 until 2.6.13: several on a line, in decimal. arm: who was called, without an offset.
 _BRACED = re.compile(r"<[0-9a-f]{8,16}>\{(?::\w+:)?(\w+)\+\d+\}")
 _FROM = re.compile(r"\[<[0-9a-f]{8,16}>\] \((\w+)\) from \[<[0-9a-f]{8,16}>\] \((\w+)")
+_FROM_NOW = re.compile(rf" *([A-Za-z_][\w.]*) from {SYMBOL}")  # since 5.18
 _PC = re.compile(
     r"(?:RIP: (?:0010:)?|RIP  \[|EIP: (?:0060:)?|EIP is at |IP: |pc : |e?pc *: |PC is at |NIP \["
     r"|EPC *: |Krnl PSW : |PC: |TPC: |IAOQ\[0\]: )(?P<rest>.*)"
@@ -116,6 +118,7 @@ _WORK = re.compile(r"Workqueue: \S+ ([A-Za-z_][\w.]*)")
 _LOW, _PAGE = re.compile(r"\b(?:address:?|at) (?:0x)?([0-9a-f]{8,16})\b"), 4096
 _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
 # Of a thread's interrupt: its own.
+_OWNER = re.compile(rf"(?:INFO: )?Allocated in {SYMBOL}")
 _HANDLERS, _HANDLER = (
     "handlers:",
     re.compile(
@@ -224,6 +227,7 @@ class _Report:
     guess: str = ""
     link: str = ""
     work: str = ""
+    owner: str = ""
     pc_nowhere: bool = False
     section: str = ""
     phase: str = ""
@@ -290,7 +294,7 @@ class _Report:
             self.work = match[1]
         elif "}" in message and (braced := _BRACED.findall(message)):
             self.frames += braced[: 64 - len(self.frames)]
-        elif match := _FROM.match(message):
+        elif match := _FROM.match(message) or _FROM_NOW.match(message):
             self.frames += match.groups()[: 64 - len(self.frames)]
         elif message[:1] in _FRAME_STARTS or _BARE_FRAME.match(message):
             if match := _FRAME.match(message):
@@ -301,6 +305,8 @@ class _Report:
                 self.caller = self.caller or match[1]
         if "at: " in message and self._wants_lock(message) and (match := _AT.search(message)):
             self.lock_at = match["func"]
+        elif not self.owner and (match := _OWNER.match(message)):
+            self.owner = match["func"]
         elif message.startswith(_HANDLERS):
             self.section = _HANDLERS
         elif match := _NAMED.match(message):
@@ -516,7 +522,9 @@ class Scanner:
     def _inside(self, caller: str, message: str, raw: str) -> bool:
         """Open a report, an unsure one, at a heading behind a prefix that is not known."""
         rules = [rule for rule in RULES[:-1] if rule.trigger in message and _has_body(rule)]
-        if not rules or message.startswith("---["):
+        if message.startswith("---["):
+            return self._only_end(caller, message, raw)
+        if not rules:
             return False
         for mark in itertools.islice(_MARK.finditer(message, 0, _PREFIX_MAX), _MARKS):
             bare = message[mark.end() :]
@@ -525,6 +533,13 @@ class Scanner:
                     self._start(caller, rule, match, raw, prefix=lines_like(message[: mark.end()]))
                     return True
         return False
+
+    def _only_end(self, caller: str, message: str, raw: str) -> bool:
+        """Whether this is the end of a panic of which the log has nothing else."""
+        end = _END_OF.match(message)
+        if not end or self._line - self._headed < _REPORT_SPAN:
+            return False
+        return self._heading(caller, end[1], raw)
 
     def _rest(self, begun: _Begun, message: str, raw: str) -> bool:
         """Whether this is the rest of a heading that a mail program has broken."""
@@ -798,7 +813,8 @@ def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     if rule.type == "rcu-stall" and before:  # two CPUs tell of one grace period
         periods = [_PERIOD.search(one.string) for one in (match, before)]
         return all(periods) and len({one and one[1] for one in periods}) == 1
-    if rule.ends == "rule" or rule.trigger == "Kernel unaligned access at TPC":
+    counters = rule.type == "bad-page" and not rule.frame  # a line for each of a process
+    if rule.ends == "rule" or rule.trigger == "Kernel unaligned access at TPC" or counters:
         return report.headings == len(report.lines)  # a line for each function that was inlined
     if rule.type == "warning" and rule.ends == "trace" and before:
         return len(report.lines) <= 6 and match["file"] == before["file"]
@@ -846,6 +862,8 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
 def _splat(report: _Report, *, cut: bool) -> Splat:
     """The finished value; cut: the log or another report came before this one's own end."""
     type, title = report.rule.type, report.rule.title
+    if report.rule is CUT and report.preamble and not _BODY.match(report.preamble):
+        type, title = "warning", "WARNING{f}"  # BUG() says nothing before its heading
     if type == "warning" and report.preamble:
         type, title = _warn_kind(report.preamble, type, title)
     if type == "page-fault" and (low := _LOW.search(report.lines[0])) and int(low[1], 16) < _PAGE:
@@ -883,7 +901,7 @@ def _culprit(report: _Report) -> str:
     inside = report.lock_at if report.rule.type in ("rcu-usage", "atomic-sleep") else ""
     first = [function(name) for name in named if name]
     frames = [function(name) for name in report.frames]
-    last = [function(name) for name in (report.guess, inside) if name]
+    last = [function(name) for name in (report.owner, report.guess, inside) if name]
     for name in (*first, *frames, *last):
         if not HELPERS.fullmatch(name):
             return name

@@ -181,7 +181,9 @@ def test_each_scan_for_leaks_is_one() -> None:
     assert [one.type for one in splat.scan(text)] == ["memory-leak"] * 3
 
 
-@pytest.mark.parametrize("prefix", ["00034 ", "i? 1/2  7.000001A? ", "[108.84] ", "3"])
+@pytest.mark.parametrize(
+    "prefix", ["00034 ", "i? 1/2  7.000001A? ", "[108.84] ", "0.605355 - ", "3"]
+)
 def test_a_prefix_of_a_runner_of_tests_or_of_a_hand(prefix: str) -> None:
     assert titles("\n".join(prefix + line for line in FAULT)) == [TITLE]
 
@@ -231,3 +233,10 @@ def test_stalls_of_two_grace_periods_are_two() -> None:
     line = "INFO: rcu_sched self-detected stall on CPU {{ 1}}  (t=21 jiffies g={} c=1)\n f+0x1/0x2"
     assert len(splat.scan(f"{line.format(7)}\n{line.format(8)}\n")) == 2
     assert len(splat.scan(f"{line.format(7)}\n{line.format(7)}\n")) == 1
+
+
+def test_the_end_of_a_panic_is_one_where_nothing_else_of_it_is_there() -> None:
+    end = "---[ end Kernel panic - not syncing: Attempted to kill init! ]---"
+    head = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b"
+    assert titles(f"{head}\nCPU: 0 PID: 1 Comm: init\nx\ny\nz\n{end}\n") == titles(end)
+    assert len(titles(end)) == 1
