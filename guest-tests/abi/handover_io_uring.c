@@ -212,6 +212,28 @@ WITH_IO_URING(ring_that_defers_work)
 	return falls_back_with(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 }
 
+static struct ring ring_of_others;
+
+static const char *makes_a_disabled_ring(void)
+{
+	CHECK(make_ring(&ring_of_others, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_R_DISABLED));
+	return NULL;
+}
+
+/* The one that it is for is not who has made it, but who enables it. */
+WITH_IO_URING(ring_that_another_thread_has_made)
+{
+	struct reading r;
+
+	TRY(run_in(true, makes_a_disabled_ring));
+	TRY(hand_over(3));
+	CHECK_EQ(0, raw_call(__NR_io_uring_register, ring_of_others.fd,
+			     IORING_REGISTER_ENABLE_RINGS, NULL, 0));
+	TRY(begin_falling_back(&r));
+	TRY(makes_a_request(&ring_of_others));
+	return end_reading(&r);
+}
+
 /* It issues for what was handed over, as this is the thread that made it. */
 WITH_IO_URING(single_issuer_from_while_a_call_is_outstanding)
 {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Every register of user space holds after a hand-over what it held before. */
+#include "filters.h"
 #include "handover.h"
 #include "../kselftest_harness.h"
 
@@ -657,6 +658,40 @@ static const char *call_keeps_its_rights(void)
 	close(fds[0]);
 	close(fds[1]);
 	return NULL;
+}
+
+/* So does the store of a value that a filter gives in place of a call that a worker was to make. */
+static const char *filtered_value_has_its_rights(void)
+{
+	const int size = getpagesize();
+	long elsewhere = UNTOUCHED, cookie, *word;
+	int key;
+
+	if (!has_keys())
+		return NULL;
+	key = pkey_alloc(0, 0);
+	CHECK(key > 0);
+	word = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(word != MAP_FAILED);
+	*word = UNTOUCHED;
+	CHECK_EQ(0, pkey_mprotect(word, size, PROT_READ | PROT_WRITE, key));
+	/* A worker that may not. */
+	pkey_set(key, PKEY_DISABLE_ACCESS);
+	cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, &elsewhere, __NR_getppid, ARGS(0));
+	CHECK_EQ(getppid(), final_value(cookie, &elsewhere));
+	pkey_set(key, 0);
+	CHECK_EQ(0, filter(__NR_getppid, SECCOMP_RET_ERRNO | EXDEV, 0));
+	cookie = async_submit(ASYNC_SUBMIT_OFFLOAD, word, __NR_getppid, ARGS(0));
+	CHECK(is_cookie(cookie));
+	CHECK_EQ(-EXDEV, final_value(cookie, word));
+	return NULL;
+}
+
+TEST_F(thread, filtered_value_has_the_rights_of_its_submission)
+{
+	if (!has_keys())
+		SKIP(return, "the processor has no protection keys");
+	EXPECT_FINE(run_in_child(variant->other, filtered_value_has_its_rights));
 }
 
 TEST_F(thread, rights_stay)

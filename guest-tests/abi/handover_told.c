@@ -137,6 +137,9 @@ IN_EITHER_THREAD(clock_of_the_thread)
 
 	work_for(50000000);
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+	/* The clock of its process, by the number of the thread. */
+	CHECK_EQ(0, offloaded(__NR_clock_gettime, ARGS((~(unsigned int)gettid() << 3) | 2,
+						       P(&seen))));
 	CHECK_EQ(0, offloaded(__NR_clock_gettime, ARGS(CLOCK_THREAD_CPUTIME_ID, P(&seen))));
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
 	CHECK(cpu_ns(&before) <= cpu_ns(&seen) && cpu_ns(&seen) <= cpu_ns(&after));

@@ -778,6 +778,65 @@ TEST(nothing_is_left)
 	}
 }
 
+enum { HUGE_PAGE = 2 << 20, HUGE_PAGES = 16, ENDS = 300 };
+
+static unsigned int microseconds;
+
+static void *exits(void *unused)
+{
+	usleep(microseconds);
+	syscall(__NR_exit_group, 0);
+	return NULL;
+}
+
+/*
+ * A process that ends in the middle of a submission: to try the result word takes long where that is
+ * in a large page that is not there yet, and by then a worker is reserved, which is killed meanwhile.
+ */
+static void end_in_a_submission(unsigned int i)
+{
+	struct io_uring_params for_one = { .flags = IORING_SETUP_SINGLE_ISSUER };
+	unsigned long args[6] = { };
+	pthread_t thread;
+	char *words;
+	int n;
+
+	words = mmap(NULL, HUGE_PAGE * (HUGE_PAGES + 1), PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (words == MAP_FAILED)
+		_exit(9);
+	words = (char *)(((unsigned long)words + HUGE_PAGE - 1) & -(unsigned long)HUGE_PAGE);
+	madvise(words, (size_t)HUGE_PAGE * HUGE_PAGES, MADV_HUGEPAGE);
+	/* In every other one a worker makes the calls while the submitter waits. */
+	if (i & 1 && syscall(__NR_io_uring_setup, 1, &for_one) < 0)
+		_exit(8);
+	microseconds = i * 7 % 400;
+	if (pthread_create(&thread, NULL, exits, NULL))
+		_exit(7);
+	for (n = 0;; n = (n + 1) % HUGE_PAGES) {
+		if (!n)
+			madvise(words, (size_t)HUGE_PAGE * HUGE_PAGES, MADV_DONTNEED);
+		syscall(__NR_async_submit, i & 1 ? 0UL : (unsigned long)ASYNC_SUBMIT_OFFLOAD,
+			words + (size_t)n * HUGE_PAGE, (long)__NR_getppid, args);
+	}
+}
+
+TEST(processes_end_in_submissions)
+{
+	unsigned int i;
+	int status;
+	pid_t child;
+
+	for (i = 0; i < ENDS; i++) {
+		child = fork();
+		ASSERT_LE(0, child);
+		if (!child)
+			end_in_a_submission(i);
+		ASSERT_EQ(child, waitpid(child, &status, 0));
+		ASSERT_EQ(0, status);
+	}
+}
+
 /* Nor is there memory of the kernel that nobody points to any more. */
 TEST(no_memory_is_lost)
 {
