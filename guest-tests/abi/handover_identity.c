@@ -723,9 +723,17 @@ end:
 
 /* --- kill(-1) --------------------------------------------------------------------------- */
 
+static volatile sig_atomic_t terminations;
+
+static void on_termination(int sig)
+{
+	terminations += sig == SIGTERM;
+}
+
 /*
  * In a pid namespace of its own, so that it hits few: the caller is spared, and not killed
- * under the number of one of its workers.
+ * under the number of one of its workers. So is the first process, whose leader goes by another
+ * number than 1.
  */
 static const char *kills_all(void)
 {
@@ -735,10 +743,14 @@ static const char *kills_all(void)
 
 	CHECK_EQ(1, getpid());
 	TRY(hand_over(3));
+	CHECK(signal(SIGTERM, on_termination) != SIG_ERR);
 	child = fork();
 	CHECK(child >= 0);
 	if (child == 0) {
-		pid_t other = fork();
+		pid_t other;
+
+		signal(SIGTERM, SIG_DFL);
+		other = fork();
 
 		CHECK(other >= 0);
 		if (!other)
@@ -757,6 +769,7 @@ static const char *kills_all(void)
 	CHECK(becomes_true((child = waitpid(-1, &status, WNOHANG))));
 	CHECK(child > 0);
 	CHECK_EQ(SIGTERM, status);
+	CHECK_EQ(0, terminations);
 	return NULL;
 }
 

@@ -1298,4 +1298,10 @@ SAME(membarrier_of_all, NOTHING)
 	SHOW(raw(__NR_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0));
 }
 
+TEST(sixty_calls_are_compared)
+{
+	TH_LOG("%d system calls", calls_compared());
+	EXPECT_LE(60, calls_compared());
+}
+
 SAME_MAIN

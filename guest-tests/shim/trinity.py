@@ -23,6 +23,9 @@ from pathlib import Path
 from programs import EXIT_FAIL, EXIT_PASS, EXIT_SKIP, SHIM, counted, say
 
 NOBODY = 65534
+KMEMLEAK = Path("/sys/kernel/debug/kmemleak")
+YOUNG_S = 6
+"""It takes nothing for lost that is younger than five seconds."""
 CHILDREN = 4
 PATIENCE_S = 120.0
 """For all that trinity has started to be gone, once it was killed."""
@@ -100,6 +103,16 @@ def fuzz(place: Path, report: Path, seconds: float, seed: int, seen: dict[int, i
     return log.read_text(errors="replace")[-2000:]
 
 
+def lost() -> str | None:
+    """What memory of the kernel nobody points to any more; None where it does not look."""
+    if not KMEMLEAK.exists():
+        return None
+    time.sleep(YOUNG_S)
+    for _ in range(2):  # a pointer may be on its way
+        KMEMLEAK.write_text("scan")
+    return KMEMLEAK.read_text(errors="replace")
+
+
 def main() -> int:
     """Fuzz, and see what is left; KTAP on standard output."""
     if not shutil.which("trinity"):
@@ -107,7 +120,7 @@ def main() -> int:
         return EXIT_SKIP
     seconds = float(os.environ.get("TRINITY_S", "10"))
     seed = int(os.environ.get("TRINITY_SEED") or int.from_bytes(os.urandom(3)))
-    say(f"TAP version 13\n1..1\n# TRINITY_SEED={seed}, for {seconds:g} s")
+    say(f"TAP version 13\n1..2\n# TRINITY_SEED={seed}, for {seconds:g} s")
     wrong = []
     with tempfile.TemporaryDirectory(prefix="trinity.", dir="/var/tmp") as scratch:
         place = Path(scratch)
@@ -136,7 +149,12 @@ def main() -> int:
     # Of processes that were gone before they could be asked, nobody knows what they handed over.
     say(f"# {runs} runs: {calls} calls, {slept} slept, {over} seen to be handed over")
     say(f"{'not ok' if wrong else 'ok'} 1 everything_ends")
-    return EXIT_FAIL if wrong else EXIT_PASS
+    leaks = lost()
+    for line in (leaks or "").splitlines():
+        say(f"# {line}")
+    skipped = "" if leaks is not None else " # SKIP not a kernel that looks for leaks"
+    say(f"{'not ok' if leaks else 'ok'} 2 no_memory_is_lost{skipped}")
+    return EXIT_FAIL if wrong or leaks else EXIT_PASS
 
 
 if __name__ == "__main__":
