@@ -7,6 +7,7 @@ missed. Some of the kernel's own selftests compile only where libcap-dev and lib
 
 from __future__ import annotations
 
+import collections
 import json
 import re
 import sys
@@ -27,7 +28,7 @@ from rig.errors import InfrastructureError  # noqa: E402
 from rig.process import run  # noqa: E402
 from rig.store import digest  # noqa: E402
 
-KERNEL, CHECKED, PROGRAMS = "async", "lockdep", "programs"
+KERNEL, CHECKED, PROGRAMS, TRACED = "async", "lockdep", "programs", "perf"
 OTHERS = "selftests"
 HARD = "kasan"
 FLAVOURS = (KERNEL, "lockdep", HARD, "kcsan")
@@ -37,6 +38,7 @@ BYTES_EACH = 24 * 1024
 FUZZ_S, FUZZED = 600, ("lockdep", HARD, "kcsan")
 LEAKS = "stress/generator::global.no_memory_is_lost"
 HANDED_OVER = 0.9
+AT_LENGTH = ("handover_cancel", "handover_identity", "handover_signals")
 # Of the kernel's own selftests, whose programs are compiled and sleep; with which, where not
 # all are run: the others watch a clock, or measure, for minutes.
 COLLECTIONS = {
@@ -101,6 +103,12 @@ def texts(found: Mapping[str, Any], program: str) -> str:
     return "\n".join(f"{case.get('output', '')}\n{case.get('message', '')}" for case in cases)
 
 
+def tally(found: Mapping[str, Any]) -> str:
+    """How many cases ended how."""
+    counts = collections.Counter(case["status"] for case in found["cases"])
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+
+
 def passes(found: Mapping[str, Any]) -> set[str]:
     """The cases that passed, as suite/program::case."""
     return {
@@ -116,7 +124,7 @@ def passes(found: Mapping[str, Any]) -> set[str]:
 def memory(place: Place) -> list[Figure]:
     """What 4,000 outstanding reads of one pipe take, split into stack, task and rest."""
     here = opened(place)
-    words = f"boot-and-test {KERNEL} --machine single --tests guest-tests/stress -k memory".split()
+    words = f"boot-and-test {TRACED} --machine single --tests guest-tests/stress -k memory".split()
     code, found = tested(here, *words)
     said = re.search(
         r"bytes of each: (\d+) = stack (\d+) \+ task (\d+) \+ rest (-?\d+)", texts(found, "memory")
@@ -223,10 +231,16 @@ def listed(here: Here, *words: str) -> list[dict[str, Any]]:
 def hazards(place: Place) -> list[Figure]:
     """Every row names cases, and all that it names have passed."""
     here, passed, figures, wrong = opened(place), set[str](), list[Figure](), list[str]()
-    for kernel, suite in ((KERNEL, "abi"), (CHECKED, "checked")):
+    # Behind the first what that one cannot run.
+    asked = (
+        *((KERNEL, "abi"), (CHECKED, "checked"), (TRACED, "abi --case tracing")),
+        (CHECKED, "stress --case generator --case hostile"),
+    )
+    for kernel, suite in asked:
         words = f"boot-and-test {kernel} --machine quad --tests guest-tests/{suite}"
         code, found = tested(here, *words.split())
-        figures.append(exactly(f"hazards_{suite}", code, "exit code", 0, f"rig {words}"))
+        name = f"{suite.partition(' ')[0]}_{kernel}"
+        figures.append(exactly(f"hazards_{name}", code, "exit code", 0, f"rig {words}"))
         passed |= passes(found)
     for row in rows(here):
         gone = [str(case) for case in row.cases if not case.among(passed)]
@@ -254,7 +268,7 @@ def suites(kernel: str, machine: str) -> Callable[[Place], list[Figure]]:
         for command, name in (*commands, (f"{SELFTESTS} --kernel {kernel}", "selftests")):
             words = (*command.split(), "--machine", machine)
             code, found = tested(here, *words)
-            how = f"rig {' '.join(words)}: {len(found['cases'])} cases"
+            how = f"rig {' '.join(words)}: {tally(found)}"
             label = f"{name}_{kernel}_{machine}"
             figures.append(exactly(label, code, "exit code", 0, how))
         return [*figures, leftovers(place)]
@@ -292,7 +306,7 @@ def programs(place: Place) -> list[Figure]:
     counts = re.findall(r"; (\d+) calls, (\d+) slept, (\d+) handed over", said)
     slept, over = (sum(int(one[at]) for one in counts) for at in (1, 2))
     skipped = [case["name"] for case in found["cases"] if case["status"] == "skip"]
-    how = f"rig {' '.join(words)}: {len(found['cases'])} cases"
+    how = f"rig {' '.join(words)}: {tally(found)}"
     share = over / slept if slept else 0.0
     return [
         exactly("programs", code, "exit code", 0, how),
@@ -306,15 +320,37 @@ def programs(place: Place) -> list[Figure]:
     ]
 
 
-def trinity(place: Place) -> list[Figure]:
-    """Random calls, nearly right, all of them asynchronous."""
+def trinity(kernel: str) -> Callable[[Place], list[Figure]]:
+    """Random calls, nearly right, all of them asynchronous: no splat, no leak, none is stuck."""
+
+    def step(place: Place) -> list[Figure]:
+        here = opened(place)
+        words = ["boot-and-test", kernel, "--machine", PROGRAMS, "--tests", "guest-tests/shim"]
+        words += ["--case", "trinity.py"]
+        words += ["--env", f"TRINITY_S={FUZZ_S}", "--timeout", f"{3 * FUZZ_S}"]
+        code, found = tested(here, *words)
+        said = re.search(r"\d+ runs: .*", texts(found, "trinity"))
+        how = f"rig {' '.join(words)}: {said[0] if said else 'nothing said'}"
+        figures = [exactly(f"trinity_{kernel}", code, "exit code", 0, how)]
+        if kernel == CHECKED:  # the one that looks for leaks
+            looked = int("shim/trinity.py::no_memory_is_lost" in passes(found))
+            figures.append(exactly("leaks_looked_for_by_trinity", looked, "case", 1, how))
+        return [*figures, leftovers(place)]
+
+    return step
+
+
+def long(place: Place) -> list[Figure]:
+    """The races that go by luck, as often as a night would have them: cancels, stale cookies,
+    hand-overs among signals and look-ups.
+    """
     here = opened(place)
-    words = f"boot-and-test {HARD} --machine {PROGRAMS} --tests guest-tests/shim -k trinity".split()
-    words += ["--env", f"TRINITY_S={FUZZ_S}", "--timeout", f"{3 * FUZZ_S}"]
+    words = ["boot-and-test", KERNEL, "--machine", "default", "--tests", "guest-tests/abi"]
+    words += [word for program in AT_LENGTH for word in ("--case", program)]
+    words += ["--env", "ASYNC_LONG=1", "--timeout", "3600"]
     code, found = tested(here, *words)
-    said = re.search(r"\d+ runs: .*", texts(found, "trinity"))
-    how = f"rig {' '.join(words)}: {said[0] if said else 'nothing said'}"
-    return [exactly("trinity", code, "exit code", 0, how), leftovers(place)]
+    how = f"rig {' '.join(words)}: {tally(found)}"
+    return [exactly("at_length", code, "exit code", 0, how), leftovers(place)]
 
 
 def others(place: Place) -> list[Figure]:
@@ -399,7 +435,9 @@ def steps() -> dict[str, Step]:
             found[f"suites_{kernel}_{machine}"] = suites(kernel, machine)
     for kernel in FUZZED:
         found[f"fuzz_{kernel}"] = fuzz(kernel)
-    found |= {"programs": programs, "trinity": trinity, "others": others}
+        found[f"trinity_{kernel}"] = trinity(kernel)
+    found[f"suites_{TRACED}_default"] = suites(TRACED, "default")
+    found |= {"long": long, "programs": programs, "others": others}
     return {name: whole(step) for name, step in found.items()}
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from guest_sources import source
 
+from rig import mutants
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "ci"))
 HAZARDS = importlib.import_module("hazards")
@@ -59,3 +61,15 @@ def test_every_case_in_the_table_is_there() -> None:
         text = source(case.suite, case.program)
         name = re.escape(case.case.rpartition("/")[2])
         assert case.case == "*" or re.search(rf"\b{name}\b", text), f"{case} is not there"
+
+
+def test_a_mutant_is_caught_by_a_case_of_its_row() -> None:
+    rows = {row.name: row for row in HAZARDS.read((ROOT / "docs/hazards.md").read_text())}
+    known = mutants.read(ROOT / "tests/mutants")
+    assert len(known) > 80
+    for mutant in known:
+        suite, program, case = mutant.catcher
+        cases = rows[mutant.hazard].cases
+        named = [one for one in cases if (one.suite, one.program) == (suite, program)]
+        own = [f"{suite}/{program}::{case}"]
+        assert any(one.among(own) or not case for one in named), mutant.name
