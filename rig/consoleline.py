@@ -29,14 +29,16 @@ _RECORDED = re.compile(
             rf"(?P<by>(?:(?:{_DAY} {_CLOCK}(?: \d{{4}})?|(?:\w{{3}} )?{_ISO}(?: [A-Z]{{2,5}})?"
             r"|\d{9,10}\.\d{6}) (?:\S{1,80} )?(?:\w{1,8}\.\w{1,8} )?)?"
             r"(?:kernel|vmunix)(?:(?:\[\d+\])?: {0,2}| - - - )"
-            rf"|{_DAY} {_CLOCK} \S{{1,80}} (?=kernel BUG at )"
+            rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} (?=kernel BUG at )|\[kernel\] )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
             r"|\d{1,12}\.\d{6}\] |\[[<+ ]*\d+\.\d{2,9}>?\](?:\[ *[TC]\d+\])? ?"
+            # typed off a screen, by a program: "]" has become "1"
+            r"|\[ *\d{1,9}\.\d{7} (?=[A-Za-z])"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
             # a level; /dev/kmsg and netconsole's long form
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",
             # runners of CI, terminal programs, netconsole's receivers
-            r"(?:Job|Infrastructure) error: "
+            r"(?:Job|Infrastructure) error: |[\w./-]{1,80}:(?=\w{3} [ \d]\d \d\d:)"
             r"|[\w.@()-]{1,40}:[\w~/.-]{0,60}[#$] |\d{1,8}:(?=\w{3} +\d|[\[<])"
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} )?(?=\d{{1,3}},\d+,\d+,)"
             rf"|\[?{_ISO}\]? {{0,3}}|\[?{_CLOCK}\]?:? "
@@ -52,10 +54,12 @@ _RECORDED = re.compile(
 # Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
 _QUOTED = re.compile(r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}|[`*]{1,3} ?|\+ {0,2}|[ \t]{1,12}(?=\S)")
 _INDENTED = re.compile(r"[ \t]{1,12}")
-_MAILED = re.compile("=C2=A0|=A0|=20|\xa0")  # spaces that a mail program has made of others
+_MAILED = re.compile("=C2=A0|=A0|=20|\xa0|&nbsp;")  # spaces that were made of others
+_ODD_SPACE = re.compile("[=\xa0&]")
 _PREFIXES = 6  # at most so many of them
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # What syslog has recorded of a kernel that runs: not its own start, nor the boot's first lines.
+STOPPED = re.compile(rb" kernel: Kernel log(?: daemon terminating|ging \(proc\) stopped)")
 RUNNING = re.compile(
     rb" kernel: (?!klogd|imklog|Inspecting|Loaded |Symbols |No module symbols|Cannot find map"
     rb"|\[ *0\.|Linux version|microcode|Booting |random: |printk: |efi: |early|bootconsole"
@@ -101,7 +105,7 @@ def split(raw: str) -> tuple[bool, str, str]:
     A user's text may stand in front of the stamp: the console is shared.
     """
     line = _ANSI.sub("", raw) if "\x1b" in raw else raw
-    line = _MAILED.sub(" ", line) if "=" in line or "\xa0" in line else line
+    line = _MAILED.sub(" ", line) if _ODD_SPACE.search(line) else line
     stamped, caller, start = False, "", 0
     for stamp in _STAMP.finditer(line):
         stamped, start, caller = True, stamp.end(), stamp["caller"] or ""

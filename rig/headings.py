@@ -919,8 +919,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "memory-leak",
-        "unreferenced object",
-        r"(?:kmemleak: )?unreferenced object 0x",
+        "nreferenced object",
+        r"(?:kmemleak: )?[uU]nreferenced object 0x",
         "memory leak{f}",
         "mm/kmemleak.c print_unreferenced",
     ),
@@ -1135,6 +1135,14 @@ RULES: tuple[Rule, ...] = (
         r"(?:Filesystem \S+: )?XFS:? [iI]nternal error (?:(?P<what>XFS_\w+) )?",
         "XFS corruption{f}",
         "fs/xfs/xfs_error.c (< 3.0)",
+    ),
+    _rule(
+        "filesystem",
+        "orruption of in-memory",
+        r'Filesystem "?[^" :]{1,40}"?: Corruption of in-memory data',
+        "XFS corruption",
+        "fs/xfs/xfs_fsops.c xfs_do_force_shutdown (< 3.0)",
+        frame=False,
     ),
     _rule(
         "filesystem",
@@ -1368,8 +1376,9 @@ CONSEQUENCE = re.compile(
 KILLED_INIT = re.compile(rf"{_PANIC}[aA]ttempted to kill init!")
 # What a file system says and does after it has said, or before it says, what was wrong.
 AFTERMATH = re.compile(
-    r"Corruption (?:of in-memory data )?detected\. +|Aborting journal|[Jj]ournal has aborted"
-    r"|[Dd]etected aborted journal|EXT[234]-fs error \(device [^)]*\)(?: in\b|:?$)"
+    r"(?:Filesystem \S+ )?Corruption (?:of in-memory data )?detected\. +|Aborting journal"
+    r"|[Jj]ournal has aborted|[Dd]etected aborted journal"
+    r"|EXT[234]-fs error \(device [^)]*\)(?: in\b|:?$)"
 )
 _DEVICE = re.compile(r"\((?:device )?([^()]{1,40})\)|on device (\S{1,40}?)\.?(?:$| )")
 _MAPPED, _INODE = re.compile(r"dm-\d+"), re.compile(r"[-:]\d+$")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from rig.consoleline import (
     RUNNING,
     STAMPED,
+    STOPPED,
     before,
     lines_like,
     looked_at,
@@ -393,6 +394,10 @@ class _Running:
     def look(self, block: bytes, line: int) -> None:
         """At whole lines, of which the first has this number."""
         if self._seen >= _LINES_OF_A_BOOT:
+            return
+        if hit := STOPPED.search(block):
+            self._seen = _LINES_OF_A_BOOT
+            self.since = line + block.count(b"\n", 0, hit.start())
             return
         for hit in RUNNING.finditer(block):
             self._seen += 1
@@ -808,8 +813,8 @@ def _has_body(rule: Rule) -> bool:
 def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     """Whether a second heading by the same rule is of the same event."""
     before = report.match
-    if rule.type == "workqueue-lockup":
-        return True  # a line for each pool
+    if rule.type == "workqueue-lockup":  # a line for each pool; a mail may have broken them
+        return not report.strangers and len(report.lines) <= 2 * report.headings
     if rule.type == "rcu-stall" and before:  # two CPUs tell of one grace period
         periods = [_PERIOD.search(one.string) for one in (match, before)]
         return all(periods) and len({one and one[1] for one in periods}) == 1

@@ -240,3 +240,19 @@ def test_the_end_of_a_panic_is_one_where_nothing_else_of_it_is_there() -> None:
     head = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b"
     assert titles(f"{head}\nCPU: 0 PID: 1 Comm: init\nx\ny\nz\n{end}\n") == titles(end)
     assert len(titles(end)) == 1
+
+
+def test_lockups_of_workqueues_that_are_told_of_apart_are_two() -> None:
+    line = "  kernel:BUG: workqueue lockup - pool cpus={} node=0 flags=0x0 nice=0 stuck for 30s!"
+    told = "\nMessage from syslogd@host at Oct 24 15:34:02 ...\n"
+    assert len(splat.scan("\n" + told.join(["", line.format(4), "", line.format(31)]))) == 2
+
+
+@pytest.mark.parametrize(
+    "end", ["Kernel log daemon terminating.", "Kernel logging (proc) stopped."]
+)
+def test_a_recorder_that_says_the_kernel_stops_tells_of_another_boot(end: str) -> None:
+    banner = "Jul 28 20:07:12 tony kernel: Linux version 2.6.9 (x@y) #1"
+    before = f"Jul 28 20:02:42 tony kernel: {end}"
+    assert titles(f"{before}\n{banner}\n") == ["unexpected reboot"]
+    assert titles(f"{before.replace('Kernel log', 'klogd ')}\n{banner}\n") == []
