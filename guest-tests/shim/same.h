@@ -350,7 +350,7 @@ static inline const char *is_same(const char *name, long nr, int tries)
 /* How many system calls the scenarios of this program are about. */
 static inline int calls_compared(void)
 {
-	static bool seen[REPORT_NUMBERS];
+	bool seen[REPORT_NUMBERS] = { };
 	struct scenario *one;
 	int count = 0;
 

@@ -225,4 +225,10 @@ SAME(mlock_of_memory, __NR_mlock)
 	SHOW_WOKEN(provide, 0, raw(__NR_mlock, missing, (long)PAGE));
 }
 
+TEST(fifty_calls_are_compared)
+{
+	TH_LOG("%d system calls", calls_compared());
+	EXPECT_LE(50, calls_compared());
+}
+
 SAME_MAIN
