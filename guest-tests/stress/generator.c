@@ -780,11 +780,26 @@ TEST(nothing_is_left)
 
 enum { HUGE_PAGE = 2 << 20, HUGE_PAGES = 16, ENDS = 300 };
 
-static unsigned int microseconds;
+static volatile bool has_begun;
+static long long after_ns;
+
+static long long now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
 
 static void *exits(void *unused)
 {
-	usleep(microseconds);
+	long long begin;
+
+	while (!has_begun)
+		;
+	begin = now_ns();
+	while (now_ns() < begin + after_ns)
+		;
 	syscall(__NR_exit_group, 0);
 	return NULL;
 }
@@ -797,6 +812,7 @@ static void end_in_a_submission(unsigned int i)
 {
 	struct io_uring_params for_one = { .flags = IORING_SETUP_SINGLE_ISSUER };
 	unsigned long args[6] = { };
+	long long begin, takes_ns;
 	pthread_t thread;
 	char *words;
 	int n;
@@ -810,14 +826,20 @@ static void end_in_a_submission(unsigned int i)
 	/* In every other one a worker makes the calls while the submitter waits. */
 	if (i & 1 && syscall(__NR_io_uring_setup, 1, &for_one) < 0)
 		_exit(8);
-	microseconds = i * 7 % 400;
 	if (pthread_create(&thread, NULL, exits, NULL))
 		_exit(7);
 	for (n = 0;; n = (n + 1) % HUGE_PAGES) {
 		if (!n)
 			madvise(words, (size_t)HUGE_PAGE * HUGE_PAGES, MADV_DONTNEED);
+		begin = now_ns();
+		if (n == 2) {
+			/* At any moment of this one, by how long the last one took. */
+			after_ns = takes_ns * (i % 50) / 40;
+			has_begun = true;
+		}
 		syscall(__NR_async_submit, i & 1 ? 0UL : (unsigned long)ASYNC_SUBMIT_OFFLOAD,
 			words + (size_t)n * HUGE_PAGE, (long)__NR_getppid, args);
+		takes_ns = now_ns() - begin;
 	}
 }
 
