@@ -59,11 +59,12 @@ _ODD_SPACE = re.compile("[=\xa0&]")
 _PREFIXES = 6  # at most so many of them
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # What syslog has recorded of a kernel that runs: not its own start, nor the boot's first lines.
-STOPPED = re.compile(rb" kernel: Kernel log(?: daemon terminating|ging \(proc\) stopped)")
+# `stopped`: its recorder says that it is the end of it.
 RUNNING = re.compile(
-    rb" kernel: (?!klogd|imklog|Inspecting|Loaded |Symbols |No module symbols|Cannot find map"
+    rb" kernel: (?:(?P<stopped>Kernel log(?: daemon terminating|ging \(proc\) stopped))"
+    rb"|(?!klogd|imklog|Inspecting|Loaded |Symbols |No module symbols|Cannot find map"
     rb"|\[ *0\.|Linux version|microcode|Booting |random: |printk: |efi: |early|bootconsole"
-    rb"|Kernel log)"
+    rb"|Kernel log))"
 )
 
 

@@ -164,7 +164,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "kcsan",
         "ThreadSanitizer: ",
-        rf"ThreadSanitizer: (?P<what>[\w-]+){_IN}",
+        r"ThreadSanitizer: (?P<what>[\w-]+) in (?P<bare>[A-Za-z_][\w.$]*)",
         "KTSAN: {what}{f}",
         "mm/ktsan/report.c (a tree of its own)",
         "rule",
@@ -397,7 +397,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "workqueue-lockup",
         "BUG",
-        "BUG: workqueue lockup - pool",
+        r"BUG: workqueue lockup - (?P<pool>pool(?: \S+)?)",
         "BUG: workqueue lockup",
         "kernel/workqueue.c wq_watchdog_timer_fn",
         frame=False,

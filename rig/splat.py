@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from rig.consoleline import (
     RUNNING,
     STAMPED,
-    STOPPED,
     before,
     lines_like,
     looked_at,
@@ -62,7 +61,8 @@ _BEHIND = re.compile(
     r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic))"
 )
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
-_MARK, _PREFIX_MAX, _MARKS = re.compile(r"[^A-Za-z\s,.\"'(\[<{/=] *(?=[A-Za-z\[])"), 160, 40
+_PREFIX_MAX, _MARKS = 160, 24
+_MARK = re.compile(r"^[\d.]+ - |^\d{1,8} ?|\d[A-Z]\? *|[\]):;#>$|*]+ *")
 _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
@@ -395,12 +395,9 @@ class _Running:
         """At whole lines, of which the first has this number."""
         if self._seen >= _LINES_OF_A_BOOT:
             return
-        if hit := STOPPED.search(block):
-            self._seen = _LINES_OF_A_BOOT
-            self.since = line + block.count(b"\n", 0, hit.start())
-            return
         for hit in RUNNING.finditer(block):
-            self._seen += 1
+            stopped = hit["stopped"] is not None
+            self._seen += _LINES_OF_A_BOOT if stopped else 1
             if self._seen >= _LINES_OF_A_BOOT:
                 self.since = line + block.count(b"\n", 0, hit.start())
                 return
@@ -495,6 +492,9 @@ class Scanner:
         if begun and not stamped and self._rest(begun, message, raw):
             return
         known = self._open.get(caller)
+        if known and known.end == self._line and not stamped and known.unfinished(raw, message):
+            known.add(self._line, raw)
+            return
         if known and known.prefix and not _is_heading(message, RULES):
             message = known.prefix.sub("", message, count=1)
         if not stamped and self._stamped_from is not None and self._line > self._stamped_from:
@@ -508,7 +508,7 @@ class Scanner:
             return  # a user's text on a console where the kernel stamps its own
         if _ANY_WORD.search(line):
             if self._heading(caller, message, raw):
-                if self._is_vague(caller) or (raw.endswith("=") and self._is_new(caller)):
+                if self._is_vague(caller):
                     self._begun = _Begun(caller, message, [raw])
                 return
             behind = _BEHIND.match(message)
@@ -558,7 +558,7 @@ class Scanner:
                 self._begun = _Begun(caller, whole, [*begun.lines, raw])
             return False
         self._line -= len(begun.lines)
-        if self._is_new(caller):
+        if self._is_vague(caller):
             del self._open[caller]
         self._heading(caller, whole, begun.lines[0])
         self._line += len(begun.lines)
@@ -569,11 +569,8 @@ class Scanner:
 
     def _is_vague(self, caller: str) -> bool:
         """Whether this line has begun a report that says nothing but BUG, or panic."""
-        return self._is_new(caller) and self._open[caller].rule not in _EXACT
-
-    def _is_new(self, caller: str) -> bool:
-        """Whether this line has begun a report."""
-        return caller in self._open and self._open[caller].start == self._line
+        report = self._open.get(caller)
+        return report is not None and report.rule not in _EXACT and report.start == self._line
 
     def _torn(self, message: str, raw: str) -> None:
         """The rest of a line that a mail program has broken in two: the function of a heading, or
@@ -813,8 +810,9 @@ def _has_body(rule: Rule) -> bool:
 def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     """Whether a second heading by the same rule is of the same event."""
     before = report.match
-    if rule.type == "workqueue-lockup":  # a line for each pool; a mail may have broken them
-        return not report.strangers and len(report.lines) <= 2 * report.headings
+    if rule.type == "workqueue-lockup":  # a line for each pool, and again while it lasts
+        again = any(match["pool"] in line for line in report.lines)
+        return again or (not report.strangers and len(report.lines) <= 2 * report.headings)
     if rule.type == "rcu-stall" and before:  # two CPUs tell of one grace period
         periods = [_PERIOD.search(one.string) for one in (match, before)]
         return all(periods) and len({one and one[1] for one in periods}) == 1

@@ -256,3 +256,42 @@ def test_a_recorder_that_says_the_kernel_stops_tells_of_another_boot(end: str) -
     before = f"Jul 28 20:02:42 tony kernel: {end}"
     assert titles(f"{before}\n{banner}\n") == ["unexpected reboot"]
     assert titles(f"{before.replace('Kernel log', 'klogd ')}\n{banner}\n") == []
+
+
+def test_a_heading_that_a_mail_has_broken_behind_all_that_counts() -> None:
+    told = "unregister_netdevice: waiting for lo to become free. Usage count =\n3\n"
+    assert titles(told) == ["unregister_netdevice: waiting for device to become free"]
+    panic = "Kernel panic - not syncing: hung_task: blocked tasks=\n\nCPU: 0 PID: 1 Comm: x\n"
+    assert titles(panic) == ["INFO: task hung"]
+
+
+def test_a_boot_between_a_running_kernel_and_its_recorders_end() -> None:
+    lines = [f"Jul 28 20:02:4{n} host kernel: usb 1-{n}: new device" for n in range(4)]
+    lines += ["Jul 28 20:03:00 host kernel: Linux version 2.6.9 (x@y) #1", *lines]
+    lines += ["Jul 28 20:05:00 host kernel: Kernel log daemon terminating."]
+    text = "\n".join(lines)
+    assert titles(text) == ["unexpected reboot"]
+    assert by_line(text) == splat.scan(text)
+
+
+@pytest.mark.parametrize(
+    "prose", ["commit 12ab3 ", "non-", "Hello! ", "test_1 ", "see 5.10 ", "the 3rd "]
+)
+def test_prose_is_no_prefix(prose: str) -> None:
+    lines = [f"{prose}BUG: unable to handle page fault for address: 0", "CPU: 1 PID: 2 Comm: x"]
+    assert titles("\n".join(lines)) == []
+
+
+def test_a_race_of_a_program_is_none_of_the_kernel() -> None:
+    lines = [
+        "WARNING: ThreadSanitizer: data race (pid=12)",
+        "  Write of size 4 at 0x1 by thread T1:",
+    ]
+    assert titles("\n".join(lines)) == []
+
+
+def test_a_lockup_of_one_pool_that_lasts_is_one() -> None:
+    line = "BUG: workqueue lockup - pool cpus=4 node=0 flags=0x0 nice=0 stuck for {}s!"
+    dump = ["Showing busy workqueues and worker pools:", "workqueue events: flags=0x0"]
+    text = "\n".join(word for stuck in (30, 60, 90) for word in (line.format(stuck), *dump))
+    assert len(splat.scan(text)) == 1
