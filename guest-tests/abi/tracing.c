@@ -142,8 +142,16 @@ FIXTURE_SETUP(traced)
 	ASSERT_FINE(clear_trace());
 }
 
+/* A case that has ended early has left it. */
+static void remove_probe(void)
+{
+	write_text(INSTANCE "/events/" PROBE "/enable", "0");
+	appends_text(PROBES, "-:" PROBE);
+}
+
 FIXTURE_TEARDOWN(traced)
 {
+	remove_probe();
 	close(self->sockets[0]);
 	close(self->sockets[1]);
 }
@@ -312,8 +320,7 @@ TRACED(function_with_a_return_probe)
 	CHECK_EQ(0, receive_in_a_probed_function());
 	TRY(read_trace());
 	hits = count_of("returns", -1);
-	CHECK(write_text(INSTANCE "/events/" PROBE "/enable", "0"));
-	CHECK(appends_text(PROBES, "-:" PROBE));
+	remove_probe();
 	CHECK_EQ(fell_back + 2, counter("fell_back_uretprobe"));
 	CHECK_EQ(over, counter("handed_over"));
 	TRY(each_is_whole(__NR_recvfrom, 2));
