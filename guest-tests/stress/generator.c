@@ -778,7 +778,10 @@ TEST(nothing_is_left)
 	}
 }
 
-/* Of the kernel, that nobody points to any more: what is said of it is printed. Its size, or -1. */
+/*
+ * Of the kernel, that nobody points to any more: what is said of it is printed. How much was said;
+ * -1 where nobody looks. A search that did not take place is no good news.
+ */
 static long memory_that_is_lost(void)
 {
 	static char text[65536];
@@ -792,8 +795,11 @@ static long memory_that_is_lost(void)
 	sleep(6);
 	/* Twice: a pointer may be on its way. */
 	for (i = 0; i < 2; i++)
-		if (write(fd, "scan", 4) != 4)
+		if (write(fd, "scan", 4) != 4) {
 			printf("# no scan: %s\n", strerror(errno));
+			close(fd);
+			return sizeof(text);
+		}
 	size = read(fd, text, sizeof(text) - 1);
 	close(fd);
 	text[size > 0 ? size : 0] = 0;
@@ -830,7 +836,8 @@ static void *exits(void *unused)
 
 /*
  * A process that ends in the middle of a submission: to try the result word takes long where that is
- * in a large page that is not there yet, and by then a worker is reserved, which is killed meanwhile.
+ * in a page that is not there yet (a large one, if there are such), and by then a worker is reserved,
+ * which is killed meanwhile.
  */
 static void end_in_a_submission(unsigned int i)
 {
