@@ -90,6 +90,7 @@ BOXED = r"(?:\[ )?(?:WARNING|INFO|BUG): "
 _LOCKDEP_C = "kernel/locking/lockdep.c"
 _FAULT_C = "arch/x86/mm/fault.c"
 _ARM64_FAULT = "arch/arm64/mm/fault.c, arch/riscv/mm/fault.c"
+_RACING = r"(?P<func>[\w.$]+)(?:\+0x\S+)?(?: / (?P<other>[\w.$]+))?"
 _KASAN_C = "mm/kasan/report.c"
 _STALL_H = "kernel/rcu/tree_stall.h"
 # The oldest say no more than the first two words.
@@ -156,9 +157,17 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "kcsan",
         "BUG",
-        r"BUG: KCSAN: (?P<what>[\w-]+) in (?P<func>[\w.$]+)(?:\+0x\S+)?(?: / (?P<other>[\w.$]+))?",
+        rf"BUG: KCSAN: (?P<what>[\w-]+) in {_RACING}",
         "KCSAN: {what}{f}{other}",
         "kernel/kcsan/report.c",
+        "rule",
+    ),
+    _rule(
+        "kcsan",
+        "BUG",
+        rf"BUG: KCSAN: assert: race in {_RACING}",
+        "KCSAN: assert: race{f}{other}",
+        "kernel/kcsan/report.c get_bug_type",
         "rule",
     ),
     _rule(
@@ -487,7 +496,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "null-deref",
         "BUG",
-        r"BUG: Kernel NULL pointer dereference",
+        r"BUG: (?:Kernel NULL pointer dereference"
+        r"|Unable to handle kernel instruction fetch \(NULL pointer\?\))",
         "BUG: kernel NULL pointer dereference{access}{f}",
         "arch/powerpc/mm/fault.c",
         "oops",
@@ -935,7 +945,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "warning",
         "WARNING: ",
-        rf"WARNING: CPU: \d+ PID: \d+ at(?: |$)(?:(?P<file>[^\s:]+):\d+(?: |$))?"
+        rf"WARNING: CPU: \d+ PID: \d+ at(?: |$)(?:(?P<file>[^\s:]+:\d+)(?: |$))?"
         rf"(?:{SYMBOL}|0x[0-9a-f]+)?",
         "WARNING{f}",
         "kernel/panic.c __warn",
@@ -944,7 +954,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "warning",
         "WARNING: ",
-        rf"WARNING: (?P<file>[\w./-]+\.[chS]):\d+ at (?:{SYMBOL})?",
+        rf"WARNING: (?P<file>[\w./-]+\.[chS]:\d+) at (?:{SYMBOL})?",
         "WARNING{f}",
         "kernel/panic.c __warn (later than 6.12)",
         "trace",
@@ -952,7 +962,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "warning",
         "WARNING: ",
-        rf"WARNING: at (?P<file>[^\s:]+):\d+(?: (?:{SYMBOL}|(?P<bare>\w+)\(\)))?",
+        rf"WARNING: at (?P<file>[^\s:]+:\d+)(?: (?:{SYMBOL}|(?P<bare>\w+)\(\)))?",
         "WARNING{f}",
         "kernel/panic.c warn_slowpath_common (< 3.12)",
         "trace",
@@ -1371,6 +1381,7 @@ CONSEQUENCE = re.compile(
     r"|.*panic_on_taint set|.*system warned too often|Oops|Aiee, killing interrupt handler"
     r"|Attempted to kill the idle task|Machine halted|kasan\.fault=|.*stack guard hit"
     r"|stack guard page|[kK]ernel stack overflow|UBSAN: |Asynchronous SError Interrupt"
+    r"|Kernel Fault$"
     r"|EXT[234]-fs|REISERFS|[nN][mM][iI] watchdog|Non maskable interrupt)"
 )
 KILLED_INIT = re.compile(rf"{_PANIC}[aA]ttempted to kill init!")

@@ -116,7 +116,7 @@ _PC = re.compile(
 )
 _LINK = re.compile(rf"\s*(?:ra|lr) : {SYMBOL}|LR is at {SYMBOL.replace('<func>', '<lr>')}")
 _WORK = re.compile(r"Workqueue: \S+ ([A-Za-z_][\w.]*)")
-_LOW, _PAGE = re.compile(r"\b(?:address:?|at) (?:0x)?([0-9a-f]{8,16})\b"), 4096
+_LOW, _PAGE = re.compile(r"\b(?:address:?|at|addr) (?:0x)?([0-9a-f]{8,16})\b"), 4096
 _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
 # Of a thread's interrupt: its own.
 _OWNER = re.compile(rf"(?:INFO: )?Allocated in {SYMBOL}")
@@ -820,7 +820,8 @@ def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     if rule.ends == "rule" or rule.trigger == "Kernel unaligned access at TPC" or counters:
         return report.headings == len(report.lines)  # a line for each function that was inlined
     if rule.type == "warning" and rule.ends == "trace" and before:
-        return len(report.lines) <= 6 and match["file"] == before["file"]
+        same = match["file"] == before["file"]
+        return same and len(report.lines) <= 6 and not report.pc_seen
     return rule.type == "double-fault"  # of i386, in two lines
 
 

@@ -295,3 +295,34 @@ def test_a_lockup_of_one_pool_that_lasts_is_one() -> None:
     dump = ["Showing busy workqueues and worker pools:", "workqueue events: flags=0x0"]
     text = "\n".join(word for stuck in (30, 60, 90) for word in (line.format(stuck), *dump))
     assert len(splat.scan(text)) == 1
+
+
+def test_two_warnings_of_one_file_are_two_once_the_first_has_said_where() -> None:
+    heading = "WARNING: CPU: {} PID: 7 at lib/sort_x.c:22 sort_x+0x9c/0xb8"
+    pc = "pc : sort_x+0x9c/0xb8"
+    assert len(splat.scan("\n".join([heading.format(2), pc, heading.format(3), pc]))) == 2
+    other = "WARNING: CPU: 2 PID: 7 at lib/sort_x.c:31 sort_y+0x10/0x40"
+    assert len(splat.scan(f"{heading.format(2)}\nModules linked in:\n{other}\n")) == 2
+    again = f"{heading.format(2)}\n{heading.format(2)} [sort]\nCPU: 2 PID: 7 Comm: x\n"
+    assert len(splat.scan(again)) == 1
+
+
+def test_an_assertion_of_kcsan_is_of_its_kind() -> None:
+    (one,) = splat.scan("BUG: KCSAN: assert: race in take_x / give_x\n\nwrite to 0x1 by task 4\n")
+    assert (one.type, one.frame) == ("kcsan", "take_x")
+    assert one.title == "KCSAN: assert: race in take_x / give_x"
+
+
+def test_a_fault_near_zero_is_of_a_null_pointer_on_powerpc_and_parisc_too() -> None:
+    fault = "Kernel Fault: Code=26 (Data memory access rights trap) at addr {}\nCPU: 1 PID: 2\n"
+    kinds = [splat.scan(fault.format(at))[0].type for at in ("00000008", "40a01000")]
+    assert kinds == ["null-deref", "page-fault"]
+    fetch = "BUG: Unable to handle kernel instruction fetch{}\nFaulting instruction address: 0x1\n"
+    kinds = [splat.scan(fetch.format(x))[0].type for x in (" (NULL pointer?)", "")]
+    assert kinds == ["null-deref", "page-fault"]
+
+
+def test_the_panic_behind_a_fault_of_parisc_is_its_end() -> None:
+    fault = "Kernel Fault: Code=15 (Data TLB miss fault) at addr 40a01000"
+    text = f"{fault}\nCPU: 0 PID: 2 Comm: x\n\nKernel panic - not syncing: Kernel Fault\n"
+    assert [one.type for one in splat.scan(text)] == ["page-fault"]
