@@ -788,11 +788,6 @@ IN_EITHER_THREAD(signal_descriptor_of_an_outstanding_call)
 
 		begin_signal_read(&r, fd, i % 4 == 3 ? ASYNC_SUBMIT_OFFLOAD : 0);
 		CHECK(is_cookie(r.submitted));
-		if (i % 4 == 2) {
-			CHECK_EQ(0, sigqueue(getpid(), signal, value));
-			TRY(end_signal_read(&r, signal, SI_QUEUE, i));
-			continue;
-		}
 		/* It may have been handed over in between, and more than once. */
 		if (i % 4 == 1)
 			TRY(hand_over(2));
@@ -803,6 +798,29 @@ IN_EITHER_THREAD(signal_descriptor_of_an_outstanding_call)
 	}
 	close(fd);
 	return NULL;
+}
+
+/* Nor is the process forgotten. */
+static const char *reads_signals_of_the_process(void)
+{
+	const union sigval value = { .sival_int = 5 };
+	const int signal = SIGRTMIN + 2;
+	static struct signal_read r;
+	int fd;
+
+	TRY(blocks_and_has_descriptor(signal, &fd));
+	begin_signal_read(&r, fd, 0);
+	CHECK(is_cookie(r.submitted));
+	CHECK_EQ(0, sigqueue(getpid(), signal, value));
+	TRY(end_signal_read(&r, signal, SI_QUEUE, 5));
+	CHECK_EQ(0, sigqueue(getpid(), signal, value));
+	begin_signal_read(&r, fd, ASYNC_SUBMIT_OFFLOAD);
+	return end_signal_read(&r, signal, SI_QUEUE, 5);
+}
+
+TEST(signal_descriptor_of_the_process)
+{
+	EXPECT_FINE(run_in_child(false, reads_signals_of_the_process));
 }
 
 /* What is pending already is there for a worker that has the call from the start. */
@@ -881,7 +899,7 @@ IN_EITHER_THREAD(signal_descriptor_shows_no_others)
 	const int signal = SIGRTMIN + 2;
 	static struct signal_read r;
 	pthread_t other;
-	void *trouble;
+	void *message;
 	int fd;
 
 	TRY(blocks_and_has_descriptor(signal, &fd));
@@ -896,9 +914,9 @@ IN_EITHER_THREAD(signal_descriptor_shows_no_others)
 	CHECK_EQ(0, pthread_sigqueue(pthread_self(), signal, value));
 	TRY(end_signal_read(&r, signal, SI_QUEUE, 4));
 	pthread_barrier_wait(&both);
-	CHECK_EQ(0, pthread_join(other, &trouble));
+	CHECK_EQ(0, pthread_join(other, &message));
 	close(fd);
-	return trouble;
+	return message;
 }
 
 /* What SEM_UNDO is to undo, is undone when the process ends, and not before. */
