@@ -305,7 +305,7 @@ static long offset_of(const void *function)
 	return found;
 }
 
-TRACED(function_with_a_return_probe)
+static const char *has_a_return_probe(void)
 {
 	long fell_back = counter("fell_back_uretprobe"), over = counter("handed_over");
 	char probe[PATH_MAX + 64], path[PATH_MAX] = "";
@@ -331,6 +331,13 @@ TRACED(function_with_a_return_probe)
 	TRY(receive_one(0));
 	CHECK_EQ(over + 1, counter("handed_over"));
 	return NULL;
+}
+
+TEST_F(traced, function_with_a_return_probe)
+{
+	if (access(PROBES, W_OK))
+		SKIP(return, "no probes of programs in this kernel (kernel-configs/perf.config)");
+	EXPECT_FINE(run_in(variant->other, has_a_return_probe));
 }
 
 /*
