@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,25 @@ class Accepted:
         return {name: Row(name, value, unit) for name, (value, unit) in self.rows.items()}
 
 
-def place(root: Path, kernel: str) -> Path:
-    """Where the baseline of a kernel of rig.toml is kept."""
-    return root / DIRECTORY / f"exact-{kernel}.json"
+def place(root: Path, kernel: str, identity: Mapping[str, str]) -> Path:
+    """Where the baseline of a kernel of rig.toml is kept: one for each version of it, configuration
+    and compiler.
+    """
+    parts = (kernel, identity.get("release", ""), identity.get("config", "")[:8])
+    return root / DIRECTORY / f"exact-{'-'.join(parts)}-{_brief(identity.get('compiler', ''))}.json"
+
+
+def _brief(compiler: str) -> str:
+    """gcc (Debian 12.2.0-14) 12.2.0 -> gcc-12.2.0"""
+    name, *words = compiler.split() or [""]
+    version = next((word for word in reversed(words) if word[:1].isdigit()), "")
+    return re.sub(r"[^\w.-]", "", f"{name}-{version}")
+
+
+def every(root: Path, kernel: str) -> dict[Path, Accepted]:
+    """All that there are of a kernel of rig.toml, of whatever version; raises as load() does."""
+    loaded = {path: load(path) for path in sorted((root / DIRECTORY).glob("exact-*.json"))}
+    return {path: one for path, one in loaded.items() if one and one.kernel == kernel}
 
 
 def load(path: Path) -> Accepted | None:

@@ -17,7 +17,7 @@ from rig.baseline import Accepted
 from rig.benchpage import Page, Section, Table
 from rig.benchset import BenchSet
 from rig.config import Config, KernelConfig
-from rig.errors import InfrastructureError, RigError, UsageError
+from rig.errors import InfrastructureError, UsageError
 from rig.exactset import Difference, Measured
 from rig.explain import Change
 from rig.outcome import Files
@@ -31,7 +31,7 @@ from rig.timed import Comparison, Seen
 
 FILE_NAME, PAGE_NAME = "bench.json", "bench.html"
 MAIN = ("origin/main", "main")
-_EXPLAINED = 3  # at most so many programs are run once more to say why
+EXPLAINED = 3  # so many programs are run once more to say why, if nothing else is asked for
 _GIT_S = 60.0
 
 
@@ -40,7 +40,8 @@ class Request(Files):
     """`rig bench`. kernels: of rig.toml, () for the default one. against: another, that they are
     compared with. exact, timed: which sets. only: programs whose line has this in it. check: exact
     figures against where the branch has left main, or on main against what was accepted. accept:
-    why what is measured now is the baseline from now on, "" to accept nothing.
+    why what is measured now is the baseline from now on, None to accept nothing. explain: how many
+    programs are run once more to say which functions a difference is made of.
     """
 
     kernels: tuple[str, ...] = ()
@@ -50,28 +51,44 @@ class Request(Files):
     only: str = ""
     boots: int = stats.LEAST_BOOTS
     check: bool = False
-    accept: str = ""
+    accept: str | None = None
+    explain: int = EXPLAINED
     words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Versus:
-    """Exact figures of one kernel beside others. what: of which the others are."""
+    """Exact figures of one kernel beside others.
+
+    what: of which the others are. gated: names that may not get worse, None for all. same: it is
+    one kernel at two times, so that what is not measured any more is worse; another kernel may
+    lack what is measured. said: what could not be explained.
+    """
 
     what: str
     differences: tuple[Difference, ...]
     explained: Mapping[str, Change] = field(default_factory=dict)
     gated: frozenset[str] | None = None
+    same: bool = True
+    said: tuple[str, ...] = ()
 
     @property
     def worse(self) -> tuple[Difference, ...]:
-        """Those that cost more, or are not measured any more; among the gated ones."""
-        return tuple(
-            one
-            for one in self.differences
-            if (one.more > 0 or one.after is None)
-            and (self.gated is None or one.name in self.gated or one.after is None)
-        )
+        """Those that cost more, among the gated ones, or are not measured any more."""
+        return tuple(one for one in self.differences if self._is_worse(one))
+
+    def _is_worse(self, one: Difference) -> bool:
+        if one.after is None:
+            return self.same
+        return one.more > 0 and (self.gated is None or one.name in self.gated)
+
+    def mark(self, one: Difference) -> str:
+        """A word for what happened to a figure."""
+        if self._is_worse(one):
+            return "MORE" if one.after is not None else "GONE"
+        if one.before is None or one.after is None:
+            return "new" if one.before is None else "only there"
+        return "less" if one.more < 0 else "more, not gated"
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,18 @@ class Result:
         return (*exact, *slower)
 
     @property
+    def compared(self) -> bool:
+        """Whether there was anything to get worse than."""
+        return bool(self.versus or self.kernels)
+
+    @property
+    def because(self) -> str:
+        """What all comparisons came to, in a few words."""
+        if not self.compared:
+            return "compared with nothing"
+        return f"{len(self.worse)} figure(s) got worse" if self.worse else "nothing got worse"
+
+    @property
     def exit_code(self) -> int:
         """1 when anything got worse."""
         return 1 if self.worse else 0
@@ -103,35 +132,56 @@ class Result:
 
 def run(request: Request, config: Config, store: Store, progress: Progress = QUIET) -> Result:
     """Measure what is asked for; raises what no measurement could be made for."""
-    _check_request(request)
-    wanted = _wanted(request, config)
     names = request.kernels or (config.default_kernel,)
+    _check_request(request, names)
+    wanted = _wanted(request, config)
     kernels = [config.kernel(name) for name in names]
     before = config.kernel(request.against) if request.against else None
     results = request.results or config.root / "results"
     record = Record.begin(results, shlex.join(["rig", "bench", *request.words]), "bench")
     result = Result(record.run, record.directory)
-    if request.exact:
-        result = _exactly(request, result, wanted, config, kernels, before, store, progress)
-    if request.timed and not request.check and not request.accept:
-        result = _timed(request, result, wanted, config, kernels, before, record, store, progress)
-    result = replace(result, run=record.finish())
+    try:
+        if request.exact:
+            result = _exactly(request, result, wanted, config, kernels, before, store, progress)
+            _write(request, result)  # an hour's work, whatever the boots to come may bring
+        if request.timed and not request.check and request.accept is None:
+            result = _timed(
+                request, result, wanted, config, kernels, before, record, store, progress
+            )
+    finally:
+        run = record.finish()
+    result = replace(result, run=run)
     _write(request, result)
     return result
 
 
-def _check_request(request: Request) -> None:
+def _check_request(request: Request, names: Sequence[str]) -> None:
+    accepts = request.accept is not None
     if request.boots < 1:
         raise UsageError(f"--boots {request.boots}", hint="at least 1; 5 to be told a difference")
+    if request.explain < 0:
+        raise UsageError(f"--explain {request.explain}", hint="how many programs; 0 for none")
+    those = [*([request.against] if request.against else []), *names]
+    if twice := next((name for name in those if those.count(name) > 1), ""):
+        raise UsageError(
+            f"{twice} is named twice",
+            hint="to see what chance alone does, give its table in rig.toml a second name",
+        )
+    if accepts and not (request.accept or "").strip():
+        raise UsageError("a baseline is accepted for a reason", hint="--accept 'WHY'")
+    if accepts and (request.check or request.against):
+        raise UsageError(
+            "--accept compares with nothing", hint="rig bench KERNEL --exact --accept 'WHY'"
+        )
     if request.check and request.against:
         raise UsageError(
             "--check finds by itself what to compare with", hint="leave --against or --check out"
         )
-    if (request.check or request.accept) and len(request.kernels) > 1:
+    if (request.check or accepts) and len(names) > 1:
         raise UsageError("--check and --accept are for one kernel")
-    if (request.check or request.accept) and request.only:
+    if (request.check or accepts) and request.only:
         raise UsageError("--check and --accept are for the whole set", hint="leave --only out")
-    if (request.check or request.accept) and not request.exact:
+    if (request.check or accepts) and not request.exact:
         raise UsageError("--check and --accept are for exact figures")
 
 
@@ -166,7 +216,7 @@ def _exactly(
     if not wanted.exact:
         return result
     if request.check:
-        return _checked(result, wanted, config, kernels[0], store, progress)
+        return _checked(request, result, wanted, config, kernels[0], store, progress)
     those = [*([before] if before else []), *kernels]
     measured = [
         exactset.measure(wanted, config, one, store, _place(result, one.name), progress)
@@ -177,9 +227,10 @@ def _exactly(
         for one, kernel in zip(measured[1:], kernels, strict=True):
             sides = (measured[0], one)
             both = ((config, before), (config, kernel))
-            versus.append(_versus(before.name, sides, both, wanted, store, result, progress))
+            beside = _versus(request, before.name, sides, both, wanted, store, result, progress)
+            versus.append(replace(beside, same=False))
     result = replace(result, exact=tuple(measured), versus=tuple(versus))
-    if request.accept:
+    if request.accept is not None:
         return _accepted(request.accept, result, config, kernels[0])
     return result
 
@@ -191,6 +242,7 @@ def _place(result: Result, name: str) -> Path:
 
 
 def _versus(
+    request: Request,
     what: str,
     sides: tuple[Measured, Measured],
     kernels: tuple[tuple[Config, KernelConfig], tuple[Config, KernelConfig]],
@@ -201,25 +253,26 @@ def _versus(
 ) -> Versus:
     found = exactset.differences(sides[0].rows, sides[1].rows)
     place = result.directory / f"explained-{sides[1].kernel}"
-    why = exactset.explained(
-        _most_telling(found, sides[1]), wanted, sides, kernels, store, place, progress
-    )
-    return Versus(what, found, why, sides[1].gated)
+    telling = most_telling(found, sides[1], request.explain)
+    why, lost = exactset.explained(telling, wanted, sides, kernels, store, place, progress)
+    return Versus(what, found, why, sides[1].gated, said=lost)
 
 
-def _most_telling(found: Sequence[Difference], after: Measured) -> tuple[Difference, ...]:
-    """Those of the few programs that show a change best. Pure."""
+def most_telling(found: Sequence[Difference], after: Measured, most: int) -> tuple[Difference, ...]:
+    """Those of the few programs that show a change best: gated ones before those that move by
+    themselves. Pure.
+    """
     lines: dict[str, None] = {}
-    for one in found:
+    for one in sorted(found, key=lambda one: one.name not in after.gated):
         line = after.of_which.get(one.name)
-        if line and one.before is not None and len(lines) < _EXPLAINED:
+        if line and one.before is not None and len(lines) < most:
             lines[line] = None
     return tuple(one for one in found if after.of_which.get(one.name) in lines)
 
 
 def _accepted(why: str, result: Result, config: Config, kernel: KernelConfig) -> Result:
-    path = baseline.place(config.root, kernel.name)
     measured = result.exact[-1]
+    path = baseline.place(config.root, kernel.name, measured.identity)
     kept = {name: row for name, row in measured.rows.items() if name in measured.gated}
     now = datetime.datetime.now(datetime.UTC)
     reason = {
@@ -232,6 +285,7 @@ def _accepted(why: str, result: Result, config: Config, kernel: KernelConfig) ->
 
 
 def _checked(
+    request: Request,
     result: Result,
     wanted: BenchSet,
     config: Config,
@@ -260,7 +314,7 @@ def _checked(
         )
         both = ((other, first), (config, second))
         what = f"{main} at {base[:12]}"
-        versus = _versus(what, sides, both, wanted, store, result, progress)
+        versus = _versus(request, what, sides, both, wanted, store, result, progress)
     return replace(result, exact=sides, versus=(versus,))
 
 
@@ -272,28 +326,33 @@ def _checked_on_main(
     store: Store,
     progress: Progress,
 ) -> Result:
-    path = baseline.place(config.root, kernel.name)
-    known = baseline.load(path)
-    if known is None:
+    there = baseline.every(config.root, kernel.name)
+    if not there:
         raise UsageError(
-            f"there is no accepted baseline of {kernel.name}: {path}",
+            f"there is no accepted baseline of {kernel.name} in {config.root / baseline.DIRECTORY}",
             hint=f"rig bench {kernel.name} --exact --accept 'WHY'",
         )
     place = _place(result, kernel.name)
     measured = exactset.measure(wanted, config, kernel, store, place, progress)
-    return replace(result, exact=(measured,), versus=(_with_accepted(known, measured, path),))
+    versus = with_accepted(there, measured, wanted)
+    return replace(result, exact=(measured,), versus=(versus,))
 
 
-def _with_accepted(known: Accepted, measured: Measured, path: Path) -> Versus:
-    """Raises InfrastructureError where the baseline is of another kernel, compiler or machine."""
-    if other := baseline.foreign(known, measured.identity):
+def with_accepted(there: Mapping[Path, Accepted], measured: Measured, wanted: BenchSet) -> Versus:
+    """What was measured beside the baseline that is of the same kernel, compiler and machine;
+    raises InfrastructureError where there is none.
+    """
+    others = {path: baseline.foreign(one, measured.identity) for path, one in there.items()}
+    path = min(others, key=lambda path: len(others[path]))
+    if others[path]:
         raise InfrastructureError(
-            f"{path} says nothing about this kernel: {'; '.join(other)}",
+            f"{path} says nothing about this kernel: {'; '.join(others[path])}",
             hint="measure both here (rig bench --against), then --accept with the reason",
         )
+    # What is gated is said now, not when it was accepted.
+    known = {name: row for name, row in there[path].as_rows().items() if wanted.gated(name)}
     now = {name: row for name, row in measured.rows.items() if name in measured.gated}
-    found = exactset.differences(known.as_rows(), now)
-    return Versus("what was accepted", found, {}, measured.gated)
+    return Versus("what was accepted", exactset.differences(known, now), {}, measured.gated)
 
 
 def _main(root: Path) -> str:
@@ -361,23 +420,27 @@ def _timed(
         return result
     extra = _engine(wanted, config, store, progress)
     those = [*([before] if before else []), *kernels]
-    try:
-        seen = timed.measure(wanted, config, those, request.boots, record, store, progress, extra)
-    except RigError:
-        record.finish()
-        raise
-    models = {one.name: timed.of_models(seen, one.name) for one in those}
-    compared = tuple(
-        comparison
-        for kernel in kernels
-        if before
-        for comparison in timed.of_kernels(seen, before.name, kernel.name)
+    seen = timed.measure(wanted, config, those, request.boots, record, store, progress, extra)
+    pairs = [(before.name, one.name) for one in kernels] if before else []
+    # All at once: of what is called a difference in this run, one in a hundred may be none.
+    judged = timed.compared(
+        {f"models {one.name}": timed.of_models(seen, one.name) for one in those}
+        | {f"kernels {one} {other}": timed.of_kernels(seen, one, other) for one, other in pairs}
     )
-    said = result.said
+    models = {one.name: judged[f"models {one.name}"] for one in those}
+    compared = tuple(it for one, other in pairs for it in judged[f"kernels {one} {other}"])
+    said = [*result.said]
     if request.boots < stats.LEAST_BOOTS:
-        words = f"{request.boots} boot(s): {stats.LEAST_BOOTS} are the least that tell a difference"
-        said = (*said, words)
-    return replace(result, seen=seen, models=models, kernels=compared, said=said)
+        said.append(
+            f"{request.boots} boot(s): {stats.LEAST_BOOTS} are the least that tell a difference"
+        )
+    for one, other in pairs:
+        if lost := timed.not_compared(seen, one, other):
+            said.append(
+                f"{len(lost)} timed figures are not on both {one} and {other} in every boot, and "
+                f"not compared: {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''}"
+            )
+    return replace(result, seen=seen, models=models, kernels=compared, said=tuple(said))
 
 
 def _engine(wanted: BenchSet, config: Config, store: Store, progress: Progress) -> dict[str, Path]:
@@ -398,7 +461,8 @@ def described(result: Result) -> dict[str, object]:
         "run": result.run.id,
         "command": result.run.command,
         "started": result.run.started,
-        "notices": [*result.run.notices, *result.said],
+        "notices": [*result.run.notices, *notes(result)],
+        "emulated": is_emulated(result),
         "exact": [
             {
                 "kernel": one.kernel,
@@ -412,6 +476,7 @@ def described(result: Result) -> dict[str, object]:
             {
                 "what": one.what,
                 "differences": one.differences,
+                "worse": [difference.name for difference in one.worse],
                 "functions": {name: change.functions for name, change in one.explained.items()},
             }
             for one in result.versus
@@ -433,22 +498,50 @@ def text(result: Result) -> str:
             f"against {versus.what}: {len(versus.differences)} of the exact figures differ"
         )
         for one in versus.differences:
-            lines.append(f"  {'MORE' if one in versus.worse else 'less'} {one.words}")
+            lines.append(f"  {versus.mark(one)} {one.words}")
             if one.name in versus.explained:
                 lines.append(f"       {exactset.top_functions(versus.explained[one.name])}")
     if result.exact and not result.versus:
         lines += _exact_table(result.exact[-1])
+    how = " under emulation" if is_emulated(result) else ""
     for kernel, those in result.models.items():
-        lines.append(f"models on {kernel}, times of the first (95 % interval over boots):")
-        lines += [f"  {one.words}" for one in those if "call" in one.name or "throug" in one.name]
+        lines.append(f"models on {kernel}, times{how} of the first (95 % interval over boots):")
+        lines += [f"  {one.words}" for one in those]
     if result.kernels:
         differ = [one for one in result.kernels if one.word is not Word.NONE]
-        lines.append(f"kernels: {len(differ)} of {len(result.kernels)} timed figures differ")
+        lines.append(f"kernels: {len(differ)} of {len(result.kernels)} figures differ in time{how}")
         lines += [f"  {one.words}" for one in differ]
-    lines += [f"note: {words}" for words in (*result.run.notices, *result.said)]
-    worse = result.worse
-    lines.append(f"{len(worse)} figure(s) got worse" if worse else "nothing got worse")
+        lines += _how_sharp(result.kernels)
+    lines += [f"note: {words}" for words in (*result.run.notices, *notes(result))]
+    lines.append(result.because)
     return "\n".join(lines) + "\n"
+
+
+def notes(result: Result) -> tuple[str, ...]:
+    """What a reader of the figures has to know beside them. Pure."""
+    left_out = [
+        f"{one.kernel} cannot run {', '.join(one.left_out)}" for one in result.exact if one.left_out
+    ]
+    lost = [words for one in result.versus for words in one.said]
+    return (*result.said, *left_out, *lost)
+
+
+def is_emulated(result: Result) -> bool:
+    """Whether its times are those of an emulator. Pure."""
+    machine = result.run.machine
+    return bool(result.seen) and "tcg" in machine.get("accel", machine.get("accelerator", ""))
+
+
+def _how_sharp(compared: Sequence[Comparison]) -> list[str]:
+    """How wide the intervals are of what was not seen to differ: no change below is ruled out."""
+    spans = sorted(one.ratio.high / one.ratio.low - 1 for one in compared if one.word is Word.NONE)
+    if not spans:
+        return []
+    middle, widest = spans[len(spans) // 2], spans[-1]
+    return [
+        f"  no difference seen in {len(spans)}: their intervals are {middle:.1%} wide "
+        f"(median), the widest {widest:.1%}"
+    ]
 
 
 def _exact_table(measured: Measured) -> list[str]:
@@ -475,10 +568,8 @@ def page(result: Result) -> Page:
     kernels = [one.kernel for one in result.exact] + [one.kernel for one in result.seen]
     names = tuple(dict.fromkeys(kernels))
     last = names[-1] if names else ""
-    how = _how(result)
+    how = _how(result, last)
     worse = result.worse
-    compared = result.versus or result.kernels
-    because = f"{len(worse)} figure(s) got worse" if worse else "nothing got worse"
     changes = [row for one in result.versus for row in benchpage.change_rows(
         one.differences, one.explained)]  # fmt: skip
     sections: list[Section] = list(benchpage.exact_sections(result.exact))
@@ -490,10 +581,10 @@ def page(result: Result) -> Page:
         duration_s=result.run.duration_s,
         command=result.run.command,
         kernels=names,
-        word="WORSE" if worse else "OK" if compared else "MEASURED",
-        because=because if compared else "compared with nothing",
+        word="WORSE" if worse else "OK" if result.compared else "MEASURED",
+        because=result.because,
         good=not worse,
-        notices=(*result.run.notices, *result.said),
+        notices=(*result.run.notices, *notes(result)),
         changes=tuple(changes),
         sections=tuple(sections),
         comparisons=_comparisons(result),
@@ -507,21 +598,30 @@ def _facts(result: Result) -> tuple[tuple[str, Mapping[str, str]], ...]:
     return (*kernels, ("Machine", result.run.machine))
 
 
-def _how(result: Result) -> str:
+def _how(result: Result, kernel: str) -> str:
     boots = len({one.boot for one in result.seen})
-    machine = result.run.machine
-    accel = machine.get("accel", machine.get("accelerator", ""))
-    emulated = ", emulated by TCG: no hardware is this slow or this even" if "tcg" in accel else ""
-    return f"{boots} boots from power-on{emulated}; host with {os.cpu_count()} cores"
+    return (
+        f"{kernel}, {boots} boots from power-on{_emulated(result)}; "
+        f"host with {os.cpu_count()} cores"
+    )
+
+
+def _emulated(result: Result) -> str:
+    if not is_emulated(result):
+        return ""
+    return ", emulated by TCG: no hardware is this slow or this even"
 
 
 def _comparisons(result: Result) -> tuple[Table, ...]:
     tables = []
     if result.kernels:
-        caption = "second in units of the first, boots paired"
+        caption = f"second in units of the first, boots paired{_emulated(result)}"
         tables.append(Table("Kernels, in time", caption, result.kernels))
     for kernel, those in result.models.items():
-        caption = f"on {kernel}, within each boot; false discoveries {stats.FALSE_DISCOVERIES:.0%}"
+        caption = (
+            f"on {kernel}, within each boot{_emulated(result)}; "
+            f"false discoveries {stats.FALSE_DISCOVERIES:.0%}"
+        )
         tables.append(Table("Models, in time", caption, those))
     return tuple(one for one in tables if one.rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import shlex
 import tomllib
 from dataclasses import dataclass
@@ -22,9 +23,12 @@ _Entry = TypeVar("_Entry", bound="Entry")
 
 @dataclass(frozen=True)
 class Entry:
-    """A program. run: its source file or script and its arguments, as a shell splits them."""
+    """A program. run: its source file or script and its arguments, as a shell splits them. needs:
+    options that a kernel must have, or it is not run there: "ASYNC_SUBMIT".
+    """
 
     run: str
+    needs: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -36,15 +40,13 @@ class Entry:
 class ExactEntry(Entry):
     """A program of the exact set: boots once by itself.
 
-    cpus: of its machine. ext4, append, timeout_s: as of `rig exact`. gate: whether `--check` holds
-    its figures against a baseline.
+    cpus: of its machine. ext4, append, timeout_s: as of `rig exact`.
     """
 
     cpus: int = 1
     ext4: bool = False
     append: str = ""
     timeout_s: int = 30
-    gate: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,20 @@ class TimedEntry(Entry):
 
 @dataclass(frozen=True)
 class BenchSet:
-    """All of it. directory: where programs are. machine: of rig.toml, what timed ones run on."""
+    """All of it. directory: where programs are. machine: of rig.toml, what timed ones run on.
+    ungated: patterns, as of a shell, of the names of exact figures that are told and not held
+    against anything.
+    """
 
     directory: Path
     exact: tuple[ExactEntry, ...] = ()
     timed: tuple[TimedEntry, ...] = ()
     machine: str = ""
+    ungated: tuple[str, ...] = ()
+
+    def gated(self, name: str) -> bool:
+        """Whether a figure of this name may not get worse."""
+        return not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.ungated)
 
 
 def load(root: Path) -> BenchSet:
@@ -79,12 +89,13 @@ def load(root: Path) -> BenchSet:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
-    _known(path, "the top level", data, ("exact", "timed", "machine"))
+    _known(path, "the top level", data, ("exact", "timed", "machine", "ungated"))
     found = BenchSet(
         directory=directory,
         exact=tuple(_entry(path, "exact", one, ExactEntry) for one in data.get("exact", [])),
         timed=tuple(_entry(path, "timed", one, TimedEntry) for one in data.get("timed", [])),
         machine=_converted(path, "machine", data.get("machine", ""), str),
+        ungated=_converted(path, "ungated", data.get("ungated", []), tuple[str, ...]),
     )
     every: tuple[Entry, ...] = (*found.exact, *found.timed)
     for one in every:

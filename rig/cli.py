@@ -201,7 +201,10 @@ def _add_bench(verbs: _Verbs) -> None:
     parser.add_argument("--check", action="store_true",
                         help="exact set against where this branch has left main, or on main "
                              "against ci/baselines; 1 if worse")  # fmt: skip
-    parser.add_argument("--accept", default="", metavar="WHY",
+    parser.add_argument("--explain", type=int, nargs="?", const=1000, default=3, metavar="N",
+                        help="say which functions a difference is made of for all programs, or "
+                             "the N that tell most (default 3)")  # fmt: skip
+    parser.add_argument("--accept", metavar="WHY",
                         help="keep the exact set as the baseline in ci/baselines")  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="DIR", help="instead of results/")
     parser.add_argument("--json", type=Path, metavar="F", help="write everything as JSON to F too")
@@ -436,6 +439,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         boots=arguments.boots,
         check=arguments.check,
         accept=arguments.accept,
+        explain=arguments.explain,
         results=arguments.results,
         json=arguments.json,
         words=_words_of("bench"),

@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from rig import exact, explain, initramfs, kbuild, process, rows
-from rig.benchset import BenchSet, ExactEntry
+from rig import exact, explain, initramfs, kbuild, kconfig, process, rows
+from rig.benchset import BenchSet, Entry, ExactEntry
 from rig.budget import AUTO, budget
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import InfrastructureError
+from rig.errors import InfrastructureError, RigError
 from rig.exact import Prepared, ProgramFailedError, Ran, Request
 from rig.explain import Change
 from rig.kbuild import Kernel
@@ -24,14 +25,17 @@ from rig.store import Store, digest
 
 _UNITS = {rows.EXACT_UNIT, "bytes"}
 
+_Entry = TypeVar("_Entry", bound=Entry)
+
 
 @dataclass(frozen=True)
 class Measured:
     """The set on one kernel.
 
-    rows: of all programs by name; of which: the program's line by name of a row. gated: names of
-    rows that a baseline is held against. identity: what has to be the same for two of these to be
-    compared over time. host_s: wall seconds of all machines together.
+    rows: of all programs by name; of_which: the program's line by name of a row. gated: names of
+    rows that may not get worse. identity: what has to be the same for two of these to be compared
+    over time. host_s: wall seconds of all machines together. left_out: lines of programs that this
+    kernel cannot run.
     """
 
     kernel: str
@@ -41,6 +45,7 @@ class Measured:
     of_which: Mapping[str, str]
     gated: frozenset[str]
     host_s: float = 0.0
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Difference:
             return f"{self.name}: new, {self.after} {self.unit}"
         if self.after is None:
             return f"{self.name}: is not measured any more (was {self.before} {self.unit})"
-        share = f", {self.more / self.before:+.1%}" if self.before else ""
+        share = f", {self.more / self.before:+.1%}" if self.before > 0 else ""
         return f"{self.name}: {self.before} -> {self.after} {self.unit} ({self.more:+d}{share})"
 
 
@@ -82,15 +87,17 @@ def measure(
 
     place: an existing directory; each program's run is kept in one of its own below it. Raises
     what `rig exact` does: a program that fails, a splat or a machine that hangs is no measurement.
+    What needs options that the kernel does not have is left out, and the value says so.
     """
     built = kbuild.build(config, kernel, store, progress=progress)
-    programs = compiled(wanted.exact, wanted.directory, built, config.root, place)
-    progress.stage(f"exact set on {kernel.name}", len(wanted.exact))
+    entries, left_out = possible(wanted.exact, built)
+    programs = compiled(entries, wanted.directory, built, config.root, place)
+    progress.stage(f"exact set on {kernel.name}", len(entries))
     found: list[tuple[ExactEntry, Ran]] = []
     identity: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         running: deque[tuple[ExactEntry, exact.Running]] = deque()
-        waiting = deque(wanted.exact)
+        waiting = deque(entries)
         while waiting or running:
             while waiting and len(running) < _side_by_side():
                 entry = waiting.popleft()
@@ -101,7 +108,19 @@ def measure(
             entry, one = running.popleft()
             found.append((entry, _finished(entry, one)))
             progress.step(entry.run, len(found))
-    return _measured(kernel.name, built, identity, found)
+    measured = _measured(kernel.name, built, identity, found, wanted)
+    return replace(measured, left_out=tuple(one.run for one in left_out))
+
+
+def possible(
+    entries: Sequence[_Entry], kernel: Kernel
+) -> tuple[tuple[_Entry, ...], tuple[_Entry, ...]]:
+    """Those that a kernel has the options for, and the others."""
+    got = kconfig.values(kernel.config.read_text(encoding="utf-8"))
+    split: tuple[list[_Entry], list[_Entry]] = ([], [])
+    for entry in entries:
+        split[any(got.get(symbol, "n") == "n" for symbol in entry.needs)].append(entry)
+    return tuple(split[0]), tuple(split[1])
 
 
 def _side_by_side() -> int:
@@ -171,19 +190,35 @@ def _identity(ready: Prepared, kernel: Kernel) -> dict[str, str]:
 
 
 def _measured(
-    name: str, built: Kernel, identity: Mapping[str, str], found: Sequence[tuple[ExactEntry, Ran]]
+    name: str,
+    built: Kernel,
+    identity: Mapping[str, str],
+    found: Sequence[tuple[ExactEntry, Ran]],
+    wanted: BenchSet,
 ) -> Measured:
-    every: list[Row] = []
+    kept: dict[str, Row] = {}
     of_which: dict[str, str] = {}
-    gated: set[str] = set()
     for entry, ran in found:
-        own = rows_of(entry, ran)
-        every += own
-        of_which |= {row.name: entry.run for row in own}
-        gated |= {row.name for row in own if entry.gate}
+        own = named_apart(rows_of(entry, ran), entry, kept)
+        kept |= own
+        of_which |= dict.fromkeys(own, entry.run)
     host_s = round(sum(ran.host_s for _, ran in found), 1)
-    kept = rows.by_name(every)
-    return Measured(name, built.facts, identity, kept, of_which, frozenset(gated), host_s)
+    gated = frozenset(one for one in kept if wanted.gated(one))
+    return Measured(name, built.facts, identity, kept, of_which, gated, host_s)
+
+
+def named_apart(
+    found: Sequence[Row], entry: ExactEntry, known: Mapping[str, Row]
+) -> dict[str, Row]:
+    """A program's rows by name. What another program has measured under that name is another
+    figure: the program's own name is added. Pure.
+    """
+    try:
+        own = rows.by_name(found)
+    except RowError as error:
+        raise InfrastructureError(f"{entry.run}: {error}") from error
+    names = {name: f"{name}, {entry.words[0]}" if name in known else name for name in own}
+    return {names[name]: replace(row, name=names[name]) for name, row in own.items()}
 
 
 def rows_of(entry: ExactEntry, ran: Ran) -> tuple[Row, ...]:
@@ -230,7 +265,7 @@ def _difference(name: str, before: Row | None, after: Row | None) -> Difference:
 
 def _weight(one: Difference) -> tuple[bool, float, str]:
     missing = one.before is None or one.after is None
-    share = abs(one.more) / one.before if one.before else float(abs(one.more))
+    share = abs(one.more) / abs(one.before) if one.before else float(abs(one.more))
     return missing, -share, one.name
 
 
@@ -242,32 +277,40 @@ def explained(
     store: Store,
     place: Path,
     progress: Progress = QUIET,
-) -> dict[str, Change]:
+) -> tuple[dict[str, Change], tuple[str, ...]]:
     """Which functions make up a difference, by name of the row, for the programs that have one.
 
-    Each of those programs runs twice more on both kernels, counted instruction by instruction.
+    Each of those programs runs twice more on both kernels, counted instruction by instruction. And
+    what could not be explained, and why: what was measured is not lost by that.
     """
     after = sides[1]
     lines = dict.fromkeys(after.of_which[one.name] for one in found if one.name in after.of_which)
     entries = [entry for entry in wanted.exact if entry.run in lines]
     if not entries:
-        return {}
+        return {}, ()
     # One program for both kernels, so that they run the same bytes.
     config, kernel = kernels[1]
     place.mkdir(exist_ok=True)
     built = kbuild.build(config, kernel, store, progress=progress)
     programs = compiled(entries, wanted.directory, built, config.root, place)
     changes: dict[str, Change] = {}
+    troubles: list[str] = []
+    names = (sides[0].kernel, sides[1].kernel)
     for number, entry in enumerate(entries, 1):
         progress.note(f"explaining {entry.run} ({number} of {len(entries)})")
-        first, second = (prepare(entry, programs, one, of, store, place) for one, of in kernels)
-        names = (sides[0].kernel, sides[1].kernel)
-        why = explain.between(names, first, second, config.root, store, progress, in_common=True)
+        try:
+            first, second = (prepare(entry, programs, one, of, store, place) for one, of in kernels)
+            why = explain.between(
+                names, first, second, config.root, store, progress, in_common=True
+            )
+        except RigError as error:
+            troubles.append(f"{entry.run} could not be explained: {error.message}")
+            continue
         for change in why.changes:
             kept = changes.get(change.name)
             if kept is None or _nearer(change, kept, sides):
                 changes[change.name] = change
-    return {one.name: changes[one.name] for one in found if one.name in changes}
+    return {one.name: changes[one.name] for one in found if one.name in changes}, tuple(troubles)
 
 
 def _nearer(change: Change, kept: Change, sides: tuple[Measured, Measured]) -> bool:
@@ -283,4 +326,5 @@ def top_functions(change: Change, most: int = 4) -> str:
     """The functions that make up most of a change, for a line. Pure."""
     shown = [f"{name} {more:+d}" for name, more in change.functions[:most]]
     rest = len(change.functions) - most
-    return ", ".join([*shown, *([f"{rest} more"] if rest > 0 else [])])
+    lost = [] if change.sound else [f"not sound: {'; '.join(change.faults) or 'another sum'}"]
+    return ", ".join([*shown, *([f"{rest} more"] if rest > 0 else []), *lost])

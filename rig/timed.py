@@ -29,6 +29,8 @@ from rig.suite import BuiltSuite, Program, Suite
 from rig.verdict import End, Observation
 
 SUITE = "bench"
+Pairs = Mapping[str, tuple[str, str, str, list[tuple[float, float]]]]
+"""What is to be compared, by a key of its own: name, first, second, and a pair a boot."""
 CPUS = "CPUS"  # in the line of a program: as many as its machine has
 
 # What the other models of the same work are compared with, the first that is there.
@@ -253,7 +255,7 @@ def _keep(record: Record, seen: Seen) -> None:
 # -- what they say --------------------------------------------------------------------------------
 
 
-def of_models(seen: Sequence[Seen], kernel: str) -> tuple[Comparison, ...]:
+def of_models(seen: Sequence[Seen], kernel: str) -> Pairs:
     """Every model of a work against the one it is compared with, within each boot. Pure."""
     boots = [one.rows for one in seen if one.kernel == kernel]
     pairs: dict[str, tuple[str, str, str, list[tuple[float, float]]]] = {}
@@ -266,8 +268,7 @@ def of_models(seen: Sequence[Seen], kernel: str) -> tuple[Comparison, ...]:
             key = f"{name}: {row.model}"
             _, _, _, kept = pairs.setdefault(key, (name, other.model, row.model, []))
             kept.append((other.each, row.each))
-    whole = {key: one for key, one in pairs.items() if len(one[3]) == len(boots)}
-    return _compared(whole)
+    return {key: one for key, one in pairs.items() if len(one[3]) == len(boots)}
 
 
 def reference(row: Row, own: Mapping[str, Row]) -> Row | None:
@@ -289,7 +290,7 @@ def _what(row: Row) -> str:
     return f"{row.work}, {row.outstanding} outstanding, {row.phase}{where}"
 
 
-def of_kernels(seen: Sequence[Seen], before: str, after: str) -> tuple[Comparison, ...]:
+def of_kernels(seen: Sequence[Seen], before: str, after: str) -> Pairs:
     """Every row on one kernel against the same on another, boots paired as they came. Pure."""
     firsts = {one.boot: one.rows for one in seen if one.kernel == before}
     seconds = {one.boot: one.rows for one in seen if one.kernel == after}
@@ -302,23 +303,37 @@ def of_kernels(seen: Sequence[Seen], before: str, after: str) -> tuple[Compariso
                 continue
             _, _, _, kept = pairs.setdefault(name, (name, before, after, []))
             kept.append((other.each, row.each))
-    return _compared({key: one for key, one in pairs.items() if len(one[3]) == len(boots)})
+    return {key: one for key, one in pairs.items() if len(one[3]) == len(boots)}
 
 
-def _compared(
-    pairs: Mapping[str, tuple[str, str, str, list[tuple[float, float]]]],
-) -> tuple[Comparison, ...]:
+def not_compared(seen: Sequence[Seen], before: str, after: str) -> tuple[str, ...]:
+    """Names of rows of either kernel for which not every boot of both has a figure above nothing,
+    so that nothing is said of them. Pure.
+    """
+    own = [one for one in seen if one.kernel in (before, after)]
+    names = dict.fromkeys(name for one in own for name in one.rows)
+    compared = of_kernels(seen, before, after)
+    return tuple(name for name in names if name not in compared)
+
+
+def compared(groups: Mapping[str, Pairs]) -> dict[str, tuple[Comparison, ...]]:
+    """What is said of all that a run compares, judged at once, group by group. Pure."""
     ratios = {
-        key: stats.ratio(values)
-        for key, (_, _, _, values) in pairs.items()
-        if all(min(one) > 0 for one in values)
+        f"{group}\0{key}": stats.ratio(one[3])
+        for group, pairs in groups.items()
+        for key, one in pairs.items()
+        if all(min(pair) > 0 for pair in one[3])
     }
     words = stats.judge(ratios)
-    return tuple(
-        Comparison(name, first, second, ratios[key], _said(name, words[key]))
-        for key, (name, first, second, _) in pairs.items()
-        if key in ratios
-    )
+    found: dict[str, tuple[Comparison, ...]] = {}
+    for group, pairs in groups.items():
+        keyed = {f"{group}\0{key}": one for key, one in pairs.items()}
+        found[group] = tuple(
+            Comparison(name, first, second, ratios[key], _said(name, words[key]))
+            for key, (name, first, second, _) in keyed.items()
+            if key in ratios
+        )
+    return found
 
 
 def _said(name: str, word: Word) -> Word:

@@ -10,13 +10,13 @@ from rig import baseline
 from rig.errors import InfrastructureError, UsageError
 from rig.rows import Row
 
+ROOT = Path(__file__).parents[1]
 ROWS = {"b": Row("b", 7, "bytes"), "a": Row("a", 5, "instructions")}
 WHO = {"release": "6.12", "compiler": "gcc 12"}
 
 
 def test_what_was_accepted_is_read_again(tmp_path: Path) -> None:
-    path = baseline.place(tmp_path, "async")
-    assert path == tmp_path / "ci/baselines/exact-async.json"
+    path = baseline.place(tmp_path, "async", WHO)
     assert baseline.load(path) is None
     baseline.save(path, "async", WHO, ROWS, {"why": "first", "commit": "1"})
     baseline.save(path, "async", WHO, {"a": ROWS["a"]}, {"why": "less", "commit": "2"})
@@ -25,6 +25,32 @@ def test_what_was_accepted_is_read_again(tmp_path: Path) -> None:
     assert [one["why"] for one in found.reasons] == ["first", "less"]
     assert found.as_rows() == {"a": Row("a", 5, "instructions")}
     assert baseline.foreign(found, WHO) == []
+
+
+def test_each_version_configuration_and_compiler_has_one_of_its_own(tmp_path: Path) -> None:
+    debian = "gcc (Debian 12.2.0-14+deb12u1) 12.2.0"
+    who = {"release": "6.12.117", "config": "c9f1d3de2f6cce07", "compiler": debian}
+    path = baseline.place(tmp_path, "async", who)
+    assert path.name == "exact-async-6.12.117-c9f1d3de-gcc-12.2.0.json"
+    newer = {**who, "compiler": "clang version 19.1.0"}
+    other = baseline.place(tmp_path, "async", newer)
+    assert other.name == "exact-async-6.12.117-c9f1d3de-clang-19.1.0.json"
+    for where, whose, kernel in (
+        (path, who, "async"), (other, newer, "async"), (tmp_path / "x.json", who, "async"),
+        (baseline.place(tmp_path, "async-6", who), who, "async-6"),
+    ):  # fmt: skip
+        baseline.save(where, kernel, whose, ROWS, {"why": "first"})
+    assert sorted(baseline.every(tmp_path, "async")) == sorted([path, other])
+    assert baseline.every(tmp_path, "plain") == {}
+
+
+def test_those_of_the_project_are_where_they_are_looked_for() -> None:
+    found = [path for path in (ROOT / baseline.DIRECTORY).glob("*.json") if baseline.load(path)]
+    assert found
+    for path in found:
+        known = baseline.load(path)
+        assert known
+        assert path == baseline.place(ROOT, known.kernel, known.identity)
 
 
 def test_another_kernel_is_another_baseline(tmp_path: Path) -> None:

@@ -71,6 +71,46 @@ def test_one_instruction_more_is_worse_one_less_is_not() -> None:
     assert result(versus=(less,)).exit_code == 0
 
 
+def test_another_kernel_may_lack_what_one_has() -> None:
+    found = exactset.differences(rows(a=100, gone=1, b=5, c=9), rows(a=101, new=2, b=4, c=10))
+    versus = Versus("plain", found, gated=frozenset("ab"), same=False)
+    assert [one.name for one in versus.worse] == ["a"]
+    marks = {one.name: versus.mark(one) for one in found}
+    assert marks == {
+        "a": "MORE", "gone": "only there", "new": "new", "b": "less", "c": "more, not gated",
+    }  # fmt: skip
+    gone = next(one for one in found if one.name == "gone")
+    assert replace(versus, same=True).mark(gone) == "GONE"
+
+
+def test_a_share_of_less_than_nothing_is_none() -> None:
+    (one,) = exactset.differences(rows(a=-300), rows(a=-200))
+    assert one.words == "a: -300 -> -200 instructions (+100)"
+
+
+def test_what_is_gated_is_explained_first() -> None:
+    found = exactset.differences(rows(a=100, b=1000, c=100), rows(a=200, b=1001, c=150))
+    after = replace(
+        measured("async", rows(a=200, b=1001, c=150)),
+        of_which={"a": "a.c", "b": "b.c", "c": "c.c"},
+        gated=frozenset("b"),
+    )
+    assert [one.name for one in bench.most_telling(found, after, 1)] == ["b"]
+    assert [one.name for one in bench.most_telling(found, after, 2)] == ["a", "b"]
+    assert bench.most_telling(found, after, 0) == ()
+
+
+def test_two_programs_that_measure_under_one_name() -> None:
+    known = exactset.named_apart([Row("a", 5, UNIT), Row("a", 4, UNIT)], ExactEntry("x.c 1"), {})
+    assert {name: row.value for name, row in known.items()} == {"a": 4}
+    more = exactset.named_apart([Row("a", 9, UNIT), Row("b", 1, UNIT)], ExactEntry("y.c"), known)
+    assert {name: (row.name, row.value) for name, row in more.items()} == {
+        "a, y.c": ("a, y.c", 9), "b": ("b", 1),
+    }  # fmt: skip
+    with pytest.raises(InfrastructureError, match=r"y\.c: a is in"):
+        exactset.named_apart([Row("a", 9, UNIT), Row("a", 1, "bytes")], ExactEntry("y.c"), {})
+
+
 def test_what_is_not_gated_is_told_and_no_more() -> None:
     found = exactset.differences(rows(a=100), rows(a=101))
     assert Versus("base", found, gated=frozenset()).worse == ()
@@ -102,14 +142,19 @@ def test_a_program_that_measured_nothing_or_a_time(tmp_path: Path) -> None:
 
 def test_an_accepted_baseline_of_another_kernel_says_nothing() -> None:
     known = Accepted("async", {"release": "6.12.1"}, (), {"a": (1, UNIT)})
-    with pytest.raises(InfrastructureError, match=r"release was 6\.12\.1, is 6\.12\.2"):
-        bench._with_accepted(known, measured("async", rows(a=1), "6.12.2"), Path("x"))
+    there = {Path("x"): known, Path("y"): replace(known, identity={"a": "b", "c": "d"})}
+    with pytest.raises(InfrastructureError, match=r"^x says .*release was 6\.12\.1, is 6\.12\.2"):
+        bench.with_accepted(there, measured("async", rows(a=1), "6.12.2"), BenchSet(Path()))
 
 
 def test_an_accepted_baseline_is_held_against() -> None:
     known = Accepted("async", {"release": "same"}, (), {"a": (1, UNIT), "b": (1, UNIT)})
-    versus = bench._with_accepted(known, measured("async", rows(a=2, b=1, c=9)), Path("x"))
+    there = {Path("x"): replace(known, identity={"release": "other"}), Path("y"): known}
+    now = measured("async", rows(a=2, b=1, c=9))
+    versus = bench.with_accepted(there, now, BenchSet(Path()))
     assert [one.name for one in versus.worse] == ["a"]
+    less = replace(now, gated=frozenset("bc"))
+    assert bench.with_accepted(there, less, BenchSet(Path(), ungated=("a*",))).worse == ()
 
 
 def git(root: Path, *words: str) -> str:
@@ -180,12 +225,19 @@ def test_a_project_without_main(project: Path) -> None:
         (Request(check=True, against="x"), "finds by itself"),
         (Request(check=True, kernels=("a", "b")), "for one kernel"),
         (Request(accept="why", only="x"), "for the whole set"),
+        (Request(accept="why", check=True), "compares with nothing"),
+        (Request(accept="why", against="x"), "compares with nothing"),
+        (Request(accept=""), "for a reason"),
+        (Request(accept=" "), "for a reason"),
+        (Request(kernels=("a", "a")), "a is named twice"),
+        (Request(kernels=("b", "a"), against="a"), "a is named twice"),
+        (Request(explain=-1), "--explain -1"),
         (Request(check=True, exact=False), "for exact figures"),
     ],
 )
 def test_what_is_refused(request_: Request, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        bench._check_request(request_)
+        bench._check_request(request_, request_.kernels or ("default",))
 
 
 def test_a_pattern_that_fits_nothing(rig_config: Config) -> None:
@@ -246,7 +298,37 @@ def test_the_words_for_a_terminal() -> None:
     assert text.endswith("1 figure(s) got worse\n")
     quiet = bench.text(result(exact=(measured("async", rows(a=5)),)))
     assert "a            5 instructions" in quiet
-    assert quiet.endswith("nothing got worse\n")
+    assert quiet.endswith("compared with nothing\n")
+    same = bench.text(result(versus=(Versus("plain", ()),)))
+    assert same.endswith("nothing got worse\n")
+
+
+def test_a_time_that_is_an_emulators_says_so() -> None:
+    whole = full()
+    assert "under emulation" not in bench.text(whole)
+    emulated = replace(whole, run=replace(whole.run, machine={"accel": "tcg (no KVM)"}))
+    assert "times under emulation of the first" in bench.text(emulated)
+    assert json.loads(to_json(bench.described(emulated)))["emulated"] is True
+    assert "within each boot, emulated by TCG" in benchpage.html(bench.page(emulated))
+
+
+def test_how_sharp_a_comparison_was_is_said() -> None:
+    many = [
+        Comparison("it", "a", "b", Ratio(1.0, 0.9, 0.9 * wide, 1.0, 5), Word.NONE)
+        for wide in (1.1, 1.2, 1.5)
+    ]
+    text = bench.text(result(kernels=tuple(many)))
+    assert "no difference seen in 3: their intervals are 20.0% wide (median), the widest 50.0%" in (
+        text
+    )
+
+
+def test_what_could_not_be_explained_or_run_is_said() -> None:
+    left = replace(measured("plain", rows(a=1)), left_out=("async_block.c",))
+    versus = Versus("plain", (), said=("x.c could not be explained: why",))
+    text = bench.text(result(exact=(left,), versus=(versus,)))
+    assert "note: plain cannot run async_block.c\n" in text
+    assert "note: x.c could not be explained: why\n" in text
 
 
 def test_json_has_it_all() -> None:

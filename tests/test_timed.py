@@ -78,11 +78,17 @@ def boots(rows: Sequence[Sequence[Row]], kernel: str = "k") -> list[Seen]:
     return [Seen(kernel, n, {one.name: one for one in own}) for n, own in enumerate(rows)]
 
 
+def models(seen: list[Seen]) -> tuple[timed.Comparison, ...]:
+    return timed.compared({"it": timed.of_models(seen, "k")})["it"]
+
+
+def kernels(seen: list[Seen]) -> tuple[timed.Comparison, ...]:
+    return timed.compared({"it": timed.of_kernels(seen, "a", "b")})["it"]
+
+
 def test_models_are_compared_within_a_boot() -> None:
     """The host is twice as slow from boot to boot; the ratio is not."""
-    found = timed.of_models(
-        boots([[row("direct", 2**n), row("aio", 3 * 2**n + n / 100)] for n in range(5)]), "k"
-    )
+    found = models(boots([[row("direct", 2**n), row("aio", 3 * 2**n + n / 100)] for n in range(5)]))
     assert [(one.name, one.first, one.second) for one in found] == [
         ("w, 1 outstanding, call", "direct", "aio")
     ]
@@ -105,22 +111,20 @@ def test_of_throughput_more_is_better() -> None:
          row("aio", 50 + n, "throughput", threads=2)]
         for n in range(5)
     ]  # fmt: skip
-    (found,) = timed.of_models(boots(own), "k")
+    (found,) = models(boots(own))
     assert found.ratio.value < 1
     assert found.word is Word.SLOWER
     assert found.name == "w, 1 outstanding, throughput, 2 CPUs"
 
 
 def test_a_model_that_one_boot_lacks_is_not_compared() -> None:
-    assert (
-        timed.of_models(boots([[row("direct", 1), row("aio", 2)], [row("direct", 1)]]), "k") == ()
-    )
+    assert models(boots([[row("direct", 1), row("aio", 2)], [row("direct", 1)]])) == ()
 
 
 def test_kernels_are_paired_by_boot() -> None:
     before = boots([[row("direct", 100 * (n + 1))] for n in range(5)], "a")
     after = boots([[row("direct", 150 * (n + 1) + n)] for n in range(5)], "b")
-    (found,) = timed.of_kernels([*before, *after], "a", "b")
+    (found,) = kernels([*before, *after])
     assert (found.first, found.second, found.word) == ("a", "b", Word.SLOWER)
     assert found.ratio.value == pytest.approx(1.5, rel=0.01)
 
@@ -128,8 +132,30 @@ def test_kernels_are_paired_by_boot() -> None:
 def test_the_same_figures_are_no_difference() -> None:
     both = [*boots([[row("direct", 100 + n)] for n in range(5)], "a"),
             *boots([[row("direct", 100 + n)] for n in range(5)], "b")]  # fmt: skip
-    (found,) = timed.of_kernels(both, "a", "b")
+    (found,) = kernels(both)
     assert found.word is Word.NONE
+
+
+def test_what_not_every_boot_of_both_kernels_has_is_told() -> None:
+    before = boots([[row("direct", 5), row("aio", 1), row("nothing", 0)] for _ in range(2)], "a")
+    after = boots([[row("direct", 5), row("nothing", 1), row("ours", 3)], [row("direct", 5)]], "b")
+    lost = timed.not_compared([*before, *after], "a", "b")
+    assert [name.split(",")[1] for name in lost] == [" aio: call", " nothing: call", " ours: call"]
+    assert [one.first for one in kernels([*before, *after])] == ["a"]
+
+
+def test_a_run_is_judged_as_one() -> None:
+    """What would be called a difference by itself is not, among a hundred that are none."""
+    doubtful = [(100.0, 100 * 1.1 * (1 + 0.01 * n)) for n in range(5)]
+    alone = {"it": ("it", "a", "b", doubtful)}
+    many = {
+        str(n): (str(n), "a", "b", [(100.0, 100.0 + (n + boot) % 3) for boot in range(5)])
+        for n in range(400)
+    }
+    assert timed.compared({"x": alone})["x"][0].word is Word.SLOWER
+    both = timed.compared({"x": alone, "y": many})
+    assert both["x"][0].word is Word.NONE
+    assert len(both["y"]) == 400
 
 
 def test_medians_of_boots() -> None:

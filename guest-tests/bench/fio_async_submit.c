@@ -33,12 +33,13 @@ static bool is_pending(long word)
 	return (unsigned long)word >> 62 == 1;
 }
 
+/* A sync has moved no bytes, and is whole all the same. */
 static void finish(struct io_u *io, long value)
 {
 	if (value < 0)
 		io->error = -value;
 	else
-		io->resid = io->xfer_buflen - value;
+		io->resid = ddir_sync(io->ddir) ? 0 : io->xfer_buflen - value;
 }
 
 static enum fio_q_status submitter_queue(struct thread_data *td, struct io_u *io)
@@ -50,10 +51,12 @@ static enum fio_q_status submitter_queue(struct thread_data *td, struct io_u *io
 	long cookie;
 
 	fio_ro_check(td, io);
-	if (ddir_sync(io->ddir))
+	if (ddir_sync(io->ddir)) {
 		nr = io->ddir == DDIR_DATASYNC ? SYS_fdatasync : SYS_fsync;
-	else if (io->ddir != DDIR_READ && io->ddir != DDIR_WRITE)
-		return FIO_Q_BUSY;
+	} else if (io->ddir != DDIR_READ && io->ddir != DDIR_WRITE) {
+		io->error = EINVAL; /* a trim: said to be busy, fio would try for ever */
+		return FIO_Q_COMPLETED;
+	}
 	cookie = syscall(SYS_async_submit, 0, word_of(io), nr, args);
 	if (cookie < 0 && errno == EAGAIN)
 		return FIO_Q_BUSY;
@@ -62,7 +65,7 @@ static enum fio_q_status submitter_queue(struct thread_data *td, struct io_u *io
 		return FIO_Q_COMPLETED;
 	}
 	if (!cookie) {
-		finish(io, ddir_sync(io->ddir) ? (long)io->xfer_buflen : *word_of(io));
+		finish(io, *word_of(io));
 		return FIO_Q_COMPLETED;
 	}
 	calls[io->index].io = io;
@@ -84,8 +87,6 @@ static unsigned int collect(unsigned int found, unsigned int most, long *pending
 			*pending = value;
 			continue;
 		}
-		if (ddir_sync(io->ddir) && !value)
-			value = io->xfer_buflen;
 		finish(io, value);
 		calls[at].io = NULL;
 		outstanding--;
