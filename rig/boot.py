@@ -96,7 +96,7 @@ def _in_guest(
         return _as_json(request, machine, session, say)
     if request.argv is None:
         code = session.interactive()
-        _tell(machine, machine.console.splats())
+        _tell(machine, machine.console.splats(unfinished=True))
         return code
     streams = sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer
     code = session.stream(request.argv, *streams)
@@ -124,7 +124,7 @@ def _last_look(machine: QemuMachine, session: Session) -> Sequence[Splat]:
     except (SessionTimeout, TimeoutError, EOFError) as error:
         words = str(error)
     sys.stderr.write(f"rig: splats may be missing after the command: {words}\n")
-    return machine.console.splats()
+    return machine.console.splats(unfinished=True)
 
 
 def _as_json(
@@ -149,7 +149,7 @@ def _as_json(
 def _explained(machine: QemuMachine, error: ConnectionLost) -> LostMachineError | CrashError:
     """The lost connection with what the console has to say about it."""
     machine.console.wait_closed(_LAST_WORDS_S * machine.slowdown)
-    splats = machine.console.splats()
+    splats = machine.console.splats(unfinished=True)
     if not splats:
         return LostMachineError(error.message, output=machine.console.tail(), hint=error.hint)
     return CrashError(f"the kernel crashed: {splats[0].title}", output=splats[0].text)

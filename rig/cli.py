@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 # `rig boot -- CMD` and `rig exact -- PROGRAM` return its own code; the rig's failures lie above.
 _PASS_ON, _OFFSET = {"boot", "exact"}, 120
-_PIECE = 1 << 20  # bytes of a log that are read at once
 _TOLD_OF_A_SPLAT = ("type", "title", "start", "end", "frame", "corrupted")
 
 
@@ -281,8 +280,9 @@ def _add_mutants(verbs: _Verbs) -> None:
 
 def _add_scan(verbs: _Verbs) -> None:
     parser = _verb(verbs, "scan", _scan, "find what a kernel reported about itself in logs")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a console log; - for stdin")
-    _json_flag(parser)
+    parser.add_argument("files", nargs="+", metavar="FILE",
+                        help="a console log, gzip, bzip2 or xz as well; - for stdin")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object a file on stdout")
 
 
 def _add_report(verbs: _Verbs) -> None:
@@ -458,40 +458,34 @@ def _words_of(verb: str) -> tuple[str, ...]:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    """1 when any of the logs has a report."""
-    from rig import report, results, splat
+    """1 when any of the logs has a report, else 2 when one could not be read to its end."""
+    from rig import logfile, report, results, splat, terminal
 
-    dirty = False
-    for name in arguments.files:
+    dirty, lost = False, 0
+    for file in arguments.files:
+        name = os.fsencode(file).decode(errors="replace")
         found, described = 0, []
-        for one in splat.scan_pieces(_pieces(name)):
-            found += 1
-            if arguments.json:
-                described.append(_described(one))
-            else:
-                print(f"{name}:{one.start + 1}: {report.clean(one.title)}", flush=True)
+        try:
+            for one in splat.scan_pieces(logfile.pieces(file)):
+                found += 1
+                if arguments.json:
+                    described.append(_described(one))
+                else:
+                    print(f"{name}:{one.start + 1}: {report.clean(one.title)}", flush=True)
+        except UsageError as error:  # the others are looked at all the same
+            terminal.show_error(error)
+            dirty, lost = dirty or found > 0, error.exit_code
+            continue
         dirty = dirty or found > 0
         if arguments.json:
             print(results.to_line({"file": name, "splats": described}))
         else:
             print(f"{name}: {found} splat(s)" if found else f"{name}: clean", flush=True)
-    return 1 if dirty else 0
+    return 1 if dirty else lost
 
 
 def _described(one: Splat) -> dict[str, object]:
     return {name: getattr(one, name) for name in _TOLD_OF_A_SPLAT}
-
-
-def _pieces(name: str) -> Iterator[bytes]:
-    """A log as it comes, or as it lies there; "-" is standard input."""
-    try:
-        if name == "-":
-            yield from iter(lambda: os.read(sys.stdin.fileno(), _PIECE), b"")
-            return
-        with Path(name).open("rb") as file:
-            yield from iter(lambda: file.read(_PIECE), b"")
-    except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}") from error
 
 
 def _report(arguments: argparse.Namespace) -> int:

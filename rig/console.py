@@ -143,10 +143,11 @@ class Console:
         with self._news:
             return self._news.wait_for(lambda: self._closed, timeout_s)
 
-    def splats(self) -> list[Splat]:
+    def splats(self, *, unfinished: bool = False) -> list[Splat]:
         """Every report the kernel printed so far, in order; after the end also a cut one.
 
-        What the scanner raises comes through here: a scan that cannot run is a failure.
+        unfinished: with those that may still go on, for who looks no more after this. What the
+        scanner raises comes through here: a scan that cannot run is a failure.
         """
         with self._scanning:
             closed = self._closed
@@ -157,7 +158,8 @@ class Console:
             if closed and not self._scan_ended:
                 self._scan_ended = True
                 self._splats += self._scanner.finish()
-            return list(self._splats)
+            open_yet = self._scanner.so_far() if unfinished and not self._scan_ended else []
+            return [*self._splats, *open_yet]
 
     def send(self, data: bytes) -> None:
         """Type on the line (sysrq letters). OSError when it is gone."""

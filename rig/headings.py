@@ -324,7 +324,7 @@ RULES: tuple[Rule, ...] = (
         said=True,
     ),
     _rule(
-        "lockdep",
+        "other",
         "BUG",
         r"BUG: (?P<what>(?:raw_)?(?:spinlock|rwlock|rwsem|(?:read|write)-lock) [\w ,-]+?) on CPU",
         "BUG: {what}{f}",

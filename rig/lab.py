@@ -188,7 +188,7 @@ class KernelLab:
         self._progress.stage(f"first boot of {self.kernel.name}, to be saved")
         with contextlib.closing(make(saving=directory)) as machine:
             machine.boot()
-            if splats := machine.console.splats():
+            if splats := machine.console.splats(unfinished=True):
                 raise _NoSnapshotError(f"its boot shows a splat: {splats[0].title}")
             if machine.lineless:
                 raise _NoSnapshotError("its kernel has no virtio port")

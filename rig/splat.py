@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rig.consoleline import (
@@ -40,7 +40,8 @@ _OPEN_MAX = 16  # reports open at once, one a printing context
 _FIRST_MOMENT_S = 5.0  # on a kernel's clock
 _DEATH, _DYING = 200, ("exit_signals", "do_exit", "make_task_dead", "rewind_stack_do_exit")
 # All but those that take any words for one.
-_EXACT = tuple(rule for rule in RULES if not rule.pattern.pattern.endswith(".*)"))
+_EXACT = frozenset(rule for rule in RULES if not rule.pattern.pattern.endswith(".*)"))
+_NUMBERED = {rule: number for number, rule in enumerate(RULES)}
 _BEGUN = 3  # lines of a report that has just begun
 _SHORT = 4  # lines of one in which the heading may not have ended
 _SOON = 40  # lines in which what follows from a report comes
@@ -72,17 +73,35 @@ _SURE = re.compile(
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
 
 
+# Programs say these as well, line after line: only with what a kernel goes on with, or where a mail
+# has broken the line. Colours end in "m".
+_ENDS = r"[ \t\r]*=?$"
+_BOXES = (
+    r"possible\b|inconsistent\b|suspicious\b|Invalid wait|bad (?:unlock|contention)|held lock"
+    r"|Nested lock|lock held|chain_key|circular|\S+-safe\b|.{1,20}/\d+ still"
+)
+_COMMON = {
+    "BUG": r"BUG(?<![A-Za-ln-z_]BUG)"
+    rf"(?=[:!]| at | \S{{1,64}} ?\(| [\w:.-]{{1,60}}:| \S+{_ENDS}|{_ENDS})",
+    "INFO: ": rf"INFO: (?=task\b|trying\b|\w+ (?:self-)?detected|\w+{_ENDS}"
+    rf"|{_BOXES}|{_ENDS})",
+    "WARNING: ": r"WARNING: (?=CPU|at\b|[\w./-]+\.[chS]:\d|kernel stack|stack |can't |kmemcheck"
+    rf"|{_BOXES}|{_ENDS})",
+}
+
+
 def _search_words() -> list[str]:
     """Literals of which every heading contains one: what the fast search looks for."""
-    words = {rule.trigger for rule in (*RULES, CUT, BANNER) if not _boxed(rule)}
-    words |= {"WARNING: ", "INFO: ", "BUG"}
+    words = {rule.trigger for rule in (*RULES, CUT, BANNER) if not _boxed(rule)} | _COMMON.keys()
     return sorted(word for word in words if not any(one in word for one in words - {word}))
 
 
 def _alternation(words: list[str]) -> str:
-    """A pattern for any of these, in their order, that looks at each first letter once."""
+    """A pattern for any of these patterns, which each begin with a letter, that looks at each first
+    letter once.
+    """
     groups = [(first, list(group)) for first, group in itertools.groupby(words, lambda w: w[0])]
-    return "|".join(f"{first}(?:{'|'.join(re.escape(w[1:]) for w in g)})" for first, g in groups)
+    return "|".join(f"{first}(?:{'|'.join(w[1:] for w in group)})" for first, group in groups)
 
 
 def _boxed(rule: Rule) -> bool:
@@ -91,10 +110,25 @@ def _boxed(rule: Rule) -> bool:
 
 # Capitals are rare in a console: one alternation that starts with them runs at memory speed, and
 # would crawl with lower-case words among them; those are searched for one by one.
-_WORDS = _search_words()
-_CAPITALS = re.compile(_alternation([w for w in _WORDS if w[0].isupper()]).encode())
+_WORDS = [word for word in _search_words() if word not in _COMMON]
+_CAPITALS = re.compile(
+    _alternation(
+        sorted([*(re.escape(w) for w in _WORDS if w[0].isupper()), *_COMMON.values()])
+    ).encode(),
+    re.MULTILINE,
+)
 _OTHERS = tuple(word.encode() for word in _WORDS if not word[0].isupper())
-_ANY_WORD = re.compile("|".join(map(re.escape, _WORDS)).encode())
+_ANY_WORD = re.compile("|".join([*map(re.escape, _WORDS), *_COMMON.values()]).encode())
+_BY_TRIGGER: dict[str, list[Rule]] = {}
+for _rule in RULES:
+    _BY_TRIGGER.setdefault(_rule.trigger, []).append(_rule)
+
+
+def _possible(text: str) -> list[Rule]:
+    """The rules whose trigger is in a text, in their order."""
+    found = [rule for trigger, those in _BY_TRIGGER.items() if trigger in text for rule in those]
+    return sorted(found, key=_NUMBERED.__getitem__) if len(found) > 1 else found
+
 
 _END_TRACE = re.compile(r"---\[ end trace ")
 _END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
@@ -249,8 +283,8 @@ class _Report:
         """What "cut here" announced. WARN() may say first what looks like a heading of its own."""
         self.rule, self.match = rule, match
         self.from_cut = rule.type not in ("warning", "bug", "ubsan") and not rule.die
-        if self.from_cut:
-            self.preamble = self.preamble or message
+        if self.from_cut and (not self.preamble or _tells(message)):
+            self.preamble = message
 
     def go_on(self, rule: Rule, match: re.Match[str], message: str) -> None:
         """Take in a further heading of the same event; the one that says more is kept."""
@@ -495,7 +529,7 @@ class Scanner:
         if known and known.end == self._line and not stamped and known.unfinished(raw, message):
             known.add(self._line, raw)
             return
-        if known and known.prefix and not _is_heading(message, RULES):
+        if known and known.prefix and not _is_heading(message):
             message = known.prefix.sub("", message, count=1)
         if not stamped and self._stamped_from is not None and self._line > self._stamped_from:
             if _READ_OUT.match(message):
@@ -526,7 +560,7 @@ class Scanner:
 
     def _inside(self, caller: str, message: str, raw: str) -> bool:
         """Open a report, an unsure one, at a heading behind a prefix that is not known."""
-        rules = [rule for rule in RULES[:-1] if rule.trigger in message and _has_body(rule)]
+        rules = [rule for rule in _possible(message) if rule is not RULES[-1] and _has_body(rule)]
         if message.startswith("---["):
             return self._only_end(caller, message, raw)
         if not rules:
@@ -551,9 +585,9 @@ class Scanner:
         first, caller = begun.message.rstrip(), begun.caller
         # With "=" it says that the line goes on.
         whole = _joined(first, message, raw) if first[-1:] == "=" else f"{first} {message.lstrip()}"
-        if _is_heading(message, RULES):
+        if _is_heading(message):
             return False
-        if not _is_heading(whole, _EXACT):
+        if not _is_heading(whole, exact=True):
             if len(begun.lines) < _BEGUN - 1:
                 self._begun = _Begun(caller, whole, [*begun.lines, raw])
             return False
@@ -611,8 +645,8 @@ class Scanner:
             self._linux_banner(raw)
             return True
         bare = message.lstrip(" \t")
-        for rule in RULES:
-            if rule.trigger in bare and (match := rule.pattern.match(bare)):
+        for rule in _possible(bare):
+            if match := rule.pattern.match(bare):
                 if len(bare) < len(message) and rule is RULES[-1]:
                     return False  # words of somebody's, set in
                 if rule.aside and (self._open or self._line - self._ended < _BEGUN):
@@ -727,7 +761,9 @@ class Scanner:
             self._open[key].learn(message)
             return
         if report.rule is CUT and len(report.lines) < 30 and not _END_TRACE.match(message):
-            report.preamble = report.preamble or message
+            # Another CPU's words may come between.
+            if not report.preamble or (_tells(message) and not _tells(report.preamble)):
+                report.preamble = message
             report.add(self._line, raw)
             return
         self._known(caller, report, message, raw)
@@ -797,9 +833,11 @@ class Scanner:
         self._out.append(splat)
 
 
-def _is_heading(message: str, rules: Sequence[Rule]) -> bool:
+def _is_heading(message: str, *, exact: bool = False) -> bool:
+    """exact: by a rule that does not take any words for one."""
     bare = message.lstrip(" \t")
-    return any(rule.trigger in bare and rule.pattern.match(bare) for rule in rules)
+    rules = _possible(bare)
+    return any(rule.pattern.match(bare) for rule in rules if not exact or rule in _EXACT)
 
 
 def _has_body(rule: Rule) -> bool:
@@ -880,6 +918,10 @@ def _splat(report: _Report, *, cut: bool) -> Splat:
     return Splat(
         type, _title(title, report, frame), report.start, report.end, frame, text, corrupted
     )
+
+
+def _tells(message: str) -> bool:
+    return any(pattern.match(message) for pattern, _, _ in WARN_MESSAGES)
 
 
 def _warn_kind(message: str, type: str, title: str) -> tuple[str, str]:

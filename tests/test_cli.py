@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,6 +147,58 @@ def test_a_scan_is_a_line_a_splat(project: Path, tmp_path: Path) -> None:
     assert rig(project, "scan", "clean.log").stdout == "clean.log: clean\n"
     shown = json.loads(rig(project, "scan", "--json", str(log), code=1).stdout)
     assert set(shown["splats"][0]) == {"type", "title", "start", "end", "frame", "corrupted"}
+
+
+def test_a_log_that_was_not_looked_at_is_not_clean(project: Path) -> None:
+    log = (DATA / "console" / "warning.log").read_bytes()
+    (project / "empty.log").touch()
+    (project / "zeros.log").write_bytes(bytes(5000))
+    (project / "zst.log").write_bytes(b"\x28\xb5\x2f\xfd....")
+    (project / "cut.log.gz").write_bytes(gzip.compress(b"[    0.000000] x\n" * 5000)[:-9])
+    (project / "clean.log").write_text("[    0.000000] Linux version 6.12\n")
+    names = ["empty.log", "zeros.log", "zst.log", "cut.log.gz", "none.log", "clean.log"]
+    done = rig(project, "scan", *names, code=2)
+    assert done.stdout == "clean.log: clean\n"
+    for words in (
+        "empty.log: it is empty", "zeros.log: it is no text", "zst.log: packed in a way",
+        "zstd -dc zst.log | rig scan -", "cut.log.gz: packed, and damaged", "none.log: No such",
+    ):  # fmt: skip
+        assert words in done.stderr
+    (project / "dirty.log").write_bytes(log)
+    assert "WARNING in " in rig(project, "scan", "none.log", "dirty.log", code=1).stdout
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, bz2.compress, lzma.compress, bytes])
+def test_a_log_is_read_as_it_is_packed(
+    project: Path, packed: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    log = (DATA / "console" / "warning.log").read_bytes()
+    plain = rig(project, "scan", "--json", str(DATA / "console" / "warning.log"), code=1).stdout
+    (tmp_path / "a.log").write_bytes(packed(log))
+    shown = rig(project, "scan", "--json", str(tmp_path / "a.log"), code=1).stdout
+    assert json.loads(shown)["splats"] == json.loads(plain)["splats"]
+    (tmp_path / "wide.log").write_bytes(log.decode(errors="replace").encode("utf-16"))
+    shown = rig(project, "scan", "--json", str(tmp_path / "wide.log"), code=1).stdout
+    assert json.loads(shown)["splats"] == json.loads(plain)["splats"]
+
+
+def test_standard_input_that_is_closed_and_a_name_that_is_no_text(project: Path) -> None:
+    words = [sys.executable, "-m", "rig", "scan"]
+    script = 'exec "$@" - <&-'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *words],
+        cwd=project, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
+    name = os.fsencode(project) + b"/\xff.log"
+    Path(os.fsdecode(name)).write_text("[    0.000000] Linux version 6.12\n")
+    for option in ((), ("--json",)):
+        found = subprocess.run(
+            [*words, *option, name], cwd=project, capture_output=True, check=False, timeout=60
+        )
+        assert found.returncode == 0, found.stderr
+        assert "\ufffd.log" in found.stdout.decode()
 
 
 def test_a_full_disk_is_our_side(project: Path) -> None:

@@ -57,6 +57,7 @@ LAYERS = {
     "lab": 4,
     "supply": 4,
     "rack": 4,
+    "logfile": 2,
     "fleet": 4,
     "outcome": 4,
     "against": 4,

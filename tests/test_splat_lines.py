@@ -326,3 +326,17 @@ def test_the_panic_behind_a_fault_of_parisc_is_its_end() -> None:
     fault = "Kernel Fault: Code=15 (Data TLB miss fault) at addr 40a01000"
     text = f"{fault}\nCPU: 0 PID: 2 Comm: x\n\nKernel panic - not syncing: Kernel Fault\n"
     assert [one.type for one in splat.scan(text)] == ["page-fault"]
+
+
+def test_words_of_another_cpu_before_those_of_a_warning() -> None:
+    told = [
+        "------------[ cut here ]------------",
+        "mmc 16020000.mmc: IDMAC supports 32-bit address mode.",
+        "list_add corruption. next->prev should be prev (ffffffff816ec4d0), but was 0.",
+        "mmc 16020000.mmc: Using internal DMA controller.",
+        "WARNING: CPU: 2 PID: 10 at lib/list_debug.c:27 __list_add_valid+0x8a/0xac",
+        "Call Trace:",
+        " add_x+0x10/0x20",
+    ]
+    (one,) = splat.scan("\n".join(told))
+    assert (one.type, one.title) == ("list-corruption", "list_add corruption in add_x")
