@@ -25,7 +25,11 @@ _HELPER_NAMES = (
     r"|_*check_heap_object|usercopy_\w+",
     # counters, lists, object debugging: lib/refcount.c, lib/list_debug.c, lib/debugobjects.c
     r"_*refcount_\w+|kref_\w+|_*h?list_(?:add|del|move|splice|replace)\w*|debug_object_\w+"
-    r"|debug_print_object|__debug_\w+|debug_check_no_obj_freed",
+    r"|debug_print_object|__debug_\w+|debug_check_no_obj_freed"
+    # kernel/dma/debug.c
+    r"|check_(?:un)?map(?:_\w+)?|check_sync|debug_dma_\w+|add_dma_entry|err_printk"
+    # lib/kobject.c, mm/vma.c, kernel/irq/manage.c
+    r"|kobject_(?:init|add)\w*|validate_mm|__setup_irq|request_threaded_irq",
     # allocators: mm/slub.c, mm/page_alloc.c, mm/vmalloc.c, mm/kmemleak.c
     r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k[cvmz]*alloc(?:_(?:node|trace|noprof|large|order"
     r"|array|cache|bulk|track|caller|nolock|node_align|recursive))*|_*v[mz]?alloc\w*|_*kmem_cache_\w+|_*cache_free\w*|_*slab_\w+"
@@ -34,7 +38,7 @@ _HELPER_NAMES = (
     r"|radix_tree_node_alloc|_*alloc_pages\w*|get_page_from_freelist|free_pcp\w*"
     r"|free_unref_\w+|_*free_pages\w*|bad_page|_*put_page\w*|release_pages|_*free_one_page",
     # sleeping and waiting: kernel/sched, kernel/locking
-    r"__switch_to\w*|_*synchronize_\w*rcu\w*|_*might_(?:sleep|fault|resched|alloc)\w*|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
+    r"__switch_to\w*|_*synchronize_\w*rcu\w*|_*might_(?:sleep|fault|resched|alloc)\w*|__cant_\w+|__schedule\w*|schedule(?:_\w+)?|preempt_schedule\w*"
     r"|_*cond_resched\w*|io_schedule\w*|_*wait_for_\w+|__wait_\w+|do_wait_\w+|out_of_line_wait\w*"
     r"|bit_wait\w*|wait_on_\w+|folio_wait_\w+|msleep\w*|usleep\w*|rwsem_\w+|_*down(?:_\w+)?"
     r"|_*mutex_\w+|ww_mutex\w*|_*rt_mutex\w*|percpu_(?:down|rwsem)\w*|__percpu_\w+|stop_machine_yield",

@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from rig.errors import UsageError
 
@@ -57,7 +57,7 @@ def _unpacked(name: str, raw: io.BufferedReader) -> IO[bytes]:
             hint = f"{command} {name if name != STDIN else 'FILE'} | rig scan -"
             raise UsageError(f"{name}: packed in a way that is not read here", hint=hint)
     if head.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=raw)
+        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
     if head.startswith(b"BZh"):
         return bz2.BZ2File(raw)
     if head.startswith(b"\xfd7zXZ\x00"):

@@ -51,7 +51,7 @@ _TITLES_MAX = 1000
 _LINES_OF_A_BOOT = 3  # that may come before its banner
 _ABORTED = re.compile(r"BTRFS: Transaction aborted", re.IGNORECASE)
 # Types whose panic says nothing new where they were reported before.
-_PANICS = ("hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
+_PANICS = ("oom-panic", "hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
 # What is read from debugfs is a report as well, though the reader prints it.
 _READ_OUT, _READER = re.compile(r"unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):"), "reader"
 # A heading that a mail program has broken behind one of these, and what may come before the rest.
@@ -736,7 +736,8 @@ class Scanner:
             self._close(min(self._open, key=lambda key: self._open[key].start))
         report = _Report(rule, self._line, self._line + 1, match, [raw], from_cut=rule is CUT)
         report.first = report.latest = match.string if match else ""
-        report.prefix, report.unsure = prefix, prefix is not None
+        # Any words behind BUG may be a program's, written where the kernel's own go.
+        report.prefix, report.unsure = prefix, prefix is not None or rule is RULES[-1]
         self._open[caller] = report
         if not report.unsure:
             self._count(report)

@@ -340,3 +340,21 @@ def test_words_of_another_cpu_before_those_of_a_warning() -> None:
     ]
     (one,) = splat.scan("\n".join(told))
     assert (one.type, one.title) == ("list-corruption", "list_add corruption in add_x")
+
+
+def test_what_a_program_writes_as_a_bug_is_none_until_a_kernel_goes_on() -> None:
+    said = "[    5.000000][   T77] BUG: my test begins"
+    assert titles(f"{said}\n[    5.100000][   T77] and goes on\n") == []
+    trace = "[    5.000001][   T77] Call Trace:\n[    5.000002][   T77]  do_x+0x10/0x20\n"
+    assert titles(f"{said}\n{trace}") == ["BUG: my test begins in do_x"]
+
+
+@pytest.mark.parametrize(
+    ("what", "helper"),
+    [("BUG: assuming atomic context at lib/x.c:7", "__cant_sleep"),
+     ("WARNING: CPU: 0 PID: 1 at kernel/dma/debug.c:9 check_unmap+0x1/0x2", "check_unmap")],
+)  # fmt: skip
+def test_who_called_the_check_is_to_blame(what: str, helper: str) -> None:
+    text = f"{what}\nCPU: 0 PID: 1 Comm: x\nCall Trace:\n {helper}+0x1/0x2\n do_x+0x1/0x2\n"
+    (one,) = splat.scan(text)
+    assert one.frame == "do_x"
