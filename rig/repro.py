@@ -51,11 +51,14 @@ class Request:
 @dataclass(frozen=True)
 class Failure:
     """What is to be shown again. splat: None where it is a case by itself. pattern: an extended
-    regular expression for the console line that shows it."""
+    regular expression for the console line that shows it. blamed: one for a line with the function
+    that the splat blames, "" for none.
+    """
 
     case: Case
     splat: Splat | None
     pattern: str
+    blamed: str = ""
 
     @property
     def title(self) -> str:
@@ -91,7 +94,7 @@ def failure(run: Run, wanted: str) -> Failure:
         )
     case = bad[0]
     splat = next((one for one in run.splats if one.title in case.message), None)
-    return Failure(case, splat, _pattern(case, splat))
+    return Failure(case, splat, _pattern(case, splat), _blamed(splat))
 
 
 def _pattern(case: Case, splat: Splat | None) -> str:
@@ -100,8 +103,17 @@ def _pattern(case: Case, splat: Splat | None) -> str:
     if case.status is Status.TIMEOUT:
         return "rig: repro: timeout"
     if case.name:
-        return rf"^not ok [0-9]+ .*{_literal(case.name)}"
+        # A case within another is set in, and has its own name only.
+        names = dict.fromkeys((case.name, case.name.rpartition("/")[2]))
+        return rf"^ *not ok [0-9]+ .*({'|'.join(_literal(name) for name in names if name)})"
     return r"rig: repro: (exit [1-9]|signal)"
+
+
+def _blamed(splat: Splat | None) -> str:
+    """The function that a splat blames, as it stands in a trace; "" where there is none."""
+    if not splat or not splat.frame:
+        return ""
+    return rf"(^|[^A-Za-z0-9_]){_literal(splat.frame)}(\.[a-z0-9.]+)?(\+0x|[ ]|$)"
 
 
 def heading(splat: Splat) -> str:
@@ -276,6 +288,8 @@ def script(found: Failure, run: Run, disk: bool) -> str:
         *("-device", "virtio-rng-pci", "-serial", "stdio", *drive),
         *("-kernel", "kernel", "-initrd", "initramfs.cpio", "-append", append),
     ]
+    # Another bug may have the same heading.
+    blamed = f" && grep -qE {shlex.quote(found.blamed)} console.log" if found.blamed else ""
     return "\n".join(
         [
             "#!/bin/sh",
@@ -284,7 +298,7 @@ def script(found: Failure, run: Run, disk: bool) -> str:
             'cd "$(dirname "$0")" || exit 2',
             f'timeout {_LIMIT_S * _SLOWER} {shlex.join(words)} -accel "${{ACCEL:-tcg}}" </dev/null '
             "| tr -d '\\r' | tee console.log",
-            f"if grep -qE {shlex.quote(found.pattern)} console.log; then",
+            f"if grep -qE {shlex.quote(found.pattern)} console.log{blamed}; then",
             '\techo "REPRODUCED"',
             "else",
             '\techo "not reproduced"; exit 1',
@@ -308,8 +322,9 @@ def _readme(found: Failure, disk: bool) -> str:
         "./run.sh boots the kernel in QEMU (qemu-system-x86_64, nothing else is needed), runs\n"
         f"{report.clean(found.case.id)} with {root},\n"
         "and exits with 0 when the console shows the failure again:\n\n"
-        f"    {found.pattern}\n\n"
-        "kernel, config: what was tested. initramfs.cpio: init and the test. mail.txt: a report\n"
+        f"    {found.pattern}\n"
+        + (f"    and {found.blamed}\n\n" if found.blamed else "\n")
+        + "kernel, config: what was tested. initramfs.cpio: init and the test. mail.txt: a report\n"
         "to be finished by a person.\n"
     )
 

@@ -23,6 +23,20 @@ class Looked(Protocol):
     def answers(self, timeout_s: float) -> bool: ...
 
 
+class _Question:
+    """Whether the machine answers, asked in a thread: that may take as long as it may take."""
+
+    def __init__(self, machine: Looked, timeout_s: float) -> None:
+        self.over = self.answered = False
+        threading.Thread(target=self._ask, args=(machine, timeout_s), daemon=True).start()
+
+    def _ask(self, machine: Looked, timeout_s: float) -> None:
+        try:
+            self.answered = machine.answers(timeout_s)
+        finally:
+            self.over = True
+
+
 @dataclass
 class Vigil:
     """One watch over one program.
@@ -63,23 +77,26 @@ class Vigil:
 
     def _watch(self, heard: Callable[[], int], over: threading.Event) -> None:
         known, since, failed = (-1, -1), time.monotonic(), 0
+        question: _Question | None = None
         while not over.wait(LOOK_S):
+            # Also while an answer is waited for: what hangs may panic, by a watchdog of its own.
             if self.machine.panicked():
                 self._panicked(over)
                 return
+            if question and not question.over:
+                continue
+            if question:
+                failed = 0 if question.answered else failed + 1
+                since = time.monotonic() if question.answered else since
+                question = None
             now = (self.machine.size(), heard())
             if now != known:
                 known, since, failed = now, time.monotonic(), 0
+            elif failed >= TIMES:
+                self._hangs()
+                return
             elif time.monotonic() - since > self.quiet_s * self.slower:
-                failed = 0 if self.machine.answers(self.answer_s * self.slower) else failed + 1
-                if not failed:
-                    since = time.monotonic()
-                elif failed >= TIMES and not over.is_set() and now == self._now(heard):
-                    self._hangs()
-                    return
-
-    def _now(self, heard: Callable[[], int]) -> tuple[int, int]:
-        return self.machine.size(), heard()
+                question = _Question(self.machine, self.answer_s * self.slower)
 
     def _panicked(self, over: threading.Event) -> None:
         """The report is still being printed; a machine that does not end by itself is ended."""

@@ -66,6 +66,35 @@ def test_a_splat_is_known_again_with_other_numbers() -> None:
     assert not grep(pattern, again.replace("pipe_read", "pipe_write"))
 
 
+def test_another_bug_of_the_same_heading_is_not_it() -> None:
+    text = "BUG: kernel NULL pointer dereference, address: 0000000000000000\n"
+    null = replace(RUN.splats[0], type="null-deref", text=text, frame="pipe_read")
+    case = next(one for one in RUN.cases if RUN.splats[0].title in one.message)
+    found = repro.failure(replace(RUN, splats=(null,), cases=(case,)), "")
+    assert grep(found.pattern, text)
+    for line in (
+        "RIP: 0010:pipe_read+0x19/0x344",
+        " pipe_read.constprop.0+0x1/0x2",
+        "Workqueue: x pipe_read",
+    ):
+        assert grep(found.blamed, line)
+    for line in (
+        "RIP: 0010:pipe_write+0x19/0x344",
+        " anon_pipe_read+0x1/0x2",
+        " pipe_read_x+0x1/0x2",
+    ):
+        assert not grep(found.blamed, line)
+
+
+def test_a_case_within_another_is_known_again() -> None:
+    inner = next(one for one in RUN.cases if one.name)
+    nested = replace(inner, name="suite/b (1)", status=Status.FAIL)
+    pattern = repro.failure(replace(RUN, cases=(nested,)), "").pattern
+    assert grep(pattern, "    not ok 2 b (1)")
+    assert grep(pattern, "not ok 2 suite/b (1)")
+    assert not grep(pattern, "    not ok 2 c")
+
+
 def test_a_case_and_a_time_out_are_known_again() -> None:
     assert grep(repro.failure(RUN, "").pattern, "not ok 7 global.b")
     assert not grep(repro.failure(RUN, "").pattern, "ok 7 global.b")

@@ -59,6 +59,24 @@ def test_a_panic_is_known_within_a_second(monkeypatch: pytest.MonkeyPatch) -> No
     assert took < 1.0
 
 
+def test_a_panic_is_known_at_once_also_while_an_answer_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What hangs may panic after all: by its watchdog, just when it is asked whether it lives."""
+    monkeypatch.setattr(vigil, "LAST_WORDS_S", 0.1)
+    machine = Machine()
+    machine.mute = True
+    over = threading.Event()
+    one = Vigil(machine, 1.0, over.set, quiet_s=0.1, answer_s=30.0)
+    with one.keep(lambda: 0):
+        while not machine.asked:
+            time.sleep(0.01)
+        machine.dead, began = True, time.monotonic()
+        assert over.wait(10)
+    assert time.monotonic() - began < 1.0
+    assert one.found == "the guest panicked"
+
+
 def test_a_panicked_machine_has_its_last_words() -> None:
     machine = Machine()
     machine.dead = True

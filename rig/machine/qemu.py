@@ -62,6 +62,7 @@ MAX_SLOWDOWN = 20.0
 # is alive has something to say.
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S, _DUMP_S = 30.0, 300.0
+_SYSRQ = "sysrq: "  # drivers/tty/sysrq.c begins each answer so
 _ROOTLESS = "Unable to mount root fs"
 _VERIFY = "; whether the image is still as it was made: rig store verify"
 _EARLY_S, _EARLY_LINES = 15.0, 40
@@ -398,22 +399,22 @@ class QemuMachine:
         Blocked tasks, then running CPUs, then every program's stack (those of idle kernel
         threads stay in the recording only). A kernel that does not answer has its CPUs looked at
         from outside, and gets an NMI. "" when the machine is gone. Takes at most 10 s times the
-        slowdown, and as long again for a kernel that does not answer.
+        slowdown, and as long again for a kernel that does not answer; QEMU itself may take 30 s for
+        each question, and 300 s where memory is kept.
         """
         if not self.alive() or self._monitor is None:
             return ""
-        start = self.console.size()
+        start, began = self.console.size(), time.monotonic()
         limit_s = 10.0 * self.slowdown
-        deadline = time.monotonic() + limit_s
-        answered = False
         for letter in "wlt":
-            if not self._sysrq(letter, deadline):
+            if not self._sysrq(letter, began + limit_s):
                 break
-            answered = self.console.size() > start
         said = without_kernel_threads(self.console.since(start))
-        if not answered:
+        # Not any line: another CPU may have something to say of its own.
+        if _SYSRQ not in said:
+            took_s = time.monotonic() - began
             outside = self._from_outside(limit_s)
-            said = f"the kernel did not answer sysrq in {limit_s:.0f} s\n{said}{outside}"
+            said = f"the kernel did not answer sysrq in {took_s:.0f} s\n{said}{outside}"
         return said + self._dumped(self._dump_to) if self._dump_to else said
 
     def _dumped(self, path: Path) -> str:
@@ -426,16 +427,23 @@ class QemuMachine:
         return f"\nthe guest's memory is kept: {path} (crash {self._kernel.vmlinux} {path})"
 
     def _from_outside(self, limit_s: float) -> str:
-        """What each CPU executes, by QEMU's account, then what an NMI makes the kernel say."""
+        """What each CPU executes, by QEMU's account, then what an NMI makes the kernel say: the one
+        also where the other cannot be had.
+        """
         assert self._monitor is not None
+        parts: list[str] = []
         try:
             symbols = Symbols(self._system_map().read_text(encoding="ascii"))
-            parts = [stuck.cpu(self._monitor, n, symbols) for n in range(self.plan.cpus)]
-            start = self.console.size()
+            for number in range(self.plan.cpus):
+                parts.append(stuck.cpu(self._monitor, number, symbols))
+        except (InfrastructureError, OSError) as error:
+            parts.append(f"its CPUs could not be looked at: {error}")
+        start = self.console.size()
+        try:
             self._monitor.command("inject-nmi")
             self.console.wait_news(start, min(limit_s, 5.0 * self.slowdown))
-        except (InfrastructureError, OSError) as error:
-            return f"its CPUs could not be looked at: {error}"
+        except InfrastructureError as error:
+            parts.append(f"it could not be sent an NMI: {error}")
         return "\n".join([*parts, self.console.since(start)])
 
     def _system_map(self) -> Path:
@@ -684,15 +692,19 @@ class QemuMachine:
         )
 
     def _sysrq(self, letter: str, deadline: float) -> bool:
-        """Send a break and a letter; True when the answer has come and been quiet for 0.5 s."""
+        """Send a break and a letter; True when an answer has come and been quiet for 0.5 s, or none
+        has come in three seconds.
+        """
         assert self._monitor is not None
         try:
             self._monitor.command("chardev-send-break", id="console")
             self.console.send(letter.encode())
         except (InfrastructureError, OSError):
             return False
+        start = self.console.size()
         while (left := deadline - time.monotonic()) > 0:
-            if not self.console.wait_news(self.console.size(), min(left, 0.5 * self.slowdown)):
+            quiet_s = (0.5 if self.console.size() > start else 3.0) * self.slowdown
+            if not self.console.wait_news(self.console.size(), min(left, quiet_s)):
                 return True
             if self.console.closed:
                 return False
