@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,24 @@ def test_every_row_has_a_name_of_its_own() -> None:
 def test_what_is_not_as_it_should_be_is_said(tmp_path: Path) -> None:
     fault = Fault("x", 1, "crash", "boom", within_s=10)
     case = {"program": "first.sh", "status": "pass", "message": "fine"}
-    seen = Seen(
-        tmp_path, 0, 99.0, "Traceback (most recent call last)", {"cases": [case]}, ("qemu",)
-    )
+    run = {"cases": [case], "notices": ["all is well"]}
+    seen = Seen(tmp_path, 0, 99.0, "Traceback (most recent call last)", run, ("qemu",), ("rig-x",))
+    fault = replace(fault, notice="booted from")
     assert drill.troubles(fault, seen) == [
         "exit code 0, not 1",
+        "the result of the program before is not kept",
         "the first program is pass, not crash",
         "its message is 'fine'",
         "the second program is None: None",
+        "it is not said: booted from",
         "it took 99 s, not 10",
         "left running: qemu",
+        "files left: rig-x",
         "a traceback",
     ]
+    quiet = replace(fault, litter=True, before=False, notice="")
+    said = drill.troubles(quiet, seen)
+    assert not any("left: rig" in words or "before" in words or "said" in words for words in said)
     broken = drill.troubles(fault, Seen(tmp_path, broken="no QEMU was started"))
     assert broken[0] == "it could not be run: no QEMU was started"
     assert "nothing of it was saved" in drill.troubles(fault, Seen(tmp_path))

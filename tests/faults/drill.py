@@ -1,8 +1,9 @@
 """The fault drill: things that go wrong for real, and the verdict that each of them has to get.
 
-Each row is one run of `rig boot-and-test` with two programs: the first meets the fault, the second
-has to run all the same, where there can still be a machine. What is required is the exit code, how
-the first program ended and why, and the time within which all of it is over.
+Each row is one run of `rig boot-and-test` with three programs: one that has passed before, whose
+result has to be kept; the first to meet the fault; a second that has to run all the same, where
+there can still be a machine. What is required is the exit code, how the first program ended and
+why, the time within which all of it is over, and that nothing is left: no process, no file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from rig.store import open_store
 ROOT = Path(__file__).parents[2]
 MARK = "RIG_DRILL"  # in the environment of all that a row starts
 GONE_S = 10.0
-AFTER = "echo TAP version 13; echo 1..1; echo ok 1 after"
+WHOLE = "echo TAP version 13; echo 1..1; echo ok 1 whole"
 
 Act = Callable[[subprocess.Popen[str], "Seen"], None]
 # What is set up around a row: its directory, and the environment of its rig, which it may change.
@@ -41,9 +43,10 @@ class Fault:
     script: what the first program does, between its plan and its only result. act: what is done on
     the host, to a rig that runs. around: what is set up before and taken down behind it. kernel:
     instead of the default one. exit_code, status, words: of the run, of the first program, and an
-    expression for its message, or for what the rig said where no program ran. after: whether the
-    second program has to pass. within_s: wall seconds on an idle host. ci: whether it is part of
-    CI.
+    expression for its message, or for what the rig said where no program ran. notice: one for what
+    the run has to say besides. after: whether the second program has to pass; before: whether the
+    one before has. litter: the rig cannot tidy up. within_s: wall seconds on an idle host. ci:
+    whether it is part of CI.
     """
 
     name: str
@@ -52,7 +55,10 @@ class Fault:
     words: str = ""
     script: str = "sleep 600"
     act: Act | None = None
+    notice: str = ""
+    before: bool = True
     after: bool = True
+    litter: bool = False
     within_s: float = 60.0
     ci: bool = False
     options: tuple[str, ...] = ()
@@ -64,7 +70,8 @@ class Fault:
 class Seen:
     """What came of a row.
 
-    left: command lines of processes that were left behind. broken: why it could not be run.
+    left: command lines of processes that were left behind. litter: files that were. broken: why it
+    could not be run.
     """
 
     directory: Path
@@ -73,6 +80,7 @@ class Seen:
     output: str = ""
     run: Mapping[str, Any] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    litter: tuple[str, ...] = ()
     broken: str = ""
 
     def case(self, program: str) -> Mapping[str, Any]:
@@ -179,7 +187,10 @@ def with_damage(kind: str, name: str, damage: Callable[[Path], None]) -> Around:
         for part in ("kernel", "image", "snapshot", "source", "suites", "memo"):
             if (store / part).is_dir():
                 shutil.copytree(store / part, copy / part, copy_function=_linked, symlinks=True)
-        for path in (copy / kind).glob(f"*/{name}"):
+        found = list((copy / kind).glob(f"*/{name}"))
+        if not found:
+            raise RuntimeError(f"there is no {kind} in the store that could be damaged")
+        for path in found:
             whole = path.with_suffix(".whole")
             path.rename(whole)
             subprocess.run(["cp", "--sparse=always", "--preserve=all", whole, path], check=True)
@@ -260,7 +271,8 @@ FAULTS = (
     ),
     Fault(
         "the guest's disk is full", 0, "pass", "",
-        script="dd if=/dev/zero of=/fill bs=1M 2>/dev/null; rm /fill", within_s=180,
+        script="said=$(dd if=/dev/zero of=/fill bs=1M 2>&1); rm /fill; "
+               'case $said in *"No space left"*) ;; *) echo "$said"; exit 1;; esac', within_s=180,
     ),
     Fault("the guest's network is down", 0, "pass", "", script="ip link set eth0 down", ci=True),
     Fault(
@@ -282,33 +294,33 @@ FAULTS = (
     Fault("the rig is interrupted in a test", 130, "error", "", act=to_rig(signal.SIGINT),
           after=False, ci=True),
     Fault("the rig is interrupted in a boot", 130, "", "", act=to_rig(signal.SIGINT, running=False),
-          after=False),
+          before=False, after=False),
     # -- kernels that do not come up
     Fault(
         "a panic before there is a console", 5, "error", "early console: Kernel panic",
-        options=("--append", "mem=4M"), after=False, within_s=150,
+        options=("--append", "mem=4M"), before=False, after=False, within_s=150,
     ),
     Fault(
         "a panic in an initcall", 5, "error", "Kernel panic - not syncing: dumptest",
         kernel="lockdep",
         options=("--append", "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type=PANIC"),
-        after=False, within_s=120,
+        before=False, after=False, within_s=120,
     ),
     Fault(
         "init ends at once", 5, "error", "Attempted to kill init",
-        options=("--append", "init=/bin/false"), after=False, ci=True,
+        options=("--append", "init=/bin/false"), before=False, after=False, ci=True,
     ),
     Fault(
         "there is no init", 5, "error", "Requested init /nothing/here failed",
-        options=("--append", "init=/nothing/here"), after=False,
+        options=("--append", "init=/nothing/here"), before=False, after=False,
     ),
     Fault(
         "there is no root", 5, "error", "Unable to mount root fs",
-        options=("--append", "root=/dev/nowhere"), after=False, ci=True,
+        options=("--append", "root=/dev/nowhere"), before=False, after=False, ci=True,
     ),
     Fault(
         "there is no console", 5, "error", "is its console on ttyS0",
-        options=("--append", "8250.nr_uarts=0"), after=False, within_s=180,
+        options=("--append", "8250.nr_uarts=0"), before=False, after=False, within_s=180,
     ),
     # -- kernels that go wrong in a test
     Fault(
@@ -348,20 +360,21 @@ FAULTS = (
     # -- hosts that go wrong
     Fault(
         "the host's disk is full", 3, "", "[Nn]o space left",
-        script="seq 1 100000", after=False, around=on_a_small_disk, within_s=90,
+        script="seq 1 100000", before=False, after=False, around=on_a_small_disk, within_s=90,
     ),
     Fault("two rigs at once", 0, "pass", "", script="sleep 1", act=beside_another, within_s=120),
     Fault(
         "a snapshot is cut in half", 0, "pass", "", script="true",
-        around=with_damage("snapshot", "memory", cut_in_half), within_s=180,
+        notice="booted from power-on", around=with_damage("snapshot", "memory", cut_in_half),
+        within_s=180,
     ),
     Fault(
         "an image is overwritten", 5, "error", "Unable to mount root fs",
         script="true", around=with_damage("image", "disk.img", overwritten),
-        options=("--cold",), after=False, within_s=180,
+        options=("--cold",), before=False, after=False, within_s=180,
     ),
     Fault("the rig is killed", -signal.SIGKILL, "", "", act=to_rig(signal.SIGKILL), after=False,
-          ci=True),
+          litter=True, ci=True),
 )  # fmt: skip
 
 
@@ -373,21 +386,29 @@ def run(fault: Fault, directory: Path) -> Seen:
     suite = directory / "drill"
     suite.mkdir()
     begin = "echo TAP version 13; echo 1..1"
-    scripts = {"first": f"{begin}\n{fault.script}\necho ok 1 first", "second": AFTER}
+    first = f"{begin}\n{fault.script}\necho ok 1 first"
+    scripts = {"before": WHOLE, "first": first, "second": WHOLE}
     for name, text in scripts.items():
         (suite / f"{name}.sh").write_text(f"#!/bin/sh\n{text}\n")
         (suite / f"{name}.sh").chmod(0o755)
-    (suite / "Makefile").write_text("TEST_PROGS := first.sh second.sh\ninclude ../lib.mk\n")
+    programs = " ".join(f"{name}.sh" for name in scripts)
+    (suite / "Makefile").write_text(f"TEST_PROGS := {programs}\ninclude ../lib.mk\n")
     (suite / "settings").write_text("timeout=120\n")
     seen = Seen(directory)
     words = [
         *(sys.executable, "-m", "rig", "--quiet", "boot-and-test", *filter(None, [fault.kernel])),
         *("--tests", str(suite), "--results", str(directory / "results"), *fault.options),
     ]
-    env = {**os.environ, MARK: directory.name, "PYTHONPATH": str(ROOT)}
-    around = fault.around(directory, env) if fault.around else contextlib.nullcontext()
-    with around:
-        _drive(fault, seen, words, env)
+    # Of its own, and with a short name: sockets are in there.
+    with tempfile.TemporaryDirectory(prefix="drill-") as own:
+        env = {**os.environ, MARK: directory.name, "PYTHONPATH": str(ROOT), "TMPDIR": own}
+        around = fault.around(directory, env) if fault.around else contextlib.nullcontext()
+        try:
+            with around:
+                _drive(fault, seen, words, env)
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            seen.broken = str(error)
+        seen.litter = tuple(sorted(path.name for path in Path(own).iterdir()))
     return seen
 
 
@@ -431,6 +452,8 @@ def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
     if seen.exit_code != fault.exit_code:
         found.append(f"exit code {seen.exit_code}, not {fault.exit_code}")
     first, second = seen.case("first.sh"), seen.case("second.sh")
+    if fault.before and seen.case("before.sh").get("status") != "pass":
+        found.append("the result of the program before is not kept")
     if fault.status and not re.fullmatch(fault.status, first.get("status", "")):
         found.append(f"the first program is {first.get('status')}, not {fault.status}")
     message = f"{first.get('message', '')}\n{first.get('output', '')}" if first else seen.output
@@ -439,12 +462,17 @@ def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
         found.append(f"its message is {first.get('message', seen.output[-300:])!r}")
     if fault.after and second.get("status") != "pass":
         found.append(f"the second program is {second.get('status')}: {second.get('message')}")
+    notices = "\n".join(seen.run.get("notices", []))
+    if fault.notice and not re.search(fault.notice, notices):
+        found.append(f"it is not said: {fault.notice}")
     if seen.took_s > fault.within_s * slower:
         found.append(f"it took {seen.took_s:.0f} s, not {fault.within_s * slower:.0f}")
     if not seen.run:
         found.append("nothing of it was saved")
     if seen.left:
         found.append(f"left running: {'; '.join(seen.left)[:300]}")
+    if seen.litter and not fault.litter:
+        found.append(f"files left: {', '.join(seen.litter)[:300]}")
     if "Traceback" in seen.output:
         found.append("a traceback")
     return found
