@@ -14,7 +14,7 @@ from rig.timed import Comparison
 
 OURS = "async_submit"
 _AT = 64  # outstanding, in plots that show one number of them
-_MEMORY = ("bytes, stack", "bytes, slab", "bytes, rest")
+_MEMORY = ("bytes, stack", "bytes, task", "bytes, rest")
 _TICKS = ("50", "90", "99", "99.9")
 _UNUSED = "unused.c"
 

@@ -245,28 +245,59 @@ static void measure_timed(const struct cell *cell)
 
 /* -- bytes ----------------------------------------------------------------------------------- */
 
+/* What is counted for calls that wait: the parts of it in bytes. */
 struct memory {
-	long free, stack, slab;
+	long stack, task, slab, tables, percpu, anonymous;
 };
+
+/* KiB in a line of /proc/meminfo, as bytes. */
+static long in_meminfo(const char *name)
+{
+	FILE *file = fopen("/proc/meminfo", "r");
+	char line[128], found[64];
+	long kib = -1, value;
+
+	while (file && kib < 0 && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63[^:]: %ld", found, &value) == 2 && !strcmp(found, name))
+			kib = value;
+	if (!file || kib < 0)
+		fail(name);
+	fclose(file);
+	return kib * 1024;
+}
+
+/* All objects of a cache, with what is lost between them. */
+static long of_cache(const char *name)
+{
+	long active, objects, size, per_slab, pages, slabs, bytes = -1;
+	FILE *file = fopen("/proc/slabinfo", "r");
+	char line[512], found[64];
+
+	while (file && fgets(line, sizeof(line), file)) {
+		char *data = strstr(line, "slabdata");
+
+		if (sscanf(line, "%63s %ld %ld %ld %ld %ld", found, &active, &objects, &size,
+			   &per_slab, &pages) != 6 || strcmp(found, name) || !data)
+			continue;
+		if (sscanf(data, "slabdata %ld %ld", &active, &slabs) == 2)
+			bytes = slabs * pages * getpagesize();
+	}
+	if (!file || bytes < 0)
+		fail("/proc/slabinfo");
+	fclose(file);
+	return bytes;
+}
 
 static struct memory read_memory(void)
 {
-	struct memory found = { -1, -1, -1 };
-	char line[128];
-	FILE *file = fopen("/proc/meminfo", "r");
-
-	while (file && fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "MemFree: %ld", &found.free) == 1)
-			continue;
-		if (sscanf(line, "KernelStack: %ld", &found.stack) == 1)
-			continue;
-		if (sscanf(line, "Slab: %ld", &found.slab) == 1)
-			continue;
-	}
-	if (!file || found.free < 0 || found.stack < 0 || found.slab < 0)
-		fail("/proc/meminfo");
-	fclose(file);
-	return found;
+	return (struct memory){
+		.stack = in_meminfo("KernelStack"),
+		.task = of_cache("task_struct"),
+		.slab = in_meminfo("Slab"),
+		.tables = in_meminfo("PageTables"),
+		.percpu = in_meminfo("Percpu"),
+		.anonymous = in_meminfo("AnonPages"),
+	};
 }
 
 /* What others gave back comes late: once it is the same twice, a tenth of a second apart. */
@@ -286,17 +317,17 @@ static struct memory settled(void)
 	exit(1);
 }
 
-static void print_bytes(const struct cell *cell, const char *what, long kib)
+static void print_bytes(const struct cell *cell, const char *what, long bytes)
 {
-	print_head(cell, what, kib * 1024, "bytes");
+	print_head(cell, what, bytes, "bytes");
 	printf(", \"calls\": %u}\n", cell->count);
 }
 
 /* From before the model has anything until all of its calls sleep. */
 static void measure_memory(const struct cell *cell, const struct memory *before)
 {
+	long stack, task, rest;
 	struct memory then;
-	long all, stack, slab;
 
 	for (unsigned int at = 0; at < cell->count; at++) {
 		calls[at].op = cell->work->op;
@@ -307,13 +338,20 @@ static void measure_memory(const struct cell *cell, const struct memory *before)
 	cell->work->release(cell->count);
 	cell->model->complete(calls, cell->count);
 	check(cell);
-	all = before->free - then.free;
+	/* The sum of what is counted: pages that CPUs keep for themselves are not free, nor used. */
 	stack = then.stack - before->stack;
-	slab = then.slab - before->slab;
+	task = then.task - before->task;
+	rest = then.slab - before->slab - task + then.tables - before->tables +
+	       then.percpu - before->percpu + then.anonymous - before->anonymous;
+	if (stack < 0 || task < 0 || rest < 0) {
+		fprintf(stderr, "stack %ld, task %ld, rest %ld bytes: less than before\n", stack,
+			task, rest);
+		exit(1);
+	}
 	print_bytes(cell, "bytes, stack", stack);
-	print_bytes(cell, "bytes, slab", slab);
-	print_bytes(cell, "bytes, rest", all - stack - slab);
-	print_bytes(cell, "bytes", all);
+	print_bytes(cell, "bytes, task", task);
+	print_bytes(cell, "bytes, rest", rest);
+	print_bytes(cell, "bytes", stack + task + rest);
 }
 
 /* -- several that submit --------------------------------------------------------------------- */
