@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* io_uring without its library: one by one, 32 at a time, and with IOSQE_ASYNC. */
+/*
+ * io_uring without its library: one by one, 32 at a time, with IOSQE_ASYNC, and one by one on a ring
+ * that is told that one thread issues all and looks for completions only where it waits.
+ */
 #ifndef BENCH_MODEL_RING_H
 #define BENCH_MODEL_RING_H
 
@@ -35,11 +38,10 @@ static void *ring_map(size_t size, off_t offset)
 	return start;
 }
 
-static void ring_open(unsigned int count, unsigned int sleepers)
+static void ring_open_with(unsigned int count, unsigned int flags)
 {
-	struct io_uring_params params = { 0 };
+	struct io_uring_params params = { .flags = flags };
 
-	(void)sleepers;
 	ring.entries = count < RING_BATCH ? RING_BATCH : count;
 	ring.fd = syscall(SYS_io_uring_setup, ring.entries, &params);
 	if (ring.fd < 0)
@@ -58,6 +60,18 @@ static void ring_open(unsigned int count, unsigned int sleepers)
 	ring.sq_mask = *(unsigned int *)(ring.sq + params.sq_off.ring_mask);
 	ring.cq_mask = *(unsigned int *)(ring.cq + params.cq_off.ring_mask);
 	ring.outstanding = 0;
+}
+
+static void ring_open(unsigned int count, unsigned int sleepers)
+{
+	(void)sleepers;
+	ring_open_with(count, 0);
+}
+
+static void ring_open_deferring(unsigned int count, unsigned int sleepers)
+{
+	(void)sleepers;
+	ring_open_with(count, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 }
 
 static void ring_close(void)
@@ -192,6 +206,10 @@ static const struct model ring_single = {
 
 static const struct model ring_batch = {
 	"io_uring by 32", can_all, ring_open, ring_batch_submit, ring_complete, ring_close,
+};
+
+static const struct model ring_defer = {
+	"io_uring DEFER", can_all, ring_open_deferring, ring_submit, ring_complete, ring_close,
 };
 
 static const struct model ring_async = {

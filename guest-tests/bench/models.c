@@ -39,7 +39,7 @@
 #define THREADS_MOST	64
 
 static const struct model *const models[] = {
-	&direct, &async_inline, &async_offload, &ring_single, &ring_batch, &ring_async,
+	&direct, &async_inline, &async_offload, &ring_single, &ring_batch, &ring_defer, &ring_async,
 	&linux_aio, &posix_aio, &thread_pool,
 };
 
