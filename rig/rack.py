@@ -14,7 +14,7 @@ from rig.errors import InfrastructureError, LostMachineError
 from rig.expected import Expected
 from rig.guest import Guest
 from rig.record import FIRST, LAST, Record
-from rig.results import Case, Run, Splat
+from rig.results import Case, Run, Splat, Status
 from rig.session import ConnectionLost, SessionTimeout
 from rig.suite import BuiltSuite, Program, Suite
 from rig.suite import programs as listed
@@ -235,8 +235,9 @@ class Rack:
         if not seen.end.gone:
             seen = replace(seen, splats=self._unexpected(seen.splats))
         self._previous, self._place_of_previous = rules, self._places.get(order, LAST)
-        judged = self._expected.judged(judge(rules, seen))
-        cases = self._put_down(order, judged, seen.splats)
+        raw = judge(rules, seen)
+        judged = self._expected.judged(raw)
+        cases = self._put_down(order, judged, self._not_of_a_crash(raw, judged, seen.splats))
         if seen.end.gone and not seen.splats:
             self.lost = LostMachineError(f"{order.name}: {seen.detail}")
         if not guest.fit:
@@ -338,6 +339,17 @@ class Rack:
         for words in notices:
             self.record.notice(words)
         return kept
+
+    def _not_of_a_crash(
+        self, raw: Sequence[Case], judged: Sequence[Case], splats: tuple[Splat, ...]
+    ) -> tuple[Splat, ...]:
+        """The splats, or none where they are what a program was expected to crash with."""
+        ends = zip(raw, judged, strict=True)
+        if not any(one.status is Status.CRASH and two.status.good for one, two in ends):
+            return splats
+        for one in splats:
+            self.record.notice(f"expected, with a crash: {one.title}")
+        return ()
 
     def _put_down_late(self, splats: Sequence[Splat]) -> tuple[Case, ...]:
         """What the console said after the program before: it stands with that program's cases."""

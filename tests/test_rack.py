@@ -207,6 +207,19 @@ def test_a_case_that_is_known_to_fail(writer: Writer, bench: Bench) -> None:
     ]  # fmt: skip
 
 
+def test_a_program_that_is_known_to_crash(writer: Writer, bench: Bench) -> None:
+    day = datetime.date(2100, 1, 1)
+    line = ExpectedCase("upstream", "https://x", day, id="abi/a.sh", status=Status.CRASH)
+    ran = bench(writer.suite("abi", a=PANIC, b=TWO), known=Expected(cases=(line,)))
+    assert [case.status for case in ran.cases["abi/a"]] == [Status.SKIP]
+    assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert ran.run.splats == ()
+    assert "expected, with a crash: kernel panic: test" in ran.run.notices
+    assert ran.run.exit_code == 0
+    other = replace(line, id="abi/x.sh")
+    assert bench(writer.suite("abi2", a=PANIC), known=Expected(cases=(other,))).run.splats
+
+
 def test_a_machine_that_hangs_is_not_waited_for(
     writer: Writer, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
