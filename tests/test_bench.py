@@ -345,7 +345,8 @@ def test_json_has_it_all() -> None:
 SMALL = (
     ExactEntry("syscall.c"),
     ExactEntry("models.c exact 'pread 1 B' direct async_submit 'io_uring by 32'", ext4=True),
-    ExactEntry("models.c memory 'pipe read' async_submit"),
+    ExactEntry("models.c memory 'pipe read' async_submit", needs=("ASYNC_SUBMIT",)),
+    ExactEntry("no_such_program.c", needs=("NO_SUCH_OPTION",)),
 )
 
 
@@ -368,8 +369,7 @@ def test_two_exact_runs_are_the_same(rig_config: Config, tmp_path: Path) -> None
     assert first.rows["pread 1 B, async_submit, 64: call"].paths["inline"] == 64 * 6
     assert 16384 <= first.rows["pipe read, async_submit, 1000: bytes, stack"].each <= 17000
     assert first.identity["release"].startswith("6.12.")
-    known = baseline.place(tmp_path, "async")
+    assert first.left_out == ("no_such_program.c",)
+    known = baseline.place(tmp_path, "async", first.identity)
     baseline.save(known, "async", first.identity, first.rows, {"why": "test"})
-    accepted = baseline.load(known)
-    assert accepted
-    assert bench._with_accepted(accepted, second, known).differences == ()
+    assert bench.with_accepted(baseline.every(tmp_path, "async"), second, wanted).differences == ()
