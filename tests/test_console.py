@@ -121,6 +121,14 @@ def test_splat_is_seen_while_the_machine_lives(line: Line) -> None:
     assert len(line.console.splats()) == 1
 
 
+def test_who_looks_for_the_last_time_sees_what_has_not_ended(line: Line) -> None:
+    line.machine.sendall(WARNING[:400])
+    assert line.console.wait_news(399, 5)
+    assert line.console.splats() == []
+    assert [splat.type for splat in line.console.splats(unfinished=True)] == ["warning"]
+    assert line.console.splats() == []
+
+
 def test_splat_cut_by_the_end_is_seen(line: Line) -> None:
     line.machine.sendall(WARNING[:400])
     line.machine.close()

@@ -328,18 +328,27 @@ def test_the_panic_behind_a_fault_of_parisc_is_its_end() -> None:
     assert [one.type for one in splat.scan(text)] == ["page-fault"]
 
 
-def test_words_of_another_cpu_before_those_of_a_warning() -> None:
+@pytest.mark.parametrize(
+    ("words", "type", "title"),
+    [
+        ("list_add corruption. next->prev should be prev (ffffffff816ec4d0), but was 0.",
+         "list-corruption", "list_add corruption in add_x"),
+        ("refcount_t: underflow; use-after-free.", "refcount", "WARNING: refcount bug in add_x"),
+        ("ODEBUG: free active (active state 0)", "warning", "WARNING: ODEBUG bug in add_x"),
+    ],
+)  # fmt: skip
+def test_words_of_another_cpu_before_those_of_a_warning(words: str, type: str, title: str) -> None:
     told = [
         "------------[ cut here ]------------",
         "mmc 16020000.mmc: IDMAC supports 32-bit address mode.",
-        "list_add corruption. next->prev should be prev (ffffffff816ec4d0), but was 0.",
+        words,
         "mmc 16020000.mmc: Using internal DMA controller.",
         "WARNING: CPU: 2 PID: 10 at lib/list_debug.c:27 __list_add_valid+0x8a/0xac",
         "Call Trace:",
         " add_x+0x10/0x20",
     ]
     (one,) = splat.scan("\n".join(told))
-    assert (one.type, one.title) == ("list-corruption", "list_add corruption in add_x")
+    assert (one.type, one.title) == (type, title)
 
 
 def test_what_a_program_writes_as_a_bug_is_none_until_a_kernel_goes_on() -> None:

@@ -71,6 +71,7 @@ def test_a_panic_is_known_at_once_also_while_an_answer_is_waited_for(
     with one.keep(lambda: 0):
         while not machine.asked:
             time.sleep(0.01)
+        time.sleep(4 * vigil.LOOK_S)
         machine.dead, began = True, time.monotonic()
         assert over.wait(10)
     assert time.monotonic() - began < 1.0
