@@ -35,7 +35,8 @@ _COMMAND = ("sh", "-c", "uname -r && dmesg --level emerg,alert,crit,err")
 # first of these nothing can be outstanding, the tests of the hand-over ask the counters, which come
 # with the second, and each of the others is about programs of its own.
 _SUITE = "abi"
-_TOLD = "not handover_told"
+_SIGNALFD = "not handover_signalfd"
+_TOLD = f"not handover_told and {_SIGNALFD}"
 _EVENTS = f"not queue and not eventfd and not cqe and not handover_counters and {_TOLD}"
 _KEYS = "not classes and not every_call"
 # Some of their cases need a call that is outstanding and was not offloaded, or one that is made
@@ -56,7 +57,8 @@ _PROGRAMS = (
     ("async_submit-queue-completions", f"not eventfd and not cqe and {_TOLD}"),
     ("async_submit-tell-an-eventfd", f"not cqe and {_TOLD}"),
     ("async_submit-io_uring-post", _TOLD),
-    ("ipc-shm-async_submit-keep-segments", ""),
+    ("ipc-shm-async_submit-keep-segments", _SIGNALFD),
+    ("signalfd-async_submit-read-the-signals", ""),
 )
 
 
