@@ -19,6 +19,7 @@ class Machine:
     def __init__(self) -> None:
         self.dead = self.mute = False
         self.lines = self.asked = 0
+        self.question = threading.Event()
 
     def panicked(self) -> bool:
         return self.dead
@@ -28,6 +29,7 @@ class Machine:
 
     def answers(self, timeout_s: float) -> bool:
         self.asked += 1
+        self.question.set()
         if self.mute:
             time.sleep(timeout_s)
         return not self.mute
@@ -69,8 +71,8 @@ def test_a_panic_is_known_at_once_also_while_an_answer_is_waited_for(
     over = threading.Event()
     one = Vigil(machine, 1.0, over.set, quiet_s=0.1, answer_s=30.0)
     with one.keep(lambda: 0):
-        while not machine.asked:
-            time.sleep(0.01)
+        assert machine.question.wait(10)
+        # Not just when it is asked, but when the watch has come round and waits for the answer.
         time.sleep(4 * vigil.LOOK_S)
         machine.dead, began = True, time.monotonic()
         assert over.wait(10)
@@ -119,7 +121,7 @@ def test_nobody_waits_for_an_answer_that_is_not_needed_any_more() -> None:
     machine.mute = True
     one = Vigil(machine, 1.0, lambda: None, quiet_s=0.1, answer_s=30.0)
     with one.keep(lambda: 0):
-        time.sleep(1.0)
+        assert machine.question.wait(10)
         began = time.monotonic()
     assert time.monotonic() - began < 2.0
 
