@@ -25,6 +25,7 @@ from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.report import save
 from rig.results import Run, to_json
+from rig.rows import EXACT_UNIT
 from rig.stats import Word
 from rig.store import Store, digest
 from rig.timed import Comparison, Seen
@@ -260,14 +261,15 @@ def _versus(
 
 def most_telling(found: Sequence[Difference], after: Measured, most: int) -> tuple[Difference, ...]:
     """Those of the few programs that show a change best: gated ones before those that move by
-    themselves. Pure.
+    themselves. Bytes have no function that they are in. Pure.
     """
     lines: dict[str, None] = {}
-    for one in sorted(found, key=lambda one: one.name not in after.gated):
+    counted = [one for one in found if one.unit == EXACT_UNIT]
+    for one in sorted(counted, key=lambda one: one.name not in after.gated):
         line = after.of_which.get(one.name)
         if line and one.before is not None and len(lines) < most:
             lines[line] = None
-    return tuple(one for one in found if after.of_which.get(one.name) in lines)
+    return tuple(one for one in counted if after.of_which.get(one.name) in lines)
 
 
 def _accepted(why: str, result: Result, config: Config, kernel: KernelConfig) -> Result:
@@ -505,6 +507,8 @@ def text(result: Result) -> str:
         lines += _exact_table(result.exact[-1])
     how = " under emulation" if is_emulated(result) else ""
     for kernel, those in result.models.items():
+        if not those:
+            continue
         lines.append(f"models on {kernel}, times{how} of the first (95 % interval over boots):")
         lines += [f"  {one.words}" for one in those]
     if result.kernels:

@@ -68,9 +68,9 @@ class Difference:
     def words(self) -> str:
         """For a line: both values and what is between them."""
         if self.before is None:
-            return f"{self.name}: new, {self.after} {self.unit}"
+            return f"{self.name}: {self.after} {self.unit}"
         if self.after is None:
-            return f"{self.name}: is not measured any more (was {self.before} {self.unit})"
+            return f"{self.name}: not measured, {self.before} {self.unit} before"
         share = f", {self.more / self.before:+.1%}" if self.before > 0 else ""
         return f"{self.name}: {self.before} -> {self.after} {self.unit} ({self.more:+d}{share})"
 

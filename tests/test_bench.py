@@ -57,8 +57,8 @@ def test_every_difference_is_found_the_largest_share_first() -> None:
     assert [one.words for one in found[1:]] == [
         "less: 100 -> 90 instructions (-10, -10.0%)",
         "more: 1000 -> 1001 instructions (+1, +0.1%)",
-        "gone: is not measured any more (was 1 instructions)",
-        "new: new, 2 instructions",
+        "gone: not measured, 1 instructions before",
+        "new: 2 instructions",
     ]
 
 

@@ -54,6 +54,15 @@ def test_a_job_that_read_nothing_is_none(jobs: ModuleType) -> None:
         jobs.rows("cold", "libaio", said(0))
 
 
+def test_every_boot_has_an_order_of_its_own(jobs: ModuleType) -> None:
+    orders = [jobs.in_order(f"boot {number}") for number in range(200)]
+    assert all(sorted(order) == sorted(jobs.ENGINES) for order in orders)
+    assert jobs.in_order("boot 7") == orders[7]
+    # Each engine is first in about a fifth of them.
+    firsts = [order[0] for order in orders]
+    assert all(15 <= firsts.count(engine) <= 65 for engine in jobs.ENGINES)
+
+
 def test_our_engine_is_the_one_beside_the_script(jobs: ModuleType) -> None:
     words = jobs.command("cold", "async_submit", ["--rw=read"], Path("/x"))
     assert f"--ioengine=external:{BENCH / fio.ENGINE}" in words
