@@ -56,6 +56,19 @@ class BootError(RigError):
     exit_code = 5
 
 
+class HangError(BootError):
+    """It went silent on its way to login.
+
+    heard: how many bytes of its console it had said by itself, before it was asked what it does.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", output: str = "", reproduce: str = "", heard: int = 0
+    ) -> None:
+        super().__init__(message, hint=hint, output=output, reproduce=reproduce)
+        self.heard = heard
+
+
 class LostMachineError(RigError):
     """The machine went away with no splat to explain it (exit 6)."""
 

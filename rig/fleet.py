@@ -136,11 +136,11 @@ class Fleet:
         assert task.judged is not None
         return task.judged
 
-    def refuse(self, order: Order, why: str) -> None:
+    def refuse(self, order: Order, why: str, output: str = "") -> None:
         """As Racks.refuse."""
         task = self._tasks.get(order)
         if task is None or task.judged is None:
-            self._racks[0].refuse(order, why)
+            self._racks[0].refuse(order, why, output)
 
     def unasked(self) -> Sequence[tuple[Order, Judged]]:
         """As Racks.unasked, in the order of reports."""
@@ -159,7 +159,8 @@ class Fleet:
         self._durations.save()
         for task in self._tasks.values():
             if task.begun and task.judged is None:
-                self.refuse(task.order, str(task.error or "the rig was stopped"))
+                output = task.error.output if isinstance(task.error, RigError) else ""
+                self.refuse(task.order, str(task.error or "the rig was stopped"), output)
         if self._error and not isinstance(self._error, RigError):
             raise self._error
         return tuple(case for _, cases in sorted(self._last_words.items()) for case in cases)

@@ -244,7 +244,10 @@ class Guest:
         seen = taken.observe(End.TIMEOUT, self.listen(), words)
         if not self.machine.alive():
             return replace(seen, end=End.LOST, detail="the machine went away")
-        return replace(seen, diagnosis=self.machine.diagnose())
+        diagnosis = self.machine.diagnose()
+        # What it says to being asked is no report of its own, its panic by our NMI least of all.
+        self._heard = max(self._heard, len(self.machine.console.text()))
+        return replace(seen, diagnosis=diagnosis)
 
     def _lost(self, taken: _Taken, words: str) -> Observation:
         self.fit = False

@@ -9,7 +9,7 @@ from pathlib import Path
 from rig import ktap, report, splat
 from rig.against import Wish, compared
 from rig.config import Config
-from rig.errors import BootError, RigError, UsageError
+from rig.errors import BootError, HangError, RigError, UsageError
 from rig.lab import KernelLab, open_lab
 from rig.outcome import Command, Outcome, check_places, copy, exit_code
 from rig.progress import QUIET, Progress
@@ -45,6 +45,8 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
     record.update(lab.describe)
     recorded = record.directory / "console-0.log"
     console = recorded.read_bytes() if recorded.exists() else b""
+    if isinstance(error, HangError):  # the rest is what it was made to say
+        console = console[: error.heard]
     splats = lab.explain(splat.scan(console))
     record.add(cases_of(console.decode(errors="replace"), splats, command), splats)
     run = record.finish()

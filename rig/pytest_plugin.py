@@ -392,8 +392,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     for order, judged in rack.unasked():
         _tell(session.config, order, judged)
     if state.error:
+        output = state.error.output
         for item in state.left.values():
-            rack.refuse(item.order, state.error.message)
+            rack.refuse(item.order, state.error.message, output)
+            output = ""  # once is enough
     if not interrupted:
         rack.record.finish()
     report.write(rack.record.run, rack.record.directory)

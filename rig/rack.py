@@ -100,8 +100,8 @@ class Racks(Protocol):
         splat) and of the boot. Raises BootError or InfrastructureError when there can be no guest.
         """
 
-    def refuse(self, order: Order, why: str) -> None:
-        """Put on record that a program was not run; nothing when it was."""
+    def refuse(self, order: Order, why: str, output: str = "") -> None:
+        """Put on record that a program was not run; nothing when it was. output: of what failed."""
 
     def unasked(self) -> Sequence[tuple[Order, Judged]]:
         """After close: what was run and never asked for."""
@@ -191,11 +191,12 @@ class Rack:
         self._durations.note(order.name, own_s)
         return Judged(cases, time.monotonic() - started, own_s)
 
-    def refuse(self, order: Order, why: str) -> None:
+    def refuse(self, order: Order, why: str, output: str = "") -> None:
         """As Racks.refuse."""
         if order not in self._told:
             self._told.add(order)
-            self._put_down(order, (unborn(self._rules(order), f"not run: {why}"),))
+            case = unborn(self._rules(order), f"not run: {why}")
+            self._put_down(order, (replace(case, output=output),))
 
     def unasked(self) -> Sequence[tuple[Order, Judged]]:
         """As Racks.unasked; a single rack runs nothing ahead."""

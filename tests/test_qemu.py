@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from rig.config import MachineConfig
-from rig.errors import BootError, InfrastructureError
+from rig.errors import BootError, HangError, InfrastructureError
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.machine import Machine, accel, plan, qemu
@@ -108,7 +108,7 @@ def test_comma_in_a_path() -> None:
 def test_kernel_command_line() -> None:
     assert plan.kernel_command_line("kvm", "  extra=1 init=/x ") == (
         "console=ttyS0 root=/dev/vda rootfstype=ext4 rw init=/usr/lib/rig/init "
-        "panic=-1 oops=panic printk.devkmsg=on extra=1 init=/x"
+        "panic=-1 oops=panic printk.devkmsg=on unknown_nmi_panic panic_print=0x40 extra=1 init=/x"
     )
     emulated = plan.kernel_command_line("tcg").split()
     assert {"tsc=reliable", "no_timer_check", "watchdog_thresh=30"} <= set(emulated)
@@ -362,9 +362,10 @@ def test_kernel_that_hangs_half_way(
 ) -> None:
     speaking(tmp_path, "line.sendall(b'Linux version 6\\r\\n'); monitor.recv(1)\n", monkeypatch)
     monkeypatch.setattr(qemu, "_SILENCE_S", 0.5)
-    with pytest.raises(BootError, match="printed nothing more in") as caught:
+    with pytest.raises(HangError, match="printed nothing more in") as caught:
         fake_machine(kernel_file, image, tmp_path).boot()
     assert "Linux version 6" in caught.value.output
+    assert caught.value.heard == len(b"Linux version 6\r\n")
 
 
 def test_kernel_that_talks_for_ever(
@@ -773,6 +774,29 @@ def test_a_machine_that_stands_still_is_looked_at_from_outside(make: Make) -> No
     for number in range(machine.plan.cpus):
         assert f"CPU {number}, as QEMU sees it" in said
     assert re.search(r"RIP: 0010:(\w+[\w.]*\+0x|\(user space\))", said)
+
+
+@pytest.mark.kernel
+def test_a_kernel_shows_its_cpus_when_it_gets_an_nmi(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    said = machine._from_outside(60.0 * machine.slowdown)
+    assert said.startswith("an NMI was sent to it:")
+    assert "NMI: Not continuing" in said
+    for number in range(machine.plan.cpus):
+        assert f"NMI backtrace for cpu {number}" in said
+    assert "as QEMU sees it" not in said
+    assert machine.console.wait_closed(5)
+
+
+@pytest.mark.kernel
+def test_one_that_does_not_care_for_nmis_is_looked_at_from_outside(make: Make) -> None:
+    machine = make(append="sysctl.kernel.unknown_nmi_panic=0")
+    machine.boot()
+    said = machine._from_outside(60.0 * machine.slowdown)
+    assert "trying to continue" in said
+    for number in range(machine.plan.cpus):
+        assert f"CPU {number}, as QEMU sees it" in said
 
 
 @pytest.mark.kernel

@@ -172,3 +172,11 @@ def test_a_cpu_in_a_program_has_no_stack_of_ours() -> None:
     monitor = Monitor("0000000000401000", "00007ffff0000000")
     assert "RIP: 0010:(user space)" in stuck.cpu(monitor, 0, Symbols(MAP))
     assert monitor.asked == ["info registers"]
+
+
+def test_which_cpus_the_kernel_has_shown() -> None:
+    said = (
+        "[    3.1] NMI backtrace for cpu 0\n[    3.2] Sending NMI from CPU 0 to CPUs 1,12:\n"
+        "[    3.3] NMI backtrace for cpu 12 skipped: idling at default_idle+0xf/0x20\n"
+    )
+    assert stuck.shown_by_kernel(said) == {0, 12}

@@ -185,15 +185,18 @@ def _incoming(plan: Plan) -> list[str]:
 def kernel_command_line(accel: str, append: str = "") -> str:
     """What the kernel is told. Pure; append comes last and so overrides.
 
-    panic=-1 with QEMU's -no-reboot: a panic ends the machine at once. Under emulation a busy
-    host can stop a virtual CPU for many seconds, so the kernel's own watchdogs get more patience.
-    brd would make 16 disks, in 0.02 s. norandmaps: code is translated once for every address it is
-    at, and the C library at another address for each process costs 0.02 s a process; a test of the
-    randomisation appends sysctl.kernel.randomize_va_space=2.
+    panic=-1 with QEMU's -no-reboot: a panic ends the machine at once. An NMI that nobody expected
+    is ours, to a kernel that hangs (QemuMachine.diagnose): it panics, and a panic shows the stacks
+    of all CPUs (panic_print, bit 6), by NMI also of those that have their interrupts off. Under
+    emulation a busy host can stop a virtual CPU for many seconds, so the kernel's own watchdogs get
+    more patience. brd would make 16 disks, in 0.02 s. norandmaps: code is translated once for every
+    address it is at, and the C library at another address for each process costs 0.02 s a process;
+    a test of the randomisation appends sysctl.kernel.randomize_va_space=2.
     """
     words = [
         *("console=ttyS0", "root=/dev/vda", "rootfstype=ext4", "rw", "init=/usr/lib/rig/init"),
         *("panic=-1", "oops=panic", "printk.devkmsg=on"),
+        *("unknown_nmi_panic", "panic_print=0x40"),
     ]
     if accel == "tcg":
         words += ["tsc=reliable", "no_timer_check", "watchdog_thresh=30"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from rig import process
 from rig.config import MachineConfig
 from rig.console import Console
-from rig.errors import BootError, InfrastructureError
+from rig.errors import BootError, HangError, InfrastructureError
 from rig.image import Image
 from rig.machine import snapshot as saved
 from rig.machine import stuck
@@ -62,6 +62,8 @@ MAX_SLOWDOWN = 20.0
 # is alive has something to say.
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S, _DUMP_S = 30.0, 300.0
+_WORDLESS_S = 5.0  # of a kernel that answers an NMI
+_UNBORN = 4.0  # for a slowdown, of a kernel that is asked what it does before it is ready
 _SYSRQ = "sysrq: "  # drivers/tty/sysrq.c begins each answer so
 _ROOTLESS = "Unable to mount root fs"
 _VERIFY = "; whether the image is still as it was made: rig store verify"
@@ -204,6 +206,11 @@ class QemuMachine:
             login_s = self._login_s or MAX_SLOWDOWN * REFERENCE_RESTORE_S
             measured = self._snapshot.weight * login_s / REFERENCE_RESTORE_S
         return min(MAX_SLOWDOWN, max(1.0, measured))
+
+    @property
+    def _patience(self) -> float:
+        """How much more time it gets to answer what it is asked: its slowdown, once it is known."""
+        return self.slowdown if self._boot_s else _UNBORN
 
     @property
     def _weight(self) -> float:
@@ -397,38 +404,45 @@ class QemuMachine:
         """Ask the kernel over the serial line what its tasks and CPUs do; what it printed.
 
         Blocked tasks, then running CPUs, then every program's stack (those of idle kernel
-        threads stay in the recording only). A kernel that does not answer has its CPUs looked at
-        from outside, and gets an NMI. "" when the machine is gone. Takes at most 10 s times the
-        slowdown, and as long again for a kernel that does not answer; QEMU itself may take 30 s for
-        each question, and 300 s where memory is kept.
+        threads stay in the recording only). A kernel that does not answer gets an NMI, which it
+        does not survive; where that brings nothing its CPUs are looked at from outside. "" when the
+        machine is gone. Takes at most 10 s times the slowdown (40 s before login), and as
+        long again for a kernel that does not answer; QEMU itself may take 30 s for each question,
+        and 300 s to keep the memory.
         """
         if not self.alive() or self._monitor is None:
             return ""
         start, began = self.console.size(), time.monotonic()
-        limit_s = 10.0 * self.slowdown
+        limit_s = 10.0 * self._patience
         for letter in "wlt":
             if not self._sysrq(letter, began + limit_s):
                 break
         said = without_kernel_threads(self.console.since(start))
         # Not any line: another CPU may have something to say of its own.
-        if _SYSRQ not in said:
-            took_s = time.monotonic() - began
-            outside = self._from_outside(limit_s)
-            said = f"the kernel did not answer sysrq in {took_s:.0f} s\n{said}{outside}"
-        return said + self._dumped(self._dump_to) if self._dump_to else said
+        if _SYSRQ in said:
+            return said + self._dumped()
+        took_s = time.monotonic() - began
+        head = f"the kernel did not answer sysrq in {took_s:.0f} s\n{said}"
+        # Its memory first: it does not survive the NMI.
+        return f"{head}{self._dumped()}{self._from_outside(limit_s)}"
 
-    def _dumped(self, path: Path) -> str:
-        """The guest's memory in a file beside the console; where, or why not."""
+    def _dumped(self) -> str:
+        """Where the guest's memory is now, a file beside the console, or why not; "" where it is
+        not to be kept.
+        """
+        path = self._dump_to
+        if path is None:
+            return ""
         try:
             self.dump(path)
         except InfrastructureError as error:
             path.unlink(missing_ok=True)
-            return f"\nthe guest's memory could not be kept: {error.message}"
-        return f"\nthe guest's memory is kept: {path} (crash {self._kernel.vmlinux} {path})"
+            return f"\nthe guest's memory could not be kept: {error.message}\n"
+        return f"\nthe guest's memory is kept: {path} (crash {self._kernel.vmlinux} {path})\n"
 
     def _from_outside(self, limit_s: float) -> str:
-        """What each CPU executes, by QEMU's account, then what an NMI makes the kernel say: the one
-        also where the other cannot be had.
+        """What an NMI makes the kernel say: the stack of each CPU, and its end. Where it does not
+        say that of all of them, what each CPU executes by QEMU's account comes before it.
         """
         assert self._monitor is not None
         parts: list[str] = []
@@ -441,10 +455,22 @@ class QemuMachine:
         start = self.console.size()
         try:
             self._monitor.command("inject-nmi")
-            self.console.wait_news(start, min(limit_s, 5.0 * self.slowdown))
         except InfrastructureError as error:
             parts.append(f"it could not be sent an NMI: {error}")
-        return "\n".join([*parts, self.console.since(start)])
+        else:
+            self._listen_to_the_end(start, limit_s)
+        said = self.console.since(start)
+        if stuck.shown_by_kernel(said) >= set(range(self.plan.cpus)):
+            return f"an NMI was sent to it:\n{said}"
+        return "\n".join([*parts, said])
+
+    def _listen_to_the_end(self, start: int, limit_s: float) -> None:
+        """Until the machine has ended, or said nothing more for a while; limit_s at most."""
+        deadline = time.monotonic() + limit_s
+        while not self.console.closed and (left := deadline - time.monotonic()) > 0:
+            quiet_s = _WORDLESS_S * self._patience
+            if not self.console.wait_news(self.console.size(), min(left, quiet_s)):
+                return
 
     def _system_map(self) -> Path:
         return self._kernel.vmlinux.with_name("System.map")
@@ -594,9 +620,9 @@ class QemuMachine:
                 return ""
             more = "more " if known else ""
             words = f"printed nothing {more}in {silence_s:.0f} s"
-            if not known and not self.plan.gdb and self.alive():
-                raise self._silent(words) from error
-            raise self._not_booted(words) from error
+            if self.plan.gdb or not self.alive():
+                raise self._not_booted(words) from error
+            raise (self._hangs(words) if known else self._silent(words)) from error
         except EOFError as error:
             raise self._ended() from error
 
@@ -612,6 +638,13 @@ class QemuMachine:
             output=self.console.tail(),
             reproduce=dry_run(self._whole, self._image).splitlines()[0],
         )
+
+    def _hangs(self, why: str) -> HangError:
+        """It has said something, and no more: what its tasks and CPUs do."""
+        heard, plain = self.console.size(), self._not_booted(why)
+        output = f"{plain.output}\n{self.diagnose()}"
+        words = {"hint": plain.hint, "output": output, "reproduce": plain.reproduce}
+        return HangError(plain.message, **words, heard=heard)
 
     def _silent(self, why: str) -> BootError:
         """It died before it had a console, or has none: another boot, with one from its first
@@ -703,7 +736,7 @@ class QemuMachine:
             return False
         start = self.console.size()
         while (left := deadline - time.monotonic()) > 0:
-            quiet_s = (0.5 if self.console.size() > start else 3.0) * self.slowdown
+            quiet_s = (0.5 if self.console.size() > start else 3.0) * self._patience
             if not self.console.wait_news(self.console.size(), min(left, quiet_s)):
                 return True
             if self.console.closed:

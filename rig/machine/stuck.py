@@ -13,6 +13,7 @@ _FRAMES = 24
 _VALUE = re.compile(r"0x([0-9a-f]{16})")
 _REGISTER = re.compile(r"\b(RIP|RSP|RFL)=([0-9a-f]{8,16})")
 _INTERRUPTS = 1 << 9
+_SHOWN = re.compile(r"\bNMI backtrace for cpu (\d+)\b")
 
 
 class Asked(Protocol):
@@ -49,6 +50,11 @@ def told(number: int, rip: int, flags: int, stack: Sequence[int], symbols: Symbo
     found = [place for word in stack if (place := symbols.place(word)) not in (UNKNOWN, USER)]
     lines += [f" ? {place}" for place in found[:_FRAMES]]
     return "\n".join(lines)
+
+
+def shown_by_kernel(console: str) -> set[int]:
+    """CPUs of which the kernel has told where they are, to an NMI (lib/nmi_backtrace.c). Pure."""
+    return {int(found[1]) for found in _SHOWN.finditer(console)}
 
 
 def _human(monitor: Asked, line: str, number: int) -> str:

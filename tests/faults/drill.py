@@ -284,7 +284,7 @@ FAULTS = (
         script="echo 1 >/proc/sys/kernel/printk", within_s=120,
     ),
     Fault(
-        "the machine stands still", 1, "timeout", "the machine hangs",
+        "the machine stands still", 1, "timeout", "(?s)the machine hangs.*as QEMU sees it",
         act=to_qemu(signal.SIGSTOP), within_s=420,
     ),
     Fault(
@@ -305,6 +305,12 @@ FAULTS = (
         kernel="lockdep",
         options=("--append", "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type=PANIC"),
         before=False, after=False, within_s=120,
+    ),
+    Fault(
+        "a hang in an initcall", 5, "error", "(?s)printed nothing more.*lkdtm_HARDLOCKUP",
+        kernel="lockdep",
+        options=("--append", "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type=HARDLOCKUP"),
+        before=False, after=False, within_s=240,
     ),
     Fault(
         "init ends at once", 5, "error", "Attempted to kill init",
@@ -348,7 +354,8 @@ FAULTS = (
         options=("--append", "rcupdate.rcu_cpu_stall_timeout=5", "--timeout", "30"), within_s=240,
     ),
     Fault(
-        "a loop with interrupts off", 1, "timeout", "the machine hangs",
+        "a loop with interrupts off", 1, "timeout",
+        "(?s)the machine hangs.*NMI backtrace for cpu 0.*lkdtm_HARDLOCKUP",
         script=f"echo HARDLOCKUP >{PROVOKE}", kernel="lockdep",
         options=("--machine", "single"), within_s=600,
     ),
@@ -457,6 +464,8 @@ def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
     if fault.status and not re.fullmatch(fault.status, first.get("status", "")):
         found.append(f"the first program is {first.get('status')}, not {fault.status}")
     message = f"{first.get('message', '')}\n{first.get('output', '')}" if first else seen.output
+    # Why there was no guest stands with the first program that wanted one.
+    message += f"\n{seen.case('before.sh').get('output', '')}"
     message += "".join(f"\n{splat['title']}" for splat in seen.run.get("splats", []))
     if fault.words and not re.search(fault.words, message):
         found.append(f"its message is {first.get('message', seen.output[-300:])!r}")
