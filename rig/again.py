@@ -102,16 +102,25 @@ def repeat(
             break
     if len(outcomes) == 1:
         return outcomes[0]
-    return _concluded(outcomes, files, command, results)
+    notices = [f"{len(outcomes)} runs: {', '.join(one.run.id for one in outcomes)}"]
+    if until_fail and len(outcomes) == times and not outcomes[-1].exit_code:
+        notices.append(f"it did not fail in {times} runs; --repeat N says after how many to stop")
+        tell(notices[-1])
+    return _concluded(outcomes, notices, files, command, results)
 
 
-def _concluded(outcomes: Sequence[Outcome], files: Files, command: str, results: Path) -> Outcome:
+def _concluded(
+    outcomes: Sequence[Outcome],
+    notices: Sequence[str],
+    files: Files,
+    command: str,
+    results: Path,
+) -> Outcome:
     record = Record.begin(results, command, "repeated")
     whole = together([one.run for one in outcomes])
     own = record.run
-    notice = f"{len(outcomes)} runs: {', '.join(one.run.id for one in outcomes)}"
     run = replace(
-        whole, id=own.id, started=own.started, command=command, notices=(*whole.notices, notice)
+        whole, id=own.id, started=own.started, command=command, notices=(*whole.notices, *notices)
     )
     report.write(run, record.directory)
     copy(files, run)

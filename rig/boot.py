@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from rig.config import Config
 from rig.errors import CrashError, LostMachineError, UsageError
-from rig.guest import Guest
+from rig.guest import Guest, Sight
 from rig.lab import open_lab
 from rig.machine import qemu
 from rig.machine.qemu import QemuMachine
@@ -20,6 +21,7 @@ from rig.progress import QUIET, Progress
 from rig.record import fresh
 from rig.results import Splat, to_json
 from rig.session import ConnectionLost, Session, SessionTimeout
+from rig.vigil import Vigil
 
 # Wall seconds on a machine of slowdown 1.
 _LAST_WORDS_S = 10.0
@@ -99,9 +101,38 @@ def _in_guest(
         _tell(machine, machine.console.splats(unfinished=True))
         return code
     streams = sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer
-    code = session.stream(request.argv, *streams)
+    code = _command(request, request.argv, machine, session, streams)
     _tell(machine, _last_look(machine, session))
     return code
+
+
+def _command(
+    request: Request,
+    argv: Sequence[str],
+    machine: QemuMachine,
+    session: Session,
+    streams: tuple[BinaryIO, BinaryIO, BinaryIO],
+) -> int:
+    """Its exit code. A machine that waits for a debugger may be silent for as long as it likes."""
+    if request.gdb:
+        return session.stream(argv, *streams)
+    vigil = Vigil(Sight(machine, session), machine.slowdown, session.close)
+    return watched(vigil, machine, lambda: session.stream(argv, *streams))
+
+
+def watched(vigil: Vigil, machine: QemuMachine, command: Callable[[], int]) -> int:
+    """A command's exit code, while the machine is looked after as in a test.
+
+    LostMachineError, with what its tasks and CPUs do, when it hangs; else what the command raises.
+    """
+    try:
+        with vigil.keep(lambda: 0):
+            return command()
+    except ConnectionLost as error:
+        if not vigil.hung:
+            raise
+        hint = f"the whole console is in {machine.console.path}"
+        raise LostMachineError(vigil.found, output=machine.diagnose(), hint=hint) from error
 
 
 def _tell(machine: QemuMachine, splats: Sequence[Splat]) -> None:
@@ -134,7 +165,8 @@ def _as_json(
     value: dict[str, object] = {"machine": facts, "notices": machine.notices}
     code, output, errors = 0, io.BytesIO(), io.BytesIO()
     if request.argv is not None:
-        code = session.stream(request.argv, sys.stdin.buffer, output, errors)
+        streams = sys.stdin.buffer, output, errors
+        code = _command(request, request.argv, machine, session, streams)
         facts["first_command_s"] = f"{machine.age_s:.2f}"  # since QEMU's start
         value["command"] = request.argv
         value["exit_code"] = code

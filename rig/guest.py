@@ -208,7 +208,7 @@ class Guest:
     def _execute(self, program: Program, built: BuiltSuite, mark: str, taken: _Taken) -> Finished:
         """A case without a result in time ends the session: the guest is dropped with it."""
         place = self.place(built)
-        vigil = Vigil(_Sight(self.machine, self._session), self._deadline(1.0), self._session.close)
+        vigil = Vigil(Sight(self.machine, self._session), self._deadline(1.0), self._session.close)
         taken.vigil = vigil
         limit_s = self._deadline(program.case_timeout_s)
         with vigil.keep(taken.size), taken.watched(limit_s, self._session.close):
@@ -281,7 +281,7 @@ class Guest:
         return seconds * self.machine.slowdown * self.load
 
 
-class _Sight:
+class Sight:
     """A machine and its session, as they are looked at."""
 
     def __init__(self, machine: Machine, session: Session) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rig import ktap, report, splat
+from rig import expected, ktap, report, splat
 from rig.against import Wish, compared
 from rig.config import Config
 from rig.errors import BootError, HangError, RigError, UsageError
+from rig.expected import Expected
 from rig.lab import KernelLab, open_lab
 from rig.outcome import Command, Outcome, check_places, copy, exit_code
 from rig.progress import QUIET, Progress
@@ -47,8 +48,12 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
     console = recorded.read_bytes() if recorded.exists() else b""
     if isinstance(error, HangError):  # the rest is what it was made to say
         console = console[: error.heard]
-    splats = lab.explain(splat.scan(console))
-    record.add(cases_of(console.decode(errors="replace"), splats, command), splats)
+    held = expected.load(config.root, kernel)
+    found = lab.explain(splat.scan(console))
+    cases, splats, notices = judged(console.decode(errors="replace"), found, held, command)
+    for notice in notices:
+        record.notice(notice)
+    record.add(cases, splats)
     run = record.finish()
     report.write(record.run, record.directory)
     copy(request, run)
@@ -76,6 +81,15 @@ def _kunitconfig(name: str, lab: KernelLab) -> Path:
         if found.is_file():
             return found
     raise UsageError(f"no kunitconfig {name!r} here or in {lab.kernel.tree}")
+
+
+def judged(
+    console: str, found: Sequence[Splat], held: Expected, command: str
+) -> tuple[tuple[Case, ...], tuple[Splat, ...], tuple[str, ...]]:
+    """The cases and splats of a console in the light of what is expected, and notices. Pure."""
+    splats, notices = held.allowed(found)
+    cases = held.judged(cases_of(console, splats, command))
+    return cases, splats, (*held.expired, *notices)
 
 
 def cases_of(console: str, splats: Sequence[Splat], command: str) -> tuple[Case, ...]:

@@ -121,3 +121,10 @@ def test_once_is_as_it_was(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="--repeat 0"):
         repeat(Once(RED), 0, tmp_path)
+
+
+def test_what_never_fails_says_so(tmp_path: Path) -> None:
+    whole = repeat(Once(GREEN), 3, tmp_path, until_fail=True)
+    assert "it did not fail in 3 runs" in whole.run.notices[-1]
+    plain = repeat(Once(GREEN), 3, tmp_path)
+    assert "did not fail" not in " ".join(plain.run.notices)

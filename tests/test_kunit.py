@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
+
 from rig import kunit
+from rig.expected import AllowedSplat, Expected, ExpectedCase
 from rig.results import Splat, Status
 
 KUNIT = """\
@@ -48,3 +51,26 @@ def test_kunit_that_says_nothing_is_an_error() -> None:
 def test_kunit_that_takes_the_kernel_down_is_a_crash() -> None:
     panic = Splat("panic", "kernel panic: test", 0, 1)
     assert ("kunit/kernel", Status.CRASH) in told(KUNIT, panic)
+
+
+def test_what_is_expected_to_fail_is_no_failure() -> None:
+    line = ("known", "https://example.org/1", datetime.date(2099, 1, 1))
+    held = Expected(
+        splats=(AllowedSplat(*line, title="WARNING in rotate"),),
+        cases=(ExpectedCase(*line, id="kunit/rbtree::*"),),
+        expired=("an old one",),
+    )
+    warning = Splat("warning", "WARNING in rotate", 0, 1)
+    cases, splats, notices = kunit.judged(KUNIT + REST, [warning], held, "rig kunit")
+    assert [(one.id, one.status) for one in cases] == [
+        ("kunit/list::add", Status.PASS),
+        ("kunit/list::del", Status.SKIP),
+        ("kunit/rbtree::rotate", Status.SKIP),
+    ]
+    assert splats == ()
+    assert notices[0] == "an old one"
+    assert notices[1].startswith("allowed splat: WARNING in rotate: known")
+    other = Splat("warning", "WARNING in list_add", 0, 1)
+    cases, splats, _ = kunit.judged(KUNIT + REST, [other], held, "rig kunit")
+    assert splats == (other,)
+    assert ("kunit/kernel", Status.FAIL) in [(one.id, one.status) for one in cases]

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from rig import boot
 from rig.config import MachineConfig
-from rig.errors import BootError, HangError, InfrastructureError
+from rig.errors import BootError, HangError, InfrastructureError, LostMachineError
+from rig.guest import Sight
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.machine import Machine, accel, plan, qemu
@@ -27,6 +29,7 @@ from rig.machine.plan import Plan
 from rig.machine.qemu import QemuMachine
 from rig.machine.qmp import Monitor
 from rig.session import ConnectionLost, Session
+from rig.vigil import Vigil
 
 PLAN = Plan(
     binary="qemu-system-x86_64",
@@ -774,6 +777,21 @@ def test_a_machine_that_stands_still_is_looked_at_from_outside(make: Make) -> No
     for number in range(machine.plan.cpus):
         assert f"CPU {number}, as QEMU sees it" in said
     assert re.search(r"RIP: 0010:(\w+[\w.]*\+0x|\(user space\))", said)
+
+
+@pytest.mark.kernel
+def test_a_command_in_a_machine_that_hangs_comes_to_an_end(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    with machine.connect() as session:
+        assert machine._monitor is not None
+        vigil = Vigil(Sight(machine, session), 1.0, session.close, quiet_s=1.0, answer_s=1.0)
+        threading.Timer(1.0, machine._monitor.command, ("stop",)).start()
+        with pytest.raises(LostMachineError, match="the machine hangs") as caught:
+            boot.watched(
+                vigil, machine, lambda: session.run(["sleep", "1000"], timeout_s=300).exit_code
+            )
+    assert "as QEMU sees it" in caught.value.output
 
 
 @pytest.mark.kernel

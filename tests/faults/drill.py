@@ -150,6 +150,20 @@ def to_rig(number: int, *, running: bool = True) -> Act:
     return act
 
 
+def to_rig_in(command: str, number: int = signal.SIGINT) -> Act:
+    """Send a signal to the rig, once it runs a command of this name ("cc1")."""
+
+    def act(rig: subprocess.Popen[str], seen: Seen) -> None:
+        deadline = time.monotonic() + 600
+        while not marked(seen.directory.name, command):
+            if rig.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"it never came to {command}")
+            time.sleep(0.1)
+        rig.send_signal(number)
+
+    return act
+
+
 def beside_another(rig: subprocess.Popen[str], seen: Seen) -> None:
     """A second rig does the same at the same time; it has to come to the same."""
     words = [str(word) for word in cast("list[str]", rig.args)]
@@ -175,6 +189,20 @@ def on_a_small_disk(directory: Path, _env: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+@contextlib.contextmanager
+def with_sources_only(directory: Path, env: dict[str, str]) -> Iterator[None]:
+    """The rig's store has what was downloaded, and nothing that was made of it."""
+    copy = directory / "store"
+    shutil.copytree(
+        open_store().root / "source", copy / "source", copy_function=_linked, symlinks=True
+    )
+    env["RIG_STORE"] = str(copy)
+    try:
+        yield
+    finally:
+        shutil.rmtree(copy)
 
 
 def with_damage(kind: str, name: str, damage: Callable[[Path], None]) -> Around:
@@ -295,6 +323,10 @@ FAULTS = (
           after=False, ci=True),
     Fault("the rig is interrupted in a boot", 130, "", "", act=to_rig(signal.SIGINT, running=False),
           before=False, after=False),
+    Fault("the rig is interrupted in a build", 130, "", "", act=to_rig_in("cc1"),
+          around=with_sources_only, before=False, after=False, within_s=400),
+    Fault("the rig is interrupted in making a tree", 130, "", "", act=to_rig_in("git"),
+          around=with_sources_only, before=False, after=False, within_s=300),
     # -- kernels that do not come up
     Fault(
         "a panic before there is a console", 5, "error", "early console: Kernel panic",
