@@ -40,6 +40,8 @@ _RECORDED = re.compile(
             # runners of CI, terminal programs, netconsole's receivers
             r"(?:Job|Infrastructure) error: |[\w./-]{1,80}:(?=\w{3} [ \d]\d \d\d:)"
             r"|[\w.@()-]{1,40}:[\w~/.-]{0,60}[#$] |\d{1,8}:(?=\w{3} +\d|[\[<])"
+            # a shell's prompt, which waits while the kernel speaks
+            r"|[~/][\w~/.-]{0,60} ?[#$] "
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} )?(?=\d{{1,3}},\d+,\d+,)"
             rf"|\[?{_ISO}\]? {{0,3}}|\[?{_CLOCK}\]?:? "
             r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[: ] ?",

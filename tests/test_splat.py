@@ -202,6 +202,8 @@ PANIC = "Kernel panic - not syncing: out of ideas"
         "> >     kernel:",
         "Job error: ",
         "root@board:~# ",
+        "~ # ",
+        "/mnt/x-1 $ ",
         "июл 27 14:08:03 laptop kernel: ",
         "[2021/07/05, 13:43:52.334] ",
         "2021-08-18T13:22:01.915669  kern  :emerg : ",
