@@ -21,6 +21,9 @@ help:
 	@echo 'make setup           set up only; make lock: resolve requirements.lock anew'
 	@echo 'ARGS="..." is handed on to rig boot-and-test and to pytest'
 
+# What only the rig's own tests need is set up for them alone.
+test quick accept: export RIG_SETUP = tests
+
 setup:
 	@$(PYTHON) ci/bootstrap.py
 

@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
         _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_repro, _add_store,
+        _add_power,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -278,6 +279,15 @@ def _add_mutants(verbs: _Verbs) -> None:
     _json_flag(parser)
 
 
+def _add_power(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "power", _power, "switch a board's power, or say whether it has any")
+    parser.add_argument("board", metavar="BOARD", help="[machine.BOARD] of rig.toml, a baremetal")
+    words = "cycle: off, and on again; without any: status"
+    choices = ("on", "off", "cycle", "status")
+    parser.add_argument("what", nargs="?", choices=choices, default="status", help=words)
+    _json_flag(parser)
+
+
 def _add_scan(verbs: _Verbs) -> None:
     parser = _verb(verbs, "scan", _scan, "find what a kernel reported about itself in logs")
     parser.add_argument("files", nargs="+", metavar="FILE",
@@ -455,6 +465,32 @@ def _words_of(verb: str) -> tuple[str, ...]:
     """What was written after a verb, to be pasted again."""
     words = sys.argv[1:]
     return tuple(words[words.index(verb) + 1 :]) if verb in words else ()
+
+
+def _power(arguments: argparse.Namespace) -> int:
+    from rig import results
+    from rig.machine import power
+
+    config = _as_written(arguments)
+    one = power.of(config.board(arguments.board), config.root)
+    what = arguments.what
+    value: dict[str, object] = {"board": one.board}
+    if what == "status":
+        is_on = one.status()
+        value["on"] = is_on
+        words = "cannot be told" if is_on is None else "on" if is_on else "off"
+    else:
+        with _progress(arguments) as progress:
+            progress.stage(f"power of {one.board}: {what}")
+            done = one.cycle() if what == "cycle" else one.set(what == "on")
+        value |= {"on": done.on, "seen": done.seen, "took_s": round(done.took_s, 2)}
+        words = f"{'on' if done.on else 'off'}, after {done.took_s:.1f} s"
+        words += "" if done.seen else "; asked for, and not seen: its switch cannot tell"
+    if arguments.json:
+        sys.stdout.buffer.write(results.to_json(value))
+    else:
+        print(f"{one.board}: {words}")
+    return 0
 
 
 def _scan(arguments: argparse.Namespace) -> int:
@@ -807,11 +843,16 @@ def _progress(arguments: argparse.Namespace) -> Iterator[TerminalProgress]:
 
 def _config(arguments: argparse.Namespace) -> Config:
     """rig.toml with what the command line changes of the kernel it names; that is the default."""
-    path = arguments.rig_toml or configuration.find_root(Path.cwd()) / configuration.FILE_NAME
-    config = configuration.load(path.absolute())
+    config = _as_written(arguments)
     kernel = _changed(config.kernel(arguments.kernel), arguments)
     kernels = {**config.kernels, kernel.name: kernel}
     return dataclasses.replace(config, kernels=kernels, default_kernel=kernel.name)
+
+
+def _as_written(arguments: argparse.Namespace) -> Config:
+    """rig.toml as it is."""
+    path = arguments.rig_toml or configuration.find_root(Path.cwd()) / configuration.FILE_NAME
+    return configuration.load(path.absolute())
 
 
 def _appended(config: Config, arguments: argparse.Namespace) -> Config:

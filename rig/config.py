@@ -73,6 +73,46 @@ class MachineConfig:
 
 
 @dataclass(frozen=True)
+class PowerConfig:
+    """[machine.<name>.power]: how a board's power is switched.
+
+    kind: "ipmi" (ipmitool), "redfish", "pdudaemon" or "command". address, port: of the BMC or the
+    daemon. user, password: who logs in there; password is a reference (rig/credential.py).
+    cipher: IPMI's cipher suite, where it cannot be agreed on. system: Redfish's name for the board,
+    where its BMC has several. certificate: a PEM file that vouches for the BMC. pdu, outlet: of
+    pdudaemon. on, off, status: shell commands; status ends with 0 for on and 1 for off, and may
+    stand with pdudaemon as well, which cannot tell by itself. takes_s: how long a change may take
+    until it is seen. rest_s: off before it is on again.
+    """
+
+    kind: str
+    address: str = ""
+    port: int = 0
+    user: str = ""
+    password: str = ""
+    cipher: int = -1
+    system: str = ""
+    certificate: str = ""
+    pdu: str = ""
+    outlet: str = ""
+    on: str = ""
+    off: str = ""
+    status: str = ""
+    takes_s: float = 60.0
+    rest_s: float = 3.0
+
+
+@dataclass(frozen=True)
+class BoardConfig:
+    """[machine.<name>] of kind "baremetal": a board."""
+
+    name: str
+    power: PowerConfig
+    kind: str = "baremetal"
+    arch: str = "x86_64"
+
+
+@dataclass(frozen=True)
 class MutantsConfig:
     """[mutants]: a directory of patches that each break the series, for `rig mutants`.
 
@@ -95,6 +135,7 @@ class Config:
     suites: tuple[str, ...] = ()
     kernels: dict[str, KernelConfig] = field(default_factory=dict)
     machines: dict[str, MachineConfig] = field(default_factory=dict)
+    boards: dict[str, BoardConfig] = field(default_factory=dict)
     mutants: MutantsConfig = field(default_factory=MutantsConfig)
 
     def kernel(self, name: str | None = None) -> KernelConfig:
@@ -103,7 +144,19 @@ class Config:
 
     def machine(self, name: str | None = None) -> MachineConfig:
         """The named machine, or the default one; UsageError naming the nearest known name."""
-        return _pick(self.machines, name or self.default_machine, "machine", self.root)
+        wanted = name or self.default_machine
+        if wanted in self.boards:
+            raise UsageError(
+                f"machine {wanted} is a board, which no kernel is booted on yet",
+                hint=f"rig power {wanted} switches it",
+            )
+        return _pick(self.machines, wanted, "machine", self.root)
+
+    def board(self, name: str) -> BoardConfig:
+        """The named board; UsageError naming the nearest known one."""
+        if name in self.machines:
+            raise UsageError(f"machine {name} is no board: it has no power to be switched")
+        return _pick(self.boards, name, "board", self.root)
 
 
 def find_root(start: Path) -> Path:
@@ -129,7 +182,7 @@ def load(path: Path) -> Config:
     default = _table(path, "default", data.get("default", {}))
     _reject_unknown(path, "default", default, ("kernel", "machine", "suites"))
     kernels = _tables(path, "kernel", data, KernelConfig)
-    machines = _tables(path, "machine", data, MachineConfig)
+    machines, boards = _machines(path, data)
     mutants = _table(path, "mutants", data.get("mutants", {}))
     _reject_unknown(path, "mutants", mutants, ("directory", "smoke", "env"))
     config = _convert(
@@ -142,6 +195,7 @@ def load(path: Path) -> Config:
             "suites": default.get("suites", []),
             "kernels": kernels,
             "machines": machines,
+            "boards": boards,
             "mutants": _convert(path, "mutants", mutants, MutantsConfig),
         },
         Config,
@@ -150,6 +204,8 @@ def load(path: Path) -> Config:
         _check_make(path, kernel)
     for machine in machines.values():
         _check_machine(path, machine)
+    for board in boards.values():
+        _check_power(path, board)
     config.kernel()
     config.machine()
     return config
@@ -159,6 +215,20 @@ def nearest(word: str, known: list[str]) -> str:
     """A hint naming the known word closest to this one, or listing them all."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
+
+
+def check_reference(reference: str, where: str) -> None:
+    """UsageError for what is no reference to a secret; it may be the secret, so it is not shown.
+
+    What there is: env:NAME, file:PATH, keyring:SERVICE/USER; "" for none. rig/credential.py reads
+    them.
+    """
+    kind, _, rest = reference.partition(":")
+    if reference and (kind not in ("env", "file", "keyring") or not rest):
+        raise UsageError(
+            f"{where} is no reference to a secret",
+            hint="write env:NAME, file:PATH (of mode 0600) or keyring:SERVICE/USER",
+        )
 
 
 def _check_make(path: Path, kernel: KernelConfig) -> None:
@@ -176,11 +246,44 @@ def _check_machine(path: Path, machine: MachineConfig) -> None:
     if machine.accel not in ("auto", "tcg", "kvm"):
         raise UsageError(f"{where} accel is {machine.accel!r}", hint="one of auto, tcg, kvm")
     if machine.kind != "qemu":
-        raise UsageError(f"{where} kind is {machine.kind!r}", hint="known: qemu")
+        raise UsageError(f"{where} kind is {machine.kind!r}", hint="known: qemu, baremetal")
     if not 1 <= machine.cpus <= 64:
         raise UsageError(f"{where} cpus is {machine.cpus}", hint="between 1 and 64")
     if not 128 <= machine.memory_mib <= 1 << 20:
         raise UsageError(f"{where} memory_mib is {machine.memory_mib}", hint="at least 128")
+
+
+_LOGIN = ("address", "port", "user", "password")
+_SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ipmi": (("address", "user", "password"), (*_LOGIN, "cipher")),
+    "redfish": (("address", "user", "password"), (*_LOGIN, "system", "certificate")),
+    "pdudaemon": (("address", "pdu", "outlet"), ("address", "port", "pdu", "outlet", "status")),
+    "command": (("on", "off", "status"), ("on", "off", "status")),
+}
+"""What each kind of switch has to be told, and what it may be told."""
+
+
+def _check_power(path: Path, board: BoardConfig) -> None:
+    where = f"{path}: [machine.{board.name}.power]"
+    power = board.power
+    if power.kind not in _SWITCHES:
+        raise UsageError(f"{where} kind is {power.kind!r}", hint=nearest(power.kind, [*_SWITCHES]))
+    needed, allowed = _SWITCHES[power.kind]
+    told = {
+        one.name
+        for one in dataclasses.fields(power)
+        if one.name != "kind" and getattr(power, one.name) != one.default
+    }
+    if missing := [name for name in needed if name not in told]:
+        raise UsageError(f"{where} has no {missing[0]}", hint=f"{power.kind} needs it")
+    if beside := sorted(told - {*allowed, "takes_s", "rest_s"}):
+        hint = f"{power.kind} takes {', '.join(allowed)}"
+        raise UsageError(f"{where} has {beside[0]}, which {power.kind} does not know", hint=hint)
+    check_reference(power.password, f"{where} password")
+    if not 0 <= power.port <= 65535:
+        raise UsageError(f"{where} port is {power.port}", hint="between 1 and 65535")
+    if not 1 <= power.takes_s <= 3600 or not 0 <= power.rest_s <= 600:
+        raise UsageError(f"{where} takes_s is 1 to 3600, rest_s 0 to 600")
 
 
 def _pick(values: dict[str, _T], name: str, what: str, root: Path) -> _T:
@@ -207,6 +310,22 @@ def _tables(path: Path, kind: str, data: dict[str, Any], cls: type[_T]) -> dict[
         _reject_unknown(path, where, table, known)
         found[name] = _convert(path, where, {**table, "name": name}, cls)
     return found
+
+
+def _machines(
+    path: Path, data: dict[str, Any]
+) -> tuple[dict[str, MachineConfig], dict[str, BoardConfig]]:
+    """Those of QEMU, and boards."""
+    split: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    for name, table in _table(path, "machine", data.get("machine", {})).items():
+        own = _table(path, f"machine.{name}", table)
+        split[own.get("kind") == "baremetal"][name] = own
+    for name, table in split[True].items():
+        power = _table(path, f"machine.{name}.power", table.get("power", {}))
+        known = tuple(one.name for one in dataclasses.fields(PowerConfig))
+        _reject_unknown(path, f"machine.{name}.power", power, known)
+    machines = _tables(path, "machine", {"machine": split[False]}, MachineConfig)
+    return machines, _tables(path, "machine", {"machine": split[True]}, BoardConfig)
 
 
 def _reject_unknown(path: Path, where: str, table: dict[str, Any], known: tuple[str, ...]) -> None:

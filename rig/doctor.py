@@ -197,10 +197,17 @@ def version_in(text: str) -> str:
     return match.group(1) if match else ""
 
 
-def host_checks(*, versions: bool = True) -> tuple[Check, ...]:
-    """Packages.toml's entries, apt lists, subordinate ids; without versions in milliseconds."""
+def host_checks(*, versions: bool = True, tests: bool = False) -> tuple[Check, ...]:
+    """Packages.toml's entries, apt lists, subordinate ids; without versions in milliseconds.
+
+    tests: with what only the rig's own tests need, where the family has it.
+    """
     family = host_family()
-    wanted = [need for need in needs() if need.only in ("", family)]
+    wanted = [
+        one
+        for one in needs()
+        if one.only in ("", family) or (tests and one.only == "tests" and one.packages.get(family))
+    ]
     checks = [_check_need(need, versions) for need in wanted]
     if family == "debian":
         checks.append(_check_apt_lists(_APT_LISTS))
@@ -208,9 +215,9 @@ def host_checks(*, versions: bool = True) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def host_report() -> Report:
+def host_report(*, tests: bool = False) -> Report:
     """What the host itself lacks, quickly: what the set-up looks at before it does anything."""
-    return Report(host_checks(versions=False), host_family(), is_root())
+    return Report(host_checks(versions=False, tests=tests), host_family(), is_root())
 
 
 def examine(config_root: Path) -> Report:

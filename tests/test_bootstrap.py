@@ -111,7 +111,7 @@ def test_an_archive_that_is_away_stops_nothing(
     commands = Commands(failing=" update")
     monkeypatch.setattr(bootstrap, "run", commands)
     healthy = Report((Check("gcc", ok=True),), "debian", root=True)
-    monkeypatch.setattr(bootstrap.doctor, "host_report", lambda: healthy)
+    monkeypatch.setattr(bootstrap.doctor, "host_report", lambda **_: healthy)
     assert bootstrap.host_ready(Report((GCC,), "debian", root=True))
     assert commands.seen[-1].endswith("gcc libc6-dev")
 

@@ -146,6 +146,19 @@ def test_the_table_has_names_for_every_family() -> None:
         assert bool(need.version) == bool(need.minimum), need.name
 
 
+def test_what_the_tests_need_is_asked_of_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "host_family", lambda: "debian")
+    alone = {one.name for one in doctor.needs() if one.only == "tests"}
+    assert "ipmi_sim" in alone
+    assert not alone & {one.name for one in doctor.host_checks(versions=False)}
+    assert alone <= {one.name for one in doctor.host_checks(versions=False, tests=True)}
+    # Arch has no package of it: nobody is told to install what there is not.
+    monkeypatch.setattr(doctor, "host_family", lambda: "arch")
+    named = {one.name for one in doctor.host_checks(versions=False, tests=True)}
+    assert "ipmitool" in named
+    assert "ipmi_sim" not in named
+
+
 def test_headers_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_include_directories", lambda: (tmp_path,))
     checks = {check.name: check for check in doctor.host_checks(versions=False)}
