@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
         _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_repro, _add_store,
-        _add_power,
+        _add_power, _add_console,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -286,6 +286,13 @@ def _add_power(verbs: _Verbs) -> None:
     choices = ("on", "off", "cycle", "status")
     parser.add_argument("what", nargs="?", choices=choices, default="status", help=words)
     _json_flag(parser)
+
+
+def _add_console(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "console", _console, "show and record what a board's console says")
+    parser.add_argument("board", metavar="BOARD", help="[machine.BOARD] of rig.toml, a baremetal")
+    words = "so long; without it until it is interrupted"
+    parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help=words)
 
 
 def _add_scan(verbs: _Verbs) -> None:
@@ -491,6 +498,23 @@ def _power(arguments: argparse.Namespace) -> int:
     else:
         print(f"{one.board}: {words}")
     return 0
+
+
+def _console(arguments: argparse.Namespace) -> int:
+    """1 when a kernel reported something about itself meanwhile."""
+    from rig import listen
+
+    def say(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    heard = listen.run(arguments.board, _as_written(arguments), arguments.seconds, say)
+    sys.stderr.write(f"\nrecorded: {heard.path}\n")
+    if heard.lost:
+        sys.stderr.write(f"notice: the line went down {heard.lost} time(s)\n")
+    for one in heard.splats:
+        sys.stderr.write(f"splat: {one.title}\n")
+    return 1 if heard.splats else 0
 
 
 def _scan(arguments: argparse.Namespace) -> int:

@@ -103,11 +103,34 @@ class PowerConfig:
 
 
 @dataclass(frozen=True)
+class ConsoleConfig:
+    """[machine.<name>.console]: how one gets to a board's serial line.
+
+    kind: "tcp" (raw), "telnet" (ser2net, terminal servers), "ipmi" (serial over LAN), "conserver",
+    "serial" (a port of this host) or "command" (a program that carries the line: ssh). address,
+    port: of the server. user, password, cipher: as of the power; where "ipmi" has no address it is
+    the BMC that switches the power. name: of the conserver's console. device, speed: of the port.
+    """
+
+    kind: str
+    address: str = ""
+    port: int = 0
+    user: str = ""
+    password: str = ""
+    cipher: int = -1
+    name: str = ""
+    device: str = ""
+    speed: int = 115200
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class BoardConfig:
     """[machine.<name>] of kind "baremetal": a board."""
 
     name: str
     power: PowerConfig
+    console: ConsoleConfig | None = None
     kind: str = "baremetal"
     arch: str = "x86_64"
 
@@ -206,6 +229,7 @@ def load(path: Path) -> Config:
         _check_machine(path, machine)
     for board in boards.values():
         _check_power(path, board)
+        _check_console(path, board)
     config.kernel()
     config.machine()
     return config
@@ -263,27 +287,59 @@ _SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """What each kind of switch has to be told, and what it may be told."""
 
 
+_LINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "tcp": (("address", "port"), ("address", "port")),
+    "telnet": (("address", "port"), ("address", "port")),
+    "ipmi": ((), (*_LOGIN, "cipher")),
+    "conserver": (("address", "name"), ("address", "port", "name")),
+    "serial": (("device",), ("device", "speed")),
+    "command": (("command",), ("command",)),
+}
+"""The same of each kind of console."""
+
+
 def _check_power(path: Path, board: BoardConfig) -> None:
     where = f"{path}: [machine.{board.name}.power]"
     power = board.power
-    if power.kind not in _SWITCHES:
-        raise UsageError(f"{where} kind is {power.kind!r}", hint=nearest(power.kind, [*_SWITCHES]))
-    needed, allowed = _SWITCHES[power.kind]
-    told = {
-        one.name
-        for one in dataclasses.fields(power)
-        if one.name != "kind" and getattr(power, one.name) != one.default
-    }
-    if missing := [name for name in needed if name not in told]:
-        raise UsageError(f"{where} has no {missing[0]}", hint=f"{power.kind} needs it")
-    if beside := sorted(told - {*allowed, "takes_s", "rest_s"}):
-        hint = f"{power.kind} takes {', '.join(allowed)}"
-        raise UsageError(f"{where} has {beside[0]}, which {power.kind} does not know", hint=hint)
-    check_reference(power.password, f"{where} password")
-    if not 0 <= power.port <= 65535:
-        raise UsageError(f"{where} port is {power.port}", hint="between 1 and 65535")
+    _check_way(where, power, _SWITCHES, ("takes_s", "rest_s"))
     if not 1 <= power.takes_s <= 3600 or not 0 <= power.rest_s <= 600:
         raise UsageError(f"{where} takes_s is 1 to 3600, rest_s 0 to 600")
+
+
+def _check_console(path: Path, board: BoardConfig) -> None:
+    where = f"{path}: [machine.{board.name}.console]"
+    line = board.console
+    if line is None:
+        return
+    _check_way(where, line, _LINES, ())
+    if line.kind == "ipmi" and not line.address and board.power.kind != "ipmi":
+        raise UsageError(f"{where} has no address", hint="the power's switch is no BMC of IPMI")
+    if line.kind == "ipmi" and line.address and not (line.user and line.password):
+        raise UsageError(f"{where} has no {'password' if line.user else 'user'}")
+
+
+def _check_way(
+    where: str,
+    told: PowerConfig | ConsoleConfig,
+    kinds: dict[str, tuple[tuple[str, ...], tuple[str, ...]]],
+    always: tuple[str, ...],
+) -> None:
+    if told.kind not in kinds:
+        raise UsageError(f"{where} kind is {told.kind!r}", hint=nearest(told.kind, [*kinds]))
+    needed, allowed = kinds[told.kind]
+    found = {
+        one.name
+        for one in dataclasses.fields(told)
+        if one.name != "kind" and getattr(told, one.name) != one.default
+    }
+    if missing := [name for name in needed if name not in found]:
+        raise UsageError(f"{where} has no {missing[0]}", hint=f"{told.kind} needs it")
+    if beside := sorted(found - {*allowed, *always}):
+        hint = f"{told.kind} takes {', '.join(allowed)}"
+        raise UsageError(f"{where} has {beside[0]}, which {told.kind} does not know", hint=hint)
+    check_reference(told.password, f"{where} password")
+    if not 0 <= told.port <= 65535:
+        raise UsageError(f"{where} port is {told.port}", hint="between 1 and 65535")
 
 
 def _pick(values: dict[str, _T], name: str, what: str, root: Path) -> _T:
@@ -321,9 +377,10 @@ def _machines(
         own = _table(path, f"machine.{name}", table)
         split[own.get("kind") == "baremetal"][name] = own
     for name, table in split[True].items():
-        power = _table(path, f"machine.{name}.power", table.get("power", {}))
-        known = tuple(one.name for one in dataclasses.fields(PowerConfig))
-        _reject_unknown(path, f"machine.{name}.power", power, known)
+        for part, cls in (("power", PowerConfig), ("console", ConsoleConfig)):
+            where = f"machine.{name}.{part}"
+            known = tuple(one.name for one in dataclasses.fields(cls))
+            _reject_unknown(path, where, _table(path, where, table.get(part, {})), known)
     machines = _tables(path, "machine", {"machine": split[False]}, MachineConfig)
     return machines, _tables(path, "machine", {"machine": split[True]}, BoardConfig)
 

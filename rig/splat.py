@@ -448,6 +448,7 @@ class Scanner:
         self._line = 0
         self._open: dict[str, _Report] = {}
         self._stamped_from: int | None = None
+        self._stamped_first: int | None = None
         self._banner, self._running = False, _Running()
         self._titles: dict[str, int] = {}
         self._last_oops = -(10**9)
@@ -499,10 +500,8 @@ class Scanner:
 
     def _block(self, block: bytes) -> None:
         """Whole lines. While no report is open, only lines with a trigger are looked at."""
-        if self._stamped_from is None and (stamp := STAMPED.search(block)):
-            self._stamped_from = self._line + block.count(b"\n", 0, stamp.start())
-            # The banner comes in a boot's first moment: this one is from before the log's begin.
-            self._banner = float(stamp[0].strip(b"[] ")) > _FIRST_MOMENT_S
+        if self._stamped_from is None:
+            self._look_for_stamps(block)
         self._running.look(block, self._line)
         position, words = 0, _Words(block)
         while position < len(block):
@@ -518,6 +517,21 @@ class Scanner:
             self._take(looked_at(block[position:end]))
             self._line += 1
             position = end + 1
+
+    def _look_for_stamps(self, block: bytes) -> None:
+        """Whether the kernel stamps its lines here. One behind a shell's prompt is not enough to
+        call what has none a user's: who took the stamps away has left it there.
+        """
+        for stamp in STAMPED.finditer(block):
+            line = self._line + block.count(b"\n", 0, stamp.start())
+            if self._stamped_first is None:
+                self._stamped_first = line
+                # The banner comes in a boot's first moment: this is from before the log's begin.
+                self._banner = float(stamp[0].strip(b"[] ")) > _FIRST_MOMENT_S
+            if block[max(0, stamp.start() - 2) : stamp.start()] in (b"# ", b"$ "):
+                continue
+            self._stamped_from = line
+            return
 
     def _take(self, line: bytes) -> None:
         raw = line.decode(errors="replace").rstrip("\r")

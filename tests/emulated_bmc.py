@@ -99,16 +99,28 @@ def wait_for_port(port: int, started: subprocess.Popen[bytes], log: Path) -> Non
     raise RuntimeError(f"nobody listens on port {port}:\n{log.read_text()[-2000:]}")
 
 
+def wait_for_listener(port: int, started: subprocess.Popen[bytes], log: Path) -> None:
+    """As wait_for_port, of one that serves a single client: it is not to be that one."""
+    deadline = time.monotonic() + READY_S
+    wanted = f":{port:04X} 00000000:0000 0A"
+    while time.monotonic() < deadline and started.poll() is None:
+        if wanted in Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text():
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"nobody listens on port {port}:\n{log.read_text()[-2000:]}")
+
+
 @contextlib.contextmanager
-def ipmi(directory: Path) -> Iterator[Emulated]:
-    """A BMC that is off."""
+def ipmi(directory: Path, sol: str = "") -> Iterator[Emulated]:
+    """A BMC that is off. sol: whose line it serves over LAN ("tcp:ADDRESS:PORT")."""
     port = free_port(socket.SOCK_DGRAM)
     chassis = directory / "chassis"
     chassis.write_text(CHASSIS.format(directory=directory))
     chassis.chmod(0o755)
     (directory / "power").write_text("0\n")
     told = {"port": port, "chassis": f"{chassis} 0x20", "user": USER, "password": PASSWORD}
-    (directory / "lan.conf").write_text(LAN.format(**told))
+    line = f'sol "{sol}" 115200\n' if sol else ""
+    (directory / "lan.conf").write_text(LAN.format(**told) + line)
     (directory / "board.emu").write_text(EMULATION)
     (directory / "state").mkdir()
     words = ["ipmi_sim", "-c", "lan.conf", "-f", "board.emu", "-s", "state", "-n"]

@@ -64,6 +64,7 @@ LAYERS = {
     "against": 4,
     "again": 4,
     "boot": 4,
+    "listen": 4,
     "kunit": 4,
     "runner": 4,
     "exact": 4,

@@ -207,6 +207,7 @@ PANIC = "Kernel panic - not syncing: out of ideas"
         "июл 27 14:08:03 laptop kernel: ",
         "[2021/07/05, 13:43:52.334] ",
         "2021-08-18T13:22:01.915669  kern  :emerg : ",
+        "nov   30 14:18:09 host kernel: ",
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n", ""])
@@ -242,6 +243,18 @@ def test_prefixes(prefix: str, end: str) -> None:
 )
 def test_look_alikes(line: str) -> None:
     assert kinds(splat.scan(line + "\n")) == []
+
+
+def test_a_stamp_behind_a_prompt_does_not_make_the_rest_a_users() -> None:
+    rest = [
+        "WARNING: a/b.c:7 at f+0x1/0x2, CPU#1: k/24",
+        "CPU: 1 UID: 0 PID: 24 Comm: k",
+        "pc : f+1",
+    ]
+    assert [
+        one.type for one in splat.scan("\n".join(["root@x:/# [   30.090146] a: b", *rest]))
+    ] == ["warning"]
+    assert splat.scan("\n".join(["[   30.090146] a: b", *rest])) == []
 
 
 def test_a_users_words_on_a_console_with_stamps_are_not_the_kernels() -> None:
