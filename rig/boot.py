@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import sys
 import tempfile
@@ -117,16 +118,34 @@ def _command(
     if request.gdb:
         return session.stream(argv, *streams)
     vigil = Vigil(Sight(machine, session), machine.slowdown, session.close)
-    return watched(vigil, machine, lambda: session.stream(argv, *streams))
+    stdin, stdout, stderr = streams
+    told = _Told(stdout), _Told(stderr)
+    run = functools.partial(session.stream, argv, stdin, *told)
+    return watched(vigil, machine, run, lambda: sum(one.bytes for one in told))
 
 
-def watched(vigil: Vigil, machine: QemuMachine, command: Callable[[], int]) -> int:
-    """A command's exit code, while the machine is looked after as in a test.
+class _Told:
+    """A stream that knows how much it was told."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.bytes = stream, 0
+        self.flush = stream.flush
+
+    def write(self, data: bytes) -> int:
+        self.bytes += len(data)
+        return self._stream.write(data)
+
+
+def watched(
+    vigil: Vigil, machine: QemuMachine, command: Callable[[], int], heard: Callable[[], int]
+) -> int:
+    """A command's exit code, while the machine is looked after as in a test. heard: how much the
+    command has said.
 
     LostMachineError, with what its tasks and CPUs do, when it hangs; else what the command raises.
     """
     try:
-        with vigil.keep(lambda: 0):
+        with vigil.keep(heard):
             return command()
     except ConnectionLost as error:
         if not vigil.hung:

@@ -79,7 +79,7 @@ class PowerConfig:
     kind: "ipmi" (ipmitool), "redfish", "pdudaemon" or "command". address, port: of the BMC or the
     daemon. user, password: who logs in there; password is a reference (rig/credential.py).
     cipher: IPMI's cipher suite, where it cannot be agreed on. system: Redfish's name for the board,
-    where its BMC has several. certificate: a PEM file that vouches for the BMC. pdu, outlet: of
+    where its BMC has several. certificate: a PEM file, the BMC's own. pdu, outlet: of
     pdudaemon. on, off, status: shell commands; status ends with 0 for on and 1 for off, and may
     stand with pdudaemon as well, which cannot tell by itself. takes_s: how long a change may take
     until it is seen. rest_s: off before it is on again.

@@ -54,9 +54,12 @@ _RECORDED = re.compile(
     re.ASCII,
 )
 # Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
-_QUOTED = re.compile(r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}|[`*]{1,3} ?|\+ {0,2}|[ \t]{1,40}(?=\S)")
+_QUOTED = re.compile(
+    r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}\+?|[`*]{1,3} ?|\+ {0,2}|[ \t]{1,40}(?=\S)"
+)
 _INDENTED = re.compile(r"[ \t]{1,40}")
 _MAILED = re.compile("=C2=A0|=A0|=20|\xa0|&nbsp;")  # spaces that were made of others
+_ENCODED = re.compile("=(2E|3D|5B|5D)")  # and other signs, by some mail programs
 _ODD_SPACE = re.compile("[=\xa0&]")
 _PREFIXES = 6  # at most so many of them
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -108,7 +111,8 @@ def split(raw: str) -> tuple[bool, str, str]:
     A user's text may stand in front of the stamp: the console is shared.
     """
     line = _ANSI.sub("", raw) if "\x1b" in raw else raw
-    line = _MAILED.sub(" ", line) if _ODD_SPACE.search(line) else line
+    if _ODD_SPACE.search(line):
+        line = _ENCODED.sub(lambda sign: chr(int(sign[1], 16)), _MAILED.sub(" ", line))
     stamped, caller, start = False, "", 0
     for stamp in _STAMP.finditer(line):
         stamped, start, caller = True, stamp.end(), stamp["caller"] or ""

@@ -40,7 +40,10 @@ def read(reference: str, root: Path) -> Secret:
     if kind == "env":
         return _from_environment(rest)
     if kind == "file":
-        return _from_file(root / Path(rest).expanduser())
+        try:
+            return _from_file(root / Path(rest).expanduser())
+        except RuntimeError as error:  # ~somebody who is not there
+            raise UsageError(f"file:{rest}: {error}") from error
     if kind == "keyring":
         return _from_keyring(rest)
     return NOTHING
@@ -83,7 +86,7 @@ def _from_keyring(rest: str) -> Secret:
     except ImportError as error:
         raise UsageError(
             f"keyring:{rest}: the keyring library is not installed",
-            hint="pip install 'rig[keyring]'",
+            hint=".venv/bin/pip install keyring",
         ) from error
     try:
         value = keyring.get_password(service, user)

@@ -27,7 +27,8 @@ class Rule:
         or behind it. aside: words of what prints a trace, a report only where none is open.
     at: the function is the one that takes the lock. die: it is the line of die(), which may follow
         what has said why. prelude: without a line of die() behind it, it was about a program of
-        user space. named: the function is one that it names, none of its trace.
+        user space. named: the function is one that it names, none of its trace. patient: the panic
+        that it leads to comes behind a list of no known length.
     """
 
     type: str
@@ -45,6 +46,7 @@ class Rule:
     said: bool = False
     aside: bool = False
     named: bool = False
+    patient: bool = False
 
 
 def _rule(
@@ -64,10 +66,11 @@ def _rule(
     said: bool = False,
     aside: bool = False,
     named: bool = False,
+    patient: bool = False,
 ) -> Rule:
     return Rule(
         *(type, trigger, re.compile(pattern), title, source, ends, frame, all_cpus, to_bug, at),
-        *(die or trigger == "[#", prelude, said, aside, named),
+        *(die or trigger == "[#", prelude, said, aside, named, patient),
     )
 
 
@@ -1301,6 +1304,15 @@ RULES: tuple[Rule, ...] = (
         "init/do_mounts.c mount_root_generic",
         "panic",
         frame=False,
+    ),
+    _rule(
+        "no-root",
+        "annot open root device",
+        r"VFS: Cannot open root device",
+        "kernel panic: VFS: Unable to mount root fs",
+        "init/do_mounts.c mount_root_generic",
+        frame=False,
+        patient=True,
     ),
     _rule(
         "oom-panic",

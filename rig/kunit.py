@@ -17,6 +17,8 @@ from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Case, Splat, Status
 
+_EXPECTED = "expected, with a crash: "
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Wish):
@@ -33,6 +35,7 @@ def run(request: Request, config: Config, progress: Progress = QUIET) -> Outcome
 
 
 def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress) -> Outcome:
+    held = expected.load(config.root, kernel)
     lab = _kunit_lab(kernel, request, config, progress)
     words = ["--kernel", kernel]
     words += ["--kunitconfig", request.kunitconfig] if request.kunitconfig else []
@@ -48,7 +51,6 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
     console = recorded.read_bytes() if recorded.exists() else b""
     if isinstance(error, HangError):  # the rest is what it was made to say
         console = console[: error.heard]
-    held = expected.load(config.root, kernel)
     found = lab.explain(splat.scan(console))
     cases, splats, notices = judged(console.decode(errors="replace"), found, held, command)
     for notice in notices:
@@ -57,8 +59,8 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
     run = record.finish()
     report.write(record.run, record.directory)
     copy(request, run)
-    crashed = any(case.status is Status.CRASH for case in run.cases)
-    error = None if crashed else error  # a unit test that takes the kernel down is its verdict
+    told = crashed(cases, notices)
+    error = None if told else error  # a unit test that takes the kernel down is its verdict
     return Outcome(run, record.directory, exit_code(run, error, None), error)
 
 
@@ -86,10 +88,24 @@ def _kunitconfig(name: str, lab: KernelLab) -> Path:
 def judged(
     console: str, found: Sequence[Splat], held: Expected, command: str
 ) -> tuple[tuple[Case, ...], tuple[Splat, ...], tuple[str, ...]]:
-    """The cases and splats of a console in the light of what is expected, and notices. Pure."""
+    """The cases and splats of a console in the light of what is expected, and notices. Pure.
+
+    Splats of a crash that is expected are notices.
+    """
     splats, notices = held.allowed(found)
-    cases = held.judged(cases_of(console, splats, command))
+    raw = cases_of(console, splats, command)
+    cases = held.judged(raw)
+    ends = zip(raw, cases, strict=True)
+    if any(one.status is Status.CRASH and two.status.good for one, two in ends):
+        notices = (*notices, *(f"{_EXPECTED}{one.title}" for one in splats))
+        splats = ()
     return cases, splats, (*held.expired, *notices)
+
+
+def crashed(cases: Sequence[Case], notices: Sequence[str]) -> bool:
+    """Whether the kernel went down in a unit test, expected or not. Pure."""
+    died = any(case.status is Status.CRASH for case in cases)
+    return died or any(one.startswith(_EXPECTED) for one in notices)
 
 
 def cases_of(console: str, splats: Sequence[Splat], command: str) -> tuple[Case, ...]:

@@ -21,7 +21,7 @@ import tty
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Protocol
 
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -43,6 +43,13 @@ _FOR_EVER_S = 1e6
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Sink = Callable[[str, bytes], None]
+
+
+class Stream(Protocol):
+    """What output goes to, as it comes."""
+
+    def write(self, data: bytes, /) -> int: ...
+    def flush(self) -> object: ...
 
 
 class SessionTimeout(RigError):
@@ -177,9 +184,7 @@ class Session:
         took = time.monotonic() - started
         return Finished(code, bytes(kept["stdout"]), bytes(kept["stderr"]), took)
 
-    def stream(
-        self, argv: Sequence[str], stdin: BinaryIO, stdout: BinaryIO, stderr: BinaryIO
-    ) -> int:
+    def stream(self, argv: Sequence[str], stdin: BinaryIO, stdout: Stream, stderr: Stream) -> int:
         """Run a program with these as its streams, nothing kept; its exit code.
 
         No deadline: for a person, who can interrupt. Raises ConnectionLost.

@@ -46,6 +46,7 @@ _BEGUN = 3  # lines of a report that has just begun
 _SHORT = 4  # lines of one in which the heading may not have ended
 _SOON = 40  # lines in which what follows from a report comes
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
+_PATIENCE = 100  # of such that lists every partition before it panics
 _TEXTS_MAX = 20  # reports of one title that keep their text
 _TITLES_MAX = 1000
 _LINES_OF_A_BOOT = 3  # that may come before its banner
@@ -278,6 +279,7 @@ class _Report:
     headings: int = 1
     prefix: re.Pattern[str] | None = None
     unsure: bool = False
+    deaf: bool = False
 
     def head(self, rule: Rule, match: re.Match[str], message: str) -> None:
         """What "cut here" announced. WARN() may say first what looks like a heading of its own."""
@@ -321,6 +323,10 @@ class _Report:
 
     def learn(self, message: str) -> None:
         """Take from a line what the title will need."""
+        # A panic's look at all CPUs (panic_print) is no part of what it follows from.
+        self.deaf = self.deaf or (self.phase == "panic" and "NMI backtrace for cpu" in message)
+        if self.deaf:
+            return
         if match := _PC.match(message.lstrip()):
             self._learn_pc(match["rest"])
         elif not self.link and (match := _LINK.match(message)):
@@ -721,6 +727,8 @@ class Scanner:
     def _is_consequence(self, rule: Rule, message: str, report: _Report | None) -> bool:
         if rule.type in _PANICS:  # those that follow from a report of their own type
             return self._line - self._types.get(rule.type, -_REPORT_SPAN) < _REPORT_LINES
+        if rule.type == "no-root":
+            return report is not None and report.rule.patient
         if KILLED_INIT.match(message):
             near = self._line - self._last_oops < _DEATH
             return near or (report is not None and report.rule.ends == "oops")
@@ -799,7 +807,8 @@ class Scanner:
         own = (pattern, _END_TRACE, _END_PANIC, _BARE_FRAME)
         if not any(one.match(message) for one in own):
             report.strangers += 1
-            if report.strangers >= (1 if report.phase == "registers" else _STRANGERS):
+            most = _PATIENCE if report.rule.patient and not report.ended else _STRANGERS
+            if report.strangers >= (1 if report.phase == "registers" else most):
                 self._close(key)
             return
         report.strangers = 0

@@ -53,6 +53,20 @@ def test_kunit_that_takes_the_kernel_down_is_a_crash() -> None:
     assert ("kunit/kernel", Status.CRASH) in told(KUNIT, panic)
 
 
+def test_a_crash_that_is_expected_is_a_notice() -> None:
+    line = ("known", "https://example.org/1", datetime.date(2099, 1, 1))
+    held = Expected(cases=(ExpectedCase(*line, id="kunit/kernel", status=Status.CRASH),))
+    panic = Splat("panic", "kernel panic: test", 0, 1)
+    cases, splats, notices = kunit.judged(KUNIT, [panic], held, "rig kunit")
+    assert (splats, notices) == ((), ("expected, with a crash: kernel panic: test",))
+    assert not any(one.status is Status.CRASH for one in cases)
+    assert kunit.crashed(cases, notices)
+    cases, splats, notices = kunit.judged(KUNIT, [panic], Expected(), "rig kunit")
+    assert splats == (panic,)
+    assert kunit.crashed(cases, notices)
+    assert not kunit.crashed((), ())
+
+
 def test_what_is_expected_to_fail_is_no_failure() -> None:
     line = ("known", "https://example.org/1", datetime.date(2099, 1, 1))
     held = Expected(

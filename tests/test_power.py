@@ -99,6 +99,34 @@ def test_a_board_that_does_not_go_on_is_an_error_in_time(ipmi: Emulated) -> None
     assert time.monotonic() - began < 15
 
 
+def test_a_password_that_ipmitool_finds_elsewhere_is_not_the_one(
+    ipmi: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPMITOOL_PASSWORD", "not-that-one")
+    assert by_ipmi(ipmi).status() is False
+
+
+def test_without_a_cipher_suite_they_agree_on_one(ipmi: Emulated) -> None:
+    assert by_ipmi(ipmi, cipher=-1).status() is False
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("Using best available cipher suite 17\nRAKP 2 HMAC is invalid", "refuses the password"),
+        ("Using best available cipher suite 17\nsomething else", ""),
+        ("Error in open session response message : invalid role", "does not let that user"),
+        ("RAKP 2 message indicates an error : unauthorized role or privilege", "does not let"),
+        ("Set Chassis Power Control to Up/On failed: Insufficient privilege level", "does not let"),
+        ("Error in open session: no matching cipher suite", "does not know the cipher suite"),
+    ],
+)
+def test_what_ipmitool_means(said: str, what: str) -> None:
+    found = power.refusal(said)
+    assert bool(found) == bool(what)
+    assert not found or what in found[0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -155,8 +183,10 @@ def test_redfish_goes_on_and_off(redfish: Emulated) -> None:
     ("words", "said"),
     [
         ({"password": "env:BMC_WRONG"}, r"refuses user rig \(401\)"),
-        ({"certificate": ""}, "cannot be trusted: .*"),
+        ({"certificate": ""}, "cannot be trusted: self-signed certificate"),
         ({"port": 9}, "does not answer: "),
+        ({"address": "a..b"}, "does not answer: "),
+        ({"address": "a b"}, "does not answer: "),
         ({"system": "other"}, "has 1 systems, none 'other'"),
     ],
 )
@@ -182,10 +212,35 @@ def test_a_certificate_of_another_is_not_trusted(redfish: Emulated, tmp_path: Pa
     other = tmp_path / "other"
     other.mkdir()
     pem, _ = emulated_bmc.certificate(other)
-    with pytest.raises(InfrastructureError, match="cannot be trusted"):
+    with pytest.raises(InfrastructureError, match="it shows another certificate"):
         by_redfish(redfish, certificate=str(pem)).status()
-    with pytest.raises(InfrastructureError, match="cannot be used"):
-        by_redfish(redfish, certificate="not-there.pem")
+    for wrong in ("not-there.pem", "users", "~nobody-of-that-name/x"):
+        with pytest.raises(InfrastructureError, match="cannot be used"):
+            by_redfish(redfish, certificate=wrong)
+
+
+class Busy:
+    """A switch that cannot be asked now and then, as a BMC just after a change."""
+
+    where, tells = "it", True
+
+    def __init__(self, *looks: bool | InfrastructureError | None) -> None:
+        self._looks = list(looks)
+
+    def set(self, on: bool) -> None: ...
+
+    def is_on(self) -> bool | None:
+        found = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+        if isinstance(found, InfrastructureError):
+            raise found
+        return found
+
+
+def test_a_bmc_that_is_busy_just_now_is_asked_again() -> None:
+    busy = InfrastructureError("busy")
+    assert Power("b", Busy(busy, None, busy, True), 30.0, 0.0).set(True).seen
+    with pytest.raises(InfrastructureError, match="busy"):
+        Power("b", Busy(busy), 1.0, 0.0).set(True)
 
 
 # -- pdudaemon, and anything else -----------------------------------------------------------------
@@ -200,7 +255,7 @@ def by_pdudaemon(one: Emulated, **words: object) -> Power:
 
 
 def test_pdudaemon_with_something_that_tells(pdudaemon: Emulated) -> None:
-    told = f"test $(cat {pdudaemon.directory}/power) = 1"
+    told = f'test "$(cat {pdudaemon.directory}/power)" = 1'
     goes_on_and_off(by_pdudaemon(pdudaemon, status=told))
 
 
@@ -225,7 +280,7 @@ def by_command(directory: Path, **words: object) -> Power:
     file = directory / "power"
     told = {
         "kind": "command", "on": f"echo 1 >{file}", "off": f"echo 0 >{file}",
-        "status": f"test $(cat {file}) = 1", **words,
+        "status": f'test "$(cat {file})" = 1', **words,
     }  # fmt: skip
     return of(directory, **told)
 
@@ -325,6 +380,8 @@ def test_a_secret_of_a_file(tmp_path: Path) -> None:
         credential.read("file:secret", tmp_path)
     with pytest.raises(UsageError, match="No such file"):
         credential.read("file:other", tmp_path)
+    with pytest.raises(UsageError, match="home"):
+        credential.read("file:~nobody-of-that-name/x", tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -357,7 +414,7 @@ def test_a_keyring_that_is_not_there_says_what_to_do(
     monkeypatch.setitem(sys.modules, "keyring", None)
     with pytest.raises(UsageError, match="not installed") as caught:
         credential.read("keyring:bmc/root", tmp_path)
-    assert "rig[keyring]" in caught.value.hint
+    assert "install keyring" in caught.value.hint
     with pytest.raises(UsageError, match="whose"):
         credential.read("keyring:bmc", tmp_path)
 

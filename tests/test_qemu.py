@@ -789,7 +789,10 @@ def test_a_command_in_a_machine_that_hangs_comes_to_an_end(make: Make) -> None:
         threading.Timer(1.0, machine._monitor.command, ("stop",)).start()
         with pytest.raises(LostMachineError, match="the machine hangs") as caught:
             boot.watched(
-                vigil, machine, lambda: session.run(["sleep", "1000"], timeout_s=300).exit_code
+                vigil,
+                machine,
+                lambda: session.run(["sleep", "1000"], timeout_s=300).exit_code,
+                lambda: 0,
             )
     assert "as QEMU sees it" in caught.value.output
 

@@ -686,3 +686,53 @@ def test_what_programs_say_is_passed_over_as_fast_as_all_else(line: str) -> None
 )
 def test_words_of_programs_that_are_a_kernels_all_the_same(line: str) -> None:
     assert len(splat.scan(f"{line}\nCPU: 0 PID: 1 Comm: x\n")) == 1
+
+
+def test_a_panics_look_at_all_cpus_blames_nobody() -> None:
+    hung = [
+        "INFO: task a:7 blocked for more than 120 seconds.",
+        "      Not tainted 6.12.0 #1",
+        "task:a               state:D stack:0     pid:7     tgid:7     ppid:1      flags:0x0",
+        "Call Trace:",
+        " <TASK>",
+        " schedule+0x1/0x2",
+        " victim+0x1/0x2",
+        " </TASK>",
+        "Kernel panic - not syncing: hung_task: blocked tasks",
+    ]
+    others = [
+        "Sending NMI from CPU 0 to CPUs 1:",
+        "NMI backtrace for cpu 1",
+        "CPU: 1 UID: 0 PID: 8 Comm: b Not tainted 6.12.0 #1",
+        "RIP: 0010:innocent+0x1/0x2",
+        "Call Trace:",
+        " <TASK>",
+        " innocent_too+0x1/0x2",
+        " </TASK>",
+        "---[ end Kernel panic - not syncing: hung_task: blocked tasks ]---",
+    ]
+    titles = [[one.title for one in splat.scan("\n".join(log))] for log in (hung, hung + others)]
+    assert titles[0] == titles[1] == ["INFO: task hung in victim"]
+
+
+def test_no_root_is_one_report_however_many_partitions_are_listed() -> None:
+    head = 'VFS: Cannot open root device "sda1" or unknown-block(0,0): error -6'
+    listed = ["Please append a correct root=", *(f"01{n:02} 4096 ram{n} " for n in range(40))]
+    panic = "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"
+    end = f"---[ end {panic} ]---"
+    title = "kernel panic: VFS: Unable to mount root fs"
+    for log in ([head, *listed, panic, "CPU: 0 PID: 1", end], [head, *listed], [panic, end]):
+        (found,) = splat.scan("\n".join(log))
+        assert (found.type, found.title) == ("no-root", title)
+    assert panic in splat.scan("\n".join([head, *listed, panic, end]))[0].text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "> > +Kernel panic - not syncing: Attempted to kill init! exitcode=3D0x00000000",
+        "> [121972=2E910000] Kernel panic - not syncing: Attempted to kill init!",
+    ],
+)
+def test_what_mail_programs_make_of_a_line(line: str) -> None:
+    assert [one.type for one in splat.scan(line)] == ["lost-init"]

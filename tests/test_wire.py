@@ -88,6 +88,7 @@ def both_ways(line: Wire, port: Port, directory: Path) -> str:
 
 @contextlib.contextmanager
 def ser2net(port: Port, directory: Path, *, telnet: bool) -> Iterator[int]:
+    emulated_bmc.wanted("ser2net")
     number = emulated_bmc.free_port()
     how = "telnet(rfc2217),tcp" if telnet else "tcp"
     text = (
@@ -124,6 +125,7 @@ def test_a_break_over_telnet(port: Port, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def conserver(directory: Path) -> Iterator[int]:
+    emulated_bmc.wanted("conserver", "console")
     number, base = emulated_bmc.free_port(), emulated_bmc.free_port()
     text = (
         "config * {\n}\ndefault full {\n\trw *;\n}\n"

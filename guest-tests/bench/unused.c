@@ -79,6 +79,8 @@ static pid_t partner(void)
 	if (pipe(there) || pipe(back))
 		fail("pipe");
 	child = fork();
+	if (child < 0)
+		fail("fork");
 	if (!child) {
 		close(there[1]);
 		echo(there[0], back[1]);
@@ -170,6 +172,8 @@ static void time_fork(void)
 {
 	pid_t child = fork();
 
+	if (child < 0)
+		fail("fork");
 	if (!child)
 		_exit(0);
 	if (waitpid(child, NULL, 0) != child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -22,27 +23,28 @@ from rig.errors import InfrastructureError
 
 _ASK_S = 30.0  # for one answer of a BMC or a daemon
 _LOOK_S = 0.5  # between two looks at whether it has happened
+_STEADY_S = 3.0  # for which a board stays as it is, where no change is under way
 _IPMI_PORT, _HTTPS_PORT, _PDU_PORT = 623, 443, 16421
 # What ipmitool -v says of a session that it does not get, and what it means.
 _REFUSALS = (
     (r"RAKP 2 HMAC is invalid", "refuses the password", "password = a reference to the right one"),
+    (r"unauthorized name", "knows no such user", "user = one of its users that may log in"),
     (
-        r"unauthorized name",
-        "knows no such user",
-        "user = one of its users, with the right to log in",
-    ),
-    (
-        r"invalid (?:authentication|integrity|confidentiality) algorithm|cipher suite",
-        "does not know the cipher suite",
-        "cipher = 3, or another that it knows",
-    ),
-    (
-        r"insufficient privilege|Set Session Privilege Level to \w+ failed",
+        r"(?i)insufficient privilege|invalid role|unauthorized role|exceeds limit"
+        r"|Set Session Privilege Level to \w+ failed",
         "does not let that user switch the power",
         "give the user operator rights there",
     ),
+    (
+        r"invalid (?:authentication|integrity|confidentiality) algorithm"
+        r"|no matching (?:cipher suite|\w+ algorithm|\w+ payload)|Unsupported cipher suite",
+        "does not know the cipher suite",
+        "cipher = 3, or another that it knows",
+    ),
     (r"Get Auth Capabilities error|No response|Address lookup", "does not answer", "address, port"),
 )
+# 0xD5: some say so where the power is as it is asked for.
+_ALREADY = re.compile(r"not supported in present state", re.IGNORECASE)
 
 
 class Switch(Protocol):
@@ -86,16 +88,29 @@ class Power:
         self.switch.set(on)
         if not self.switch.tells:
             return Switched(on, False, time.monotonic() - began)
-        while (found := self.switch.is_on()) is not on:
-            if time.monotonic() - began > self.takes_s:
-                raise InfrastructureError(
-                    f"{self.board} did not go {_word(on)}: {self.switch.where} says "
-                    f"{'that it changes' if found is None else _word(found)} "
-                    f"{self.takes_s:.0f} s after it was asked",
-                    hint="takes_s of its power says how long that may take",
-                )
+        while self._looked(on, began + self.takes_s) is not on:
             time.sleep(min(_LOOK_S, self.takes_s / 4))
         return Switched(on, True, time.monotonic() - began)
+
+    def _looked(self, wanted: bool, deadline: float) -> bool | None:
+        """How things are; None also where that could not be told, a BMC being busy just now. The
+        deadline's passing is an InfrastructureError, by what was wrong last.
+        """
+        trouble: InfrastructureError | None = None
+        try:
+            found = self.switch.is_on()
+        except InfrastructureError as error:
+            found, trouble = None, error
+        if found is wanted or time.monotonic() < deadline:
+            return found
+        if trouble:
+            raise trouble
+        raise InfrastructureError(
+            f"{self.board} did not go {_word(wanted)}: {self.switch.where} says "
+            f"{'that it changes' if found is None else _word(found)} "
+            f"{self.takes_s:.0f} s after it was asked",
+            hint="takes_s of its power says how long that may take",
+        )
 
     def cycle(self) -> Switched:
         """Off, for rest_s, and on: both seen."""
@@ -136,7 +151,11 @@ class Ipmi:
         self.where = f"the BMC of {board} at {config.address}:{self._port}"
 
     def set(self, on: bool) -> None:
-        self._ask("power", _word(on))
+        try:
+            self._ask("power", _word(on))
+        except InfrastructureError as error:
+            if not (_ALREADY.search(error.output) and self.is_on() is on):
+                raise
 
     def is_on(self) -> bool | None:
         said = self._ask("power", "status")
@@ -146,26 +165,41 @@ class Ipmi:
         return found[1] == "on"
 
     def _ask(self, *words: str) -> str:
-        """ipmitool's answer. The password goes there in its environment: no list shows that."""
+        """ipmitool's answer. The password goes there in its environment, which is for this user's
+        and root's eyes only; no more rights are asked for than the power takes.
+        """
         config = self._config
         argv = ["ipmitool", "-v", "-I", "lanplus", "-H", config.address, "-p", str(self._port)]
-        argv += ["-U", config.user, "-E", "-N", "2", "-R", "3"]
+        argv += ["-U", config.user, "-E", "-L", "OPERATOR", "-N", "2", "-R", "3"]
         argv += ["-C", str(config.cipher)] if config.cipher >= 0 else []
-        env = {**os.environ, "IPMI_PASSWORD": self._secret.value}
+        env = {**os.environ, **passwords(self._secret)}
         done = process.run(
             [*argv, "chassis", *words], timeout_s=_ASK_S, env=env, check=False, separate=True
         )
         if done.returncode == 0:
             return done.output
         said = self._secret.hidden_in(f"{done.errors}{done.output}")
-        for pattern, what, hint in _REFUSALS:
-            if re.search(pattern, said):
-                raise InfrastructureError(f"{self.where} {what}", hint=hint, output=said)
+        if found := refusal(said):
+            what, hint = found
+            raise InfrastructureError(f"{self.where} {what}", hint=hint, output=said)
         raise InfrastructureError(
             f"{self.where} did not do chassis {' '.join(words)}",
             output=said,
             reproduce=done.command,
         )
+
+
+def refusal(said: str) -> tuple[str, str] | None:
+    """What ipmitool's words mean, and what to do; None where nobody knows. Pure."""
+    for pattern, what, hint in _REFUSALS:
+        if re.search(pattern, said):
+            return what, hint
+    return None
+
+
+def passwords(secret: Secret) -> dict[str, str]:
+    """For ipmitool's environment: both names that it knows, or one that is there already wins."""
+    return {"IPMI_PASSWORD": secret.value, "IPMITOOL_PASSWORD": secret.value}
 
 
 # -- Redfish --------------------------------------------------------------------------------------
@@ -181,12 +215,17 @@ class Redfish:
         self._port = config.port or _HTTPS_PORT
         self.where = f"the BMC of {board} at {config.address}:{self._port}"
         self._system = ""
-        self._tls = self._context(root)
+        self._certificate = self._pinned(root)
+        self._tls = ssl.create_default_context()
+        if self._certificate:
+            # It is compared itself: BMCs sign their own, for names and times of their makers.
+            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
 
     def set(self, on: bool) -> None:
+        """Asked for also where it seems to be so already: a change may be under way."""
         found = self._get(self._board())
-        action = found.get("Actions", {}).get("#ComputerSystem.Reset", {})
-        known = action.get("ResetType@Redfish.AllowableValues", [])
+        action = _table(_table(found.get("Actions")).get("#ComputerSystem.Reset"))
+        known = action.get("ResetType@Redfish.AllowableValues") or []
         wanted = ("On", "ForceOn") if on else ("ForceOff",)
         kind = next((one for one in wanted if one in known or not known), None)
         if not action.get("target") or kind is None:
@@ -194,9 +233,19 @@ class Redfish:
                 f"{self.where} has no reset of the kind {wanted[0]}",
                 output=f"it has {', '.join(map(str, known)) or 'none'}",
             )
-        # To some it is an error that a board is on already.
-        if _STATES.get(str(found.get("PowerState"))) is not on:
-            self._call("POST", action["target"], {"ResetType": kind})
+        try:
+            self._call("POST", str(action["target"]), {"ResetType": kind})
+        except _RefusedError:
+            # To some it is an error that the power is as it is asked for.
+            if not self._stays(on):
+                raise
+
+    def _stays(self, on: bool) -> bool:
+        looks = []
+        for pause in (0.0, _STEADY_S):
+            time.sleep(pause)
+            looks.append(self.is_on())
+        return looks == [on, on]
 
     def is_on(self) -> bool | None:
         return _STATES.get(str(self._get(self._board()).get("PowerState")))
@@ -205,8 +254,9 @@ class Redfish:
         """The path of the board among the BMC's systems, found once."""
         if not self._system:
             root = self._get("/redfish/v1/")
-            listed = self._get(root.get("Systems", {}).get("@odata.id", "/redfish/v1/Systems"))
-            paths = [str(one.get("@odata.id", "")) for one in listed.get("Members", [])]
+            where = _table(root.get("Systems")).get("@odata.id") or "/redfish/v1/Systems"
+            members = self._get(str(where)).get("Members") or []
+            paths = [str(_table(one).get("@odata.id", "")) for one in members]
             self._system = self._chosen(paths)
         return self._system
 
@@ -236,20 +286,18 @@ class Redfish:
         }
         text = None if body is None else json.dumps(body)
         host, port = self._config.address, self._port
-        line = http.client.HTTPSConnection(host, port, timeout=_ASK_S, context=self._tls)
         try:
-            line.request(method, path, text, headers)
-            answer = line.getresponse()
-            said = answer.read()
-        except ssl.SSLError as error:
-            raise InfrastructureError(
-                f"{self.where} cannot be trusted: {error.reason or error}",
-                hint="certificate = a PEM file with its certificate, or with who signed that",
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
+            line = http.client.HTTPSConnection(host, port, timeout=_ASK_S, context=self._tls)
+            with contextlib.closing(line):
+                line.connect()
+                self._check_peer(line.sock)
+                line.request(method, path, text, headers)
+                answer = line.getresponse()
+                said = answer.read()
+        except ssl.SSLCertVerificationError as error:
+            raise self._distrusted(error.verify_message) from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise InfrastructureError(f"{self.where} does not answer: {error}") from error
-        finally:
-            line.close()
         return self._answer(method, path, answer.status, said)
 
     def _answer(self, method: str, path: str, status: int, said: bytes) -> dict[str, Any]:
@@ -261,9 +309,8 @@ class Redfish:
                 output=shown,
             )
         if not 200 <= status < 300:
-            raise InfrastructureError(
-                f"{self.where} answers {method} {path} with {status}", output=shown
-            )
+            kind = _RefusedError if 400 <= status < 500 else InfrastructureError
+            raise kind(f"{self.where} answers {method} {path} with {status}", output=shown)
         try:
             found = json.loads(said) if said.strip() else {}
         except ValueError as error:
@@ -272,20 +319,38 @@ class Redfish:
             ) from error
         return found if isinstance(found, dict) else {}
 
-    def _context(self, root: Path) -> ssl.SSLContext:
-        """A certificate that was named vouches for the BMC whatever that calls itself: they are
-        signed by themselves, for names of their makers.
-        """
+    def _pinned(self, root: Path) -> bytes:
+        """The BMC's own certificate by rig.toml; b"" where the host's authorities decide."""
         named = self._config.certificate
         if not named:
-            return ssl.create_default_context()
-        path = root / Path(named).expanduser()
+            return b""
         try:
-            context = ssl.create_default_context(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            raise InfrastructureError(f"certificate {path} cannot be used: {error}") from error
-        context.check_hostname = False
-        return context
+            path = root / Path(named).expanduser()
+            return ssl.PEM_cert_to_DER_cert(path.read_text(encoding="ascii").strip())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InfrastructureError(
+                f"certificate {named} cannot be used: {error}",
+                hint="a PEM file with the BMC's own certificate and nothing else",
+            ) from error
+
+    def _check_peer(self, line: ssl.SSLSocket) -> None:
+        """Before anything is said to it: it is the one whose certificate we have."""
+        if self._certificate and line.getpeercert(binary_form=True) != self._certificate:
+            raise self._distrusted("it shows another certificate than the one in rig.toml")
+
+    def _distrusted(self, why: str) -> InfrastructureError:
+        return InfrastructureError(
+            f"{self.where} cannot be trusted: {why}",
+            hint="certificate = a PEM file with its own certificate, fetched once over a safe line",
+        )
+
+
+class _RefusedError(InfrastructureError):
+    """An answer of 4xx."""
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 _STATES = {"On": True, "Off": False}

@@ -19,6 +19,7 @@ from typing import Protocol
 from rig import credential, process
 from rig.config import BoardConfig, ConsoleConfig
 from rig.errors import InfrastructureError, UsageError
+from rig.machine.power import passwords
 
 _CHUNK = 65536
 _CONNECT_S = 10.0
@@ -195,7 +196,7 @@ def _over_lan(board: BoardConfig, config: ConsoleConfig, root: Path) -> Wire:
     where = f"the serial console of the BMC of {board.name} at {bmc.address}:{port}"
     argv = ["ipmitool", "-I", "lanplus", "-H", bmc.address, "-p", str(port), "-U", bmc.user, "-E"]
     argv += ["-C", str(bmc.cipher)] if bmc.cipher >= 0 else []
-    env = {**os.environ, "IPMI_PASSWORD": secret.value}
+    env = {**os.environ, **passwords(secret)}
 
     def connect() -> Far:
         free = [*argv, "-N", "2", "-R", "2", "sol", "deactivate"]
@@ -325,7 +326,7 @@ class Serial:
             import serial
         except ImportError as error:
             raise InfrastructureError(
-                "pyserial is not installed", hint="pip install 'rig[serial]'"
+                "pyserial is not installed", hint=".venv/bin/pip install pyserial"
             ) from error
         try:
             self._port = serial.Serial(device, speed, timeout=0, write_timeout=10, exclusive=True)

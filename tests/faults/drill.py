@@ -150,12 +150,17 @@ def to_rig(number: int, *, running: bool = True) -> Act:
     return act
 
 
+def _is(words: str, command: str) -> bool:
+    """Whether a command line is one of this program's."""
+    return Path(words.split(" ")[0]).name == command
+
+
 def to_rig_in(command: str, number: int = signal.SIGINT) -> Act:
     """Send a signal to the rig, once it runs a command of this name ("cc1")."""
 
     def act(rig: subprocess.Popen[str], seen: Seen) -> None:
         deadline = time.monotonic() + 600
-        while not marked(seen.directory.name, command):
+        while not any(_is(words, command) for _, words in marked(seen.directory.name)):
             if rig.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"it never came to {command}")
             time.sleep(0.1)
@@ -312,7 +317,7 @@ FAULTS = (
         script="echo 1 >/proc/sys/kernel/printk", within_s=120,
     ),
     Fault(
-        "the machine stands still", 1, "timeout", "(?s)the machine hangs.*as QEMU sees it",
+        "the machine stands still", 1, "timeout", "(?s)the machine hangs.*could not be looked at",
         act=to_qemu(signal.SIGSTOP), within_s=420,
     ),
     Fault(
