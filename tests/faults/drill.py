@@ -33,6 +33,7 @@ WHOLE = "echo TAP version 13; echo 1..1; echo ok 1 whole"
 Act = Callable[[subprocess.Popen[str], "Seen"], None]
 # What is set up around a row: its directory, and the environment of its rig, which it may change.
 Around = Callable[[Path, dict[str, str]], contextlib.AbstractContextManager[None]]
+SAVED_S = 5.0  # within which a result is on disk, on a host that has other things to do as well
 PROVOKE = "/sys/kernel/debug/provoke-crash/DIRECT"  # drivers/misc/lkdtm of kernels with lockdep
 
 
@@ -107,14 +108,21 @@ def marked(mark: str, name: str = "") -> list[tuple[int, str]]:
 
 
 def until_it_runs(seen: Seen, limit_s: float = 240.0) -> None:
-    """Wait until the first program has begun: its mark is on the console."""
+    """Wait until the first program has begun: its mark is on the console. And a moment more, until
+    the result of the one before is saved: that may take some twenty times as long as one saving.
+    """
     deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        for console in seen.directory.glob("results/*/console-*.log"):
-            if b"drill/first.sh begins" in console.read_bytes():
-                return
+    while not _says(seen, "console-*.log", b"drill/first.sh begins"):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the first program did not begin")
         time.sleep(0.2)
-    raise TimeoutError("the first program did not begin")
+    deadline = time.monotonic() + SAVED_S
+    while not _says(seen, "run.json", b"before.sh") and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _says(seen: Seen, files: str, words: bytes) -> bool:
+    return any(words in one.read_bytes() for one in seen.directory.glob(f"results/*/{files}"))
 
 
 def until_it_boots(seen: Seen, limit_s: float = 240.0) -> None:
