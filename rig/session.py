@@ -70,6 +70,10 @@ class ConnectionLost(LostMachineError):
         self.stdout, self.stderr = stdout, stderr
 
 
+class StrangerError(InfrastructureError):
+    """Somebody else answers: another host key than the one that is expected."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where and as whom to log in. host_key: "ssh-ed25519 AAAA...", the only one accepted."""
@@ -333,13 +337,17 @@ def wrapped(
 
 
 def _by_shell(argv: Sequence[str], tag: str, cwd: str | None, env: Mapping[str, str]) -> str:
-    """The inner shell keeps its own words about a death ("Segmentation fault") to itself."""
+    """The inner shell keeps its own words about a death ("Segmentation fault") to itself.
+
+    setsid has to wait (-w): where it is the first of its group, as under OpenSSH, it goes on in a
+    child, and what is still to be read would be lost, and the exit code be 0.
+    """
     lines = [f"echo $$ >{_group_file(tag)}", _ENTER.removesuffix("; ")]
     if cwd is not None:
         lines.append(f"cd {shlex.quote(cwd)} || exit 126")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
     lines += ["exec 3>&2 2>/dev/null", f"(exec {shlex.join(argv)} 2>&3 3>&-)", "exit $?"]
-    return f"exec setsid sh -c {shlex.quote('; '.join(lines))}"
+    return f"exec setsid -w sh -c {shlex.quote('; '.join(lines))}"
 
 
 def _connect(
@@ -380,6 +388,7 @@ def _login(
     transport.banner_timeout, transport.handshake_timeout = _FOR_EVER_S, timeout_s
     exchanged = threading.Event()
     try:
+        _ask_for(transport, endpoint.host_key)
         transport.start_client(exchanged)
         ours = _private_key(endpoint.client_key)
         timeout_s = meanwhile() or timeout_s
@@ -387,11 +396,16 @@ def _login(
         transport.auth_timeout = timeout_s
         theirs = transport.get_remote_server_key()
         if f"{theirs.get_name()} {theirs.get_base64()}" != endpoint.host_key:
-            raise _stranger(endpoint, f"its host key is {theirs.fingerprint}")
+            words, hint = _stranger(endpoint, f"its host key is {theirs.fingerprint}")
+            raise StrangerError(words, hint=hint)
         transport.auth_publickey(endpoint.user, ours)
     except paramiko.AuthenticationException as error:
+        refused = transport.is_active() and "timeout" not in str(error).lower()
         transport.close()
-        raise _stranger(endpoint, str(error)) from error
+        if not refused:  # it has gone, or was too slow: the library has one word for all
+            raise ConnectionLost(f"no SSH login: {error}") from error
+        words, hint = _stranger(endpoint, str(error))
+        raise InfrastructureError(words, hint=hint) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         transport.close()
         raise ConnectionLost(f"no SSH login: {error}") from error
@@ -399,6 +413,14 @@ def _login(
         transport.close()
         raise
     return transport
+
+
+def _ask_for(transport: paramiko.Transport, host_key: str) -> None:
+    """Of a server's several keys the one that is known."""
+    kind, options = host_key.partition(" ")[0], transport.get_security_options()
+    wanted = ("rsa-sha2-512", "rsa-sha2-256", kind) if kind == "ssh-rsa" else (kind,)
+    first = tuple(one for one in wanted if one in options.key_types)
+    options.key_types = (*first, *(one for one in options.key_types if one not in first))
 
 
 def _private_key(path: Path) -> paramiko.PKey:
@@ -420,10 +442,10 @@ def _await_keys(transport: paramiko.Transport, exchanged: threading.Event, limit
         raise transport.get_exception() or paramiko.SSHException("the key exchange failed")
 
 
-def _stranger(endpoint: Endpoint, why: str) -> InfrastructureError:
-    return InfrastructureError(
+def _stranger(endpoint: Endpoint, why: str) -> tuple[str, str]:
+    return (
         f"{endpoint.host}:{endpoint.port} is not the machine it should be: {why}",
-        hint="another program took the port, or the image was exchanged while running",
+        "another program took the port, or the image was exchanged while running",
     )
 
 

@@ -66,7 +66,10 @@ def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         tag = f"test-{os.getpid()}"
         command = wrapped(argv, tag, runner=str(runner), **options)  # type: ignore[arg-type]
         words = [shell, "-c", command]
-        done = subprocess.run(words, capture_output=True, timeout=20, check=False)
+        # The first of a session of its own, as what an sshd starts is.
+        done = subprocess.run(
+            words, capture_output=True, timeout=20, check=False, start_new_session=True
+        )
         Path(f"/run/rig-{tag}").unlink(missing_ok=True)
         return done
 
