@@ -1,18 +1,22 @@
 """Write the tables of docs/debate.md from what `rig bench` and code_paths.py have measured.
 
-    rig bench async --exact --json bench.json
+    rig bench async --exact --json exact.json
+    rig bench async --timed --only "threads|asyncio|fio" --json timed.json
     python ci/code_paths.py async --json >paths.json
-    python ci/debate.py bench.json paths.json
+    python ci/debate.py exact.json paths.json timed.json
 
 The figures are kept in docs/debate.json, with the commit and what they were measured on, and the
-tables of the page stand between two comments each. The prose is written by a person, who has to
-read it again after this: it says what the figures were.
+tables of the page stand between two comments each. Exact ones (with the paths) and timed ones may
+be measured apart: without one of these files its tables stay as they are. The prose is written by a
+person, who has to read it again after this: it says what the figures were.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +25,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).absolute().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from rig import stats  # noqa: E402
+
 PAGE, FIGURES = ROOT / "docs/debate.md", ROOT / "docs/debate.json"
 Cell = str | int | None
 Rows = Mapping[tuple[str, str, int, str], int]
@@ -58,6 +66,15 @@ STATUS = (
     ("an eventfd: poll() of no time", "status, eventfd, poll of no time"),
 )
 MEMORY_CALLS = 1000
+CPUS = (1, 2, 4)
+SPREAD = "pread 1 B"
+WAYS = ("pool of threads", "a thread each", "in the loop", "async_submit")
+LOOPS = (
+    ("a cached pread of 4 KiB", "asyncio pread 4 KiB"),
+    ("a read that waits", "asyncio pipe read"),
+)
+ENGINES = ("psync", "libaio", "io_uring", "posixaio", "async_submit")
+JOBS = (("cached", "fio cached"), ("cold, buffered", "fio cold"), ("direct", "fio direct"))
 
 
 @dataclass(frozen=True)
@@ -130,9 +147,77 @@ def _code(found: Measured) -> list[list[Cell]]:
     return [head, *lines]
 
 
-TABLES: Mapping[str, Callable[[Measured], list[list[Cell]]]] = {
+@dataclass(frozen=True)
+class Timed:
+    """each: what a call took or how many there were a second, a figure a boot, by work, model,
+    phase and number of CPUs (0 where all have the same).
+    """
+
+    each: Mapping[tuple[str, str, str, int], Sequence[float]]
+
+    def ratio(self, first: tuple[str, str, str, int], second: tuple[str, str, str, int]) -> Cell:
+        """The second in units of the first, with its interval; None where one was not measured."""
+        if first not in self.each or second not in self.each:
+            return None
+        found = stats.ratio(list(zip(self.each[first], self.each[second], strict=True)))
+        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+    def median(self, key: tuple[str, str, str, int]) -> Cell:
+        """Of the boots, rounded."""
+        return round(statistics.median(self.each[key])) if key in self.each else None
+
+
+def in_time(bench: Mapping[str, Any]) -> Timed:
+    """The figures of a timed run, boot by boot, of the last kernel measured. Pure."""
+    kernel = bench["timed"][-1]["kernel"]
+    each: dict[tuple[str, str, str, int], list[float]] = {}
+    for boot in (one for one in bench["timed"] if one["kernel"] == kernel):
+        for row in boot["rows"].values():
+            key = (row["work"], row["model"], row["phase"], row.get("threads", 0))
+            each.setdefault(key, []).append(row["value"] / row.get("calls", 1))
+    return Timed(each)
+
+
+def _spread(found: Timed) -> list[list[Cell]]:
+    """Each model against itself on one CPU."""
+    lines: list[list[Cell]] = []
+    for label, model in EVERY:
+        one, *more = [(SPREAD, model, "throughput", cpus) for cpus in CPUS]
+        if (first := found.median(one)) is not None:
+            lines.append([label, first, *(found.ratio(one, key) for key in more)])
+    return [
+        ["", "1 CPU, calls a second", *(f"{cpus} CPUs, times that" for cpus in CPUS[1:])],
+        *lines,
+    ]
+
+
+def _asyncio(found: Timed) -> list[list[Cell]]:
+    """Each way against the loop's own pool of threads."""
+    lines: list[list[Cell]] = []
+    for way in WAYS:
+        keys = [((work, WAYS[0], "call", 0), (work, way, "call", 0)) for _, work in LOOPS]
+        lines.append([way, *(found.ratio(*pair) for pair in keys)])
+    return [["", *(label for label, _ in LOOPS)], *lines]
+
+
+def _fio(found: Timed) -> list[list[Cell]]:
+    """Calls a second of each engine in units of psync's."""
+    lines: list[list[Cell]] = []
+    for engine in ENGINES:
+        keys = [
+            ((work, ENGINES[0], "throughput", 0), (work, engine, "throughput", 0))
+            for _, work in JOBS
+        ]
+        lines.append([engine, *(found.ratio(*pair) for pair in keys)])
+    return [["", *(label for label, _ in JOBS)], *lines]
+
+
+EXACT: Mapping[str, Callable[[Measured], list[list[Cell]]]] = {
     "setup": _setup, "code": _code, "pool": _pool, "memory": _memory, "status": _status,
     "cold": _cold,
+}  # fmt: skip
+IN_TIME: Mapping[str, Callable[[Timed], list[list[Cell]]]] = {
+    "spread": _spread, "asyncio": _asyncio, "fio": _fio,
 }  # fmt: skip
 
 
@@ -163,19 +248,30 @@ def rewritten(page: str, tables: Mapping[str, Sequence[Sequence[Cell]]]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """0 when the page was written."""
-    if len(argv) != 2:
-        sys.stderr.write("usage: debate.py BENCH.json PATHS.json\n")
+    given = [json.loads(Path(name).read_bytes()) for name in argv]
+    benches = [one for one in given if isinstance(one, dict)]
+    paths = next((one for one in given if isinstance(one, list)), None)
+    exact = next((one for one in benches if one["exact"]), None)
+    timed = next((one for one in benches if one["timed"]), None)
+    if (exact is None) != (paths is None) or not benches:
+        sys.stderr.write("usage: debate.py [EXACT.json PATHS.json] [TIMED.json]\n")
         return 2
-    bench, paths = (json.loads(Path(name).read_bytes()) for name in argv)
-    found = measured(bench, paths)
-    tables = {name: table(found) for name, table in TABLES.items()}
     words = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    identity = bench["exact"][-1]["identity"]
-    value = {"commit": commit, "identity": identity, "tables": tables}
+    value = json.loads(FIGURES.read_bytes())
+    if exact is not None and paths is not None:
+        figures = measured(exact, paths)
+        value["tables"] |= {name: table(figures) for name, table in EXACT.items()}
+        value["exact"] = {"commit": commit, "identity": exact["exact"][-1]["identity"]}
+    if timed is not None:
+        times = in_time(timed)
+        value["tables"] |= {name: table(times) for name, table in IN_TIME.items()}
+        boots = len({one["boot"] for one in timed["timed"]})
+        how = {"boots": boots, "emulated": timed["emulated"], "cores": os.cpu_count()}
+        value["timed"] = {"commit": commit, **how}
     FIGURES.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(rewritten(page, tables), encoding="utf-8")
+    PAGE.write_text(rewritten(page, value["tables"]), encoding="utf-8")
     return 0
 
 
