@@ -38,7 +38,7 @@ quick: setup
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m mypy --strict ci/*.py
-	@$(PY) -m pytest -q -m 'not kernel' $(ARGS)
+	@$(PY) -m pytest -q -m 'not kernel and not board' $(ARGS)
 
 accept: setup
 	@$(PY) ci/accept_$(WHAT).py $(ARGS)

@@ -34,7 +34,7 @@ from rig import process, terminal  # noqa: E402
 from rig.errors import BootError, RigError  # noqa: E402
 from rig.lab import KernelLab  # noqa: E402
 from rig.machine.plan import Plan, command_line  # noqa: E402
-from rig.machine.qemu import READY  # noqa: E402
+from rig.machine.qemu import READY, QemuMachine  # noqa: E402
 from rig.session import Endpoint, Line, Session  # noqa: E402
 from rig.store import open_store  # noqa: E402
 
@@ -226,14 +226,16 @@ def prepare(options: argparse.Namespace) -> tuple[Plan, KernelLab]:
     """What is to be booted: as `rig boot --cold` would, and the words for looking closer."""
     config = configuration.load(ROOT / configuration.FILE_NAME)
     with terminal.TerminalProgress() as progress:
-        kernel, machine = config.kernel(options.kernel), config.machine(options.machine)
+        kernel, machine = config.kernel(options.kernel), config.emulated(options.machine)
         lab = KernelLab(config, kernel, machine, open_store(), progress)
         lab.prepare(())
     append = options.append
     if options.initcalls:
         append += " initcall_debug ignore_loglevel"
     with tempfile.TemporaryDirectory() as nowhere:
-        plan = lab.machine(Path(nowhere), append=append, cold=True).plan
+        made = lab.machine(Path(nowhere), append=append, cold=True)
+        assert isinstance(made, QemuMachine)
+        plan = made.plan
     return replace(plan, console="stdio,signal=off"), lab
 
 

@@ -257,7 +257,7 @@ def main(argv: list[str]) -> int:
         parser().error("-n must be at least 1")
     config = configuration.load(ROOT / configuration.FILE_NAME)
     try:
-        machine = config.machine(options.machine)
+        machine = config.emulated(options.machine)
         check_host()
         vng = install(options.virtme_ng)
         found = compare(build(options.kernel), machine, vng, options.rounds)

@@ -17,6 +17,7 @@ from rig.errors import CrashError, LostMachineError, UsageError
 from rig.guest import Guest, Sight
 from rig.lab import open_lab
 from rig.machine import qemu
+from rig.machine.baremetal import BaremetalMachine
 from rig.machine.qemu import QemuMachine
 from rig.progress import QUIET, Progress
 from rig.record import fresh
@@ -24,6 +25,7 @@ from rig.results import Splat, to_json
 from rig.session import ConnectionLost, Session, SessionTimeout
 from rig.vigil import Vigil
 
+AnyMachine = QemuMachine | BaremetalMachine
 # Wall seconds on a machine of slowdown 1.
 _LAST_WORDS_S = 10.0
 
@@ -60,25 +62,29 @@ def run(
             hint="add `-gdb tcp:127.0.0.1:1234 -S` to the line that --dry-run alone prints",
         )
     lab = open_lab(config, config.kernel(), request.machine, progress, cold=request.cold)
+    if request.dry_run:
+        config.emulated(request.machine)  # there is no line that boots a board
     lab.prepare(())
     if request.dry_run:
         with tempfile.TemporaryDirectory() as nowhere:
             machine = lab.machine(Path(nowhere), append=request.append, cold=True)
+            assert isinstance(machine, QemuMachine)
             say(qemu.dry_run(machine.plan, lab.image) + "\n")
         return 0
     directory = fresh(config.root / "results", f"{config.default_kernel}-boot")
-    machine = lab.machine(directory, append=request.append, gdb=request.gdb)
-    with contextlib.closing(machine):
-        _power_on(request, machine, progress)
-        progress.close()
-        try:
-            with machine.connect() as session:
-                return _in_guest(request, machine, session, say)
-        except ConnectionLost as error:
-            raise _explained(machine, error) from error
+    with contextlib.closing(lab):
+        machine = lab.machine(directory, append=request.append, gdb=request.gdb)
+        with contextlib.closing(machine):
+            _power_on(request, machine, progress)
+            progress.close()
+            try:
+                with machine.connect() as session:
+                    return _in_guest(request, machine, session, say)
+            except ConnectionLost as error:
+                raise _explained(machine, error) from error
 
 
-def _power_on(request: Request, machine: QemuMachine, progress: Progress) -> None:
+def _power_on(request: Request, machine: AnyMachine, progress: Progress) -> None:
     for notice in machine.notices:
         progress.note(f"notice: {notice}")
     if request.gdb:
@@ -89,7 +95,7 @@ def _power_on(request: Request, machine: QemuMachine, progress: Progress) -> Non
 
 
 def _in_guest(
-    request: Request, machine: QemuMachine, session: Session, say: Callable[[str], object]
+    request: Request, machine: AnyMachine, session: Session, say: Callable[[str], object]
 ) -> int:
     """The shell, or the command; with json its output is part of the one object on stdout.
 
@@ -110,7 +116,7 @@ def _in_guest(
 def _command(
     request: Request,
     argv: Sequence[str],
-    machine: QemuMachine,
+    machine: AnyMachine,
     session: Session,
     streams: tuple[BinaryIO, BinaryIO, BinaryIO],
 ) -> int:
@@ -137,7 +143,7 @@ class _Told:
 
 
 def watched(
-    vigil: Vigil, machine: QemuMachine, command: Callable[[], int], heard: Callable[[], int]
+    vigil: Vigil, machine: AnyMachine, command: Callable[[], int], heard: Callable[[], int]
 ) -> int:
     """A command's exit code, while the machine is looked after as in a test. heard: how much the
     command has said.
@@ -154,12 +160,12 @@ def watched(
         raise LostMachineError(vigil.found, output=machine.diagnose(), hint=hint) from error
 
 
-def _tell(machine: QemuMachine, splats: Sequence[Splat]) -> None:
+def _tell(machine: AnyMachine, splats: Sequence[Splat]) -> None:
     for one in splats:
         sys.stderr.write(f"splat: {one.title} (console {machine.console.path})\n")
 
 
-def _last_look(machine: QemuMachine, session: Session) -> Sequence[Splat]:
+def _last_look(machine: AnyMachine, session: Session) -> Sequence[Splat]:
     """The splats since power-on, once a mark has proved that the console told all of them.
 
     Raises CrashError when the kernel crashed after the command.
@@ -178,7 +184,7 @@ def _last_look(machine: QemuMachine, session: Session) -> Sequence[Splat]:
 
 
 def _as_json(
-    request: Request, machine: QemuMachine, session: Session, say: Callable[[str], object]
+    request: Request, machine: AnyMachine, session: Session, say: Callable[[str], object]
 ) -> int:
     facts = dict(machine.facts)
     value: dict[str, object] = {"machine": facts, "notices": machine.notices}
@@ -197,7 +203,7 @@ def _as_json(
     return code
 
 
-def _explained(machine: QemuMachine, error: ConnectionLost) -> LostMachineError | CrashError:
+def _explained(machine: AnyMachine, error: ConnectionLost) -> LostMachineError | CrashError:
     """The lost connection with what the console has to say about it."""
     machine.console.wait_closed(_LAST_WORDS_S * machine.slowdown)
     splats = machine.console.splats(unfinished=True)

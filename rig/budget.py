@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rig.config import MachineConfig
+from rig.config import BoardConfig, MachineConfig
 from rig.errors import UsageError
 
 AUTO = 0
@@ -48,13 +48,21 @@ class Budget:
 
 
 def budget(
-    machine: MachineConfig, asked: int, *, ahead: bool = False, host: Host | None = None
+    machine: MachineConfig | BoardConfig,
+    asked: int,
+    *,
+    ahead: bool = False,
+    host: Host | None = None,
 ) -> Budget:
     """The budget for `asked` machines (AUTO: as many as the host has cores and memory for).
 
     ahead: spares are of use. More vCPUs than cores are allowed, and noticed. UsageError when the
-    memory cannot hold what is asked for.
+    memory cannot hold what is asked for. A board is one machine, whatever the host has.
     """
+    if isinstance(machine, BoardConfig):
+        if asked > 1:
+            raise UsageError(f"-n {asked}: {machine.name} is one board")
+        return Budget()
     host = host or this_host()
     needs_mib = machine.memory_mib + _QEMU_MIB
     fit = max(0, (host.memory_mib - _RESERVE_MIB) // needs_mib)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from rig import __doc__ as about
 from rig import config as configuration
-from rig.config import Config, KernelConfig
+from rig.config import BoardConfig, Config, KernelConfig
 from rig.errors import InfrastructureError, RigError, UsageError
 from rig.results import Splat
 from rig.terminal import TerminalProgress, show_error
@@ -883,6 +883,11 @@ def _appended(config: Config, arguments: argparse.Namespace) -> Config:
     """The machine of the command line with --append's words behind its own, and --dump."""
     machine = config.machine(arguments.machine)
     words = f"{machine.append} {arguments.append}".strip()
+    if isinstance(machine, BoardConfig):
+        if arguments.dump:
+            raise UsageError(f"--dump: {machine.name} is a board, whose memory nobody can read")
+        board = dataclasses.replace(machine, append=words)
+        return dataclasses.replace(config, boards={**config.boards, board.name: board})
     changed = dataclasses.replace(machine, append=words, dump=machine.dump or arguments.dump)
     return dataclasses.replace(config, machines={**config.machines, machine.name: changed})
 

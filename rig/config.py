@@ -125,14 +125,47 @@ class ConsoleConfig:
 
 
 @dataclass(frozen=True)
+class SystemConfig:
+    """[machine.<name>.system]: the board's own, known-good system, which its disk boots.
+
+    address, port: of its sshd. kernel_port: where a kernel under test is reached, which listens on
+    port 22 of the same card; 0 for the same as port (22, or one that is forwarded there). user: one
+    who may do everything there. key: the file of a private key that logs in. host_key:
+    "ssh-ed25519 AAAA...", the only one that is accepted. directory: the one place on the disk where
+    the rig writes. returns_s: how long after its power is on again the system may take until it
+    lets us in.
+    """
+
+    address: str
+    key: str
+    host_key: str
+    port: int = 22
+    kernel_port: int = 0
+    user: str = "root"
+    directory: str = "/var/lib/rig"
+    returns_s: float = 300.0
+
+
+@dataclass(frozen=True)
 class BoardConfig:
-    """[machine.<name>] of kind "baremetal": a board."""
+    """[machine.<name>] of kind "baremetal": a board.
+
+    image: what kernels under test find as their root, in memory. append: more words for them.
+    serial: their console, as the kernel names it. configs: fragments that the board's hardware
+    needs in each kernel. lock: a directory, or HOST:DIRECTORY, for one run at a time.
+    """
 
     name: str
     power: PowerConfig
     console: ConsoleConfig | None = None
+    system: SystemConfig | None = None
     kind: str = "baremetal"
     arch: str = "x86_64"
+    image: str = "debian"
+    append: str = ""
+    serial: str = "ttyS0,115200"
+    configs: tuple[str, ...] = ()
+    lock: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,15 +198,29 @@ class Config:
         """The named kernel, or the default one; UsageError naming the nearest known name."""
         return _pick(self.kernels, name or self.default_kernel, "kernel", self.root)
 
-    def machine(self, name: str | None = None) -> MachineConfig:
-        """The named machine, or the default one; UsageError naming the nearest known name."""
+    def machine(self, name: str | None = None) -> MachineConfig | BoardConfig:
+        """The named machine, or the default one; UsageError naming the nearest known name, or what
+        a board has to be told before kernels are booted on it.
+        """
         wanted = name or self.default_machine
-        if wanted in self.boards:
-            raise UsageError(
-                f"machine {wanted} is a board, which no kernel is booted on yet",
-                hint=f"rig power {wanted} switches it",
-            )
-        return _pick(self.machines, wanted, "machine", self.root)
+        board = self.boards.get(wanted)
+        if board is None:
+            return _pick(self.machines, wanted, "machine", self.root)
+        for part in ("console", "system"):
+            if getattr(board, part) is None:
+                where = f"{self.root / FILE_NAME}: [machine.{wanted}]"
+                raise UsageError(
+                    f"{where} has no {part}: no kernel can be booted on it",
+                    hint=f"[machine.{wanted}.{part}], docs/add-a-board.md",
+                )
+        return board
+
+    def emulated(self, name: str | None = None) -> MachineConfig:
+        """As machine(), for what only QEMU's machines can do."""
+        found = self.machine(name)
+        if isinstance(found, BoardConfig):
+            raise UsageError(f"machine {found.name} is a board: it has the CPUs and memory it has")
+        return found
 
     def board(self, name: str) -> BoardConfig:
         """The named board; UsageError naming the nearest known one."""
@@ -230,6 +277,7 @@ def load(path: Path) -> Config:
     for board in boards.values():
         _check_power(path, board)
         _check_console(path, board)
+        _check_system(path, board)
     config.kernel()
     config.machine()
     return config
@@ -318,6 +366,27 @@ def _check_console(path: Path, board: BoardConfig) -> None:
         raise UsageError(f"{where} has no {'password' if line.user else 'user'}")
 
 
+def _check_system(path: Path, board: BoardConfig) -> None:
+    where, system = f"{path}: [machine.{board.name}.system]", board.system
+    if system is None:
+        return
+    for name in ("address", "key", "user"):
+        if not getattr(system, name):
+            raise UsageError(f"{where} has no {name}")
+    if not re.fullmatch(r"(ssh|ecdsa)-[\w.-]+ [A-Za-z0-9+/=]+", system.host_key):
+        hint = f"`ssh-keyscan -t ed25519 {system.address}`, less the address, over a safe line"
+        raise UsageError(f"{where} host_key is no public key of a host", hint=hint)
+    if not re.fullmatch(r"(/[\w.-]+){2,}", system.directory) or "/.." in system.directory:
+        raise UsageError(f"{where} directory is {system.directory!r}", hint="as /var/lib/rig")
+    if not 10 <= system.returns_s <= 3600:
+        raise UsageError(f"{where} returns_s is 10 to 3600")
+    if not 1 <= system.port <= 65535 or not 0 <= system.kernel_port <= 65535:
+        wrong = system.port if not 1 <= system.port <= 65535 else system.kernel_port
+        raise UsageError(f"{where} port is {wrong}", hint="between 1 and 65535")
+    if board.arch != "x86_64":
+        raise UsageError(f"{where}: no kernel is booted on a board of {board.arch} yet")
+
+
 def _check_way(
     where: str,
     told: PowerConfig | ConsoleConfig,
@@ -377,7 +446,8 @@ def _machines(
         own = _table(path, f"machine.{name}", table)
         split[own.get("kind") == "baremetal"][name] = own
     for name, table in split[True].items():
-        for part, cls in (("power", PowerConfig), ("console", ConsoleConfig)):
+        parts = (("power", PowerConfig), ("console", ConsoleConfig), ("system", SystemConfig))
+        for part, cls in parts:
             where = f"machine.{name}.{part}"
             known = tuple(one.name for one in dataclasses.fields(cls))
             _reject_unknown(path, where, _table(path, where, table.get(part, {})), known)

@@ -87,11 +87,12 @@ class Console:
         """Bytes recorded so far; a place to hand to `since`."""
         return len(self._data)
 
-    def since(self, offset: int) -> str:
-        """What came after the first `offset` bytes. InfrastructureError as text()."""
+    def since(self, offset: int, until: int | None = None) -> str:
+        """What came after the first `offset` bytes, and before `until`. InfrastructureError as
+        text()."""
         self._check()
         with self._news:
-            return self._data[offset:].decode(errors="replace")
+            return self._data[offset:until].decode(errors="replace")
 
     def expect(self, pattern: str | Sequence[str], timeout_s: float) -> str:
         """Wait for a regular expression (or the first of several); the text that matched.

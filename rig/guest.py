@@ -16,6 +16,7 @@ from typing import Protocol
 
 from rig import splat
 from rig.errors import InfrastructureError
+from rig.machine import wire
 from rig.results import Splat
 from rig.session import ConnectionLost, Finished, SessionTimeout
 from rig.shelf import MOUNT, PLACE, Shelf
@@ -128,7 +129,7 @@ class Guest:
             words = f"the mark before or after the program did not come through ({error})"
             return self._silent(taken, words)
         if lost := self._dropped(f"{label} ended"):
-            return self._silent(taken, f"{lost} printk messages were dropped before it ended")
+            return self._silent(taken, f"{lost} before it ended")
         seen = taken.observe(End.EXITED, self.listen(f"{label} ended"))
         self.fit = not seen.splats
         return replace(seen, exit_code=finished.exit_code, duration_s=finished.duration_s)
@@ -158,7 +159,7 @@ class Guest:
         elif not self.machine.alive():
             raise ConnectionLost("it runs no more")
         if lost := self._dropped():
-            raise EOFError(f"the console is no proof: {lost} printk messages were dropped")
+            raise EOFError(f"the console is no proof: {lost}")
         return self.listen()
 
     def place(self, built: BuiltSuite) -> str:
@@ -259,11 +260,16 @@ class Guest:
             return taken.observe(End.CUT_OFF, self.listen(), words)
         return taken.observe(End.LOST, self.listen(), f"the machine went away ({words})")
 
-    def _dropped(self, until: str = "") -> int:
-        """Lines the console lost since the last time, up to `until`; of the boot as well."""
+    def _dropped(self, until: str = "") -> str:
+        """What the console lost since the last time, up to `until`, of the boot as well; "" for
+        nothing.
+        """
         text = self.machine.console.text()
         start, self._counted = self._counted, text.rfind(until)
-        return sum(int(found[1]) for found in _DROPPED.finditer(text, start, self._counted))
+        lines = sum(int(found[1]) for found in _DROPPED.finditer(text, start, self._counted))
+        if lines:
+            return f"{lines} printk messages were dropped"
+        return "the console was lost" if wire.gaps(text[start : self._counted]) else ""
 
     def _silent(self, taken: _Taken, words: str) -> Observation:
         """The program ended, but the console was closed, or swallowed a mark or lines."""

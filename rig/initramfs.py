@@ -134,6 +134,11 @@ def plugin(root: Path, store: Store) -> Path:
     return _compiled(source, (), flags, store)
 
 
+def compiled(source: Path, store: Store) -> Path:
+    """A static program of ours, kept in the store by content and compiler."""
+    return _compiled(source, (), _FLAGS, store)
+
+
 def _init(root: Path, store: Store) -> Path:
     recipe = root / RECIPE
     return _compiled(recipe / "init.c", (recipe / "exact.h",), _FLAGS, store)

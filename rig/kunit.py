@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,11 +43,12 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
     command = Command("kunit", config, request.machine, tuple(words)).whole()
     record = Record.begin(request.results or config.root / "results", command, f"{kernel}-kunit")
     error: RigError | None = None
-    try:
-        lab.boot(0, record).close()
-    except BootError as failure:
-        error = failure
-    record.update(lab.describe)
+    with contextlib.closing(lab):
+        try:
+            lab.boot(0, record).close()
+        except BootError as failure:
+            error = failure
+        record.update(lab.describe)
     recorded = record.directory / "console-0.log"
     console = recorded.read_bytes() if recorded.exists() else b""
     if isinstance(error, HangError):  # the rest is what it was made to say

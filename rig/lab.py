@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import shlex
+import sys
 import tempfile
 import threading
 import weakref
@@ -13,16 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import decode, image, kbuild, kconfig, process, suite
-from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError, InfrastructureError
+from rig import decode, image, kbuild, kconfig, process, ramroot, suite
+from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
+from rig.errors import BootError, InfrastructureError, UsageError
 from rig.guest import Guest
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import snapshot
+from rig.machine import claim, snapshot
+from rig.machine.baremetal import BaremetalMachine, Board
 from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
 from rig.progress import QUIET, Progress
+from rig.ramroot import RamRoot
 from rig.record import Record
 from rig.results import Run, Splat
 from rig.shelf import Shelf
@@ -44,7 +48,7 @@ class KernelLab:
         self,
         config: Config,
         kernel: KernelConfig,
-        machine: MachineConfig,
+        machine: MachineConfig | BoardConfig,
         store: Store,
         progress: Progress = QUIET,
         *,
@@ -56,7 +60,7 @@ class KernelLab:
         self._store, self._progress = store, progress
         self._kernel: Kernel | None = None
         self._image: Image | None = None
-        self._machine: QemuMachine | None = None
+        self._machine: QemuMachine | BaremetalMachine | None = None
         self._cold = cold
         self._snapshot: Snapshot | None = None
         self._snapshots = threading.Lock()
@@ -85,10 +89,17 @@ class KernelLab:
         The kernel as rig.toml has it is taken where it already has what the fragments ask for,
         so that most suites need no kernel of their own.
         """
+        hardware = self._hardware()
         self._kernel = self._build(())
+        if not all(_satisfied(path, self._kernel) for path in hardware):
+            self._kernel = self._build(hardware)
         if not all(_satisfied(path, self._kernel) for path in fragments):
-            self._kernel = self._build(fragments)
+            self._kernel = self._build((*hardware, *fragments))
         return self._kernel
+
+    def _hardware(self) -> tuple[Path, ...]:
+        """Fragments that the machine needs in its kernel."""
+        return ()
 
     def _build(self, fragments: Sequence[Path]) -> Kernel:
         with tempfile.TemporaryDirectory(prefix="rig-fragments-") as directory:
@@ -124,21 +135,34 @@ class KernelLab:
         append: str = "",
         gdb: bool = False,
         cold: bool = False,
-    ) -> QemuMachine:
+    ) -> QemuMachine | BaremetalMachine:
         """A machine that is not booted yet; its console and logs go to directory.
 
         It will be restored from a snapshot, unless cold or a debugger or more words for the kernel
         are asked for. The first one is made now: raises BootError.
         """
+        return self._emulated(directory, number=number, append=append, gdb=gdb, cold=cold)
+
+    def _emulated(
+        self,
+        directory: Path,
+        *,
+        number: int = 0,
+        append: str = "",
+        gdb: bool = False,
+        cold: bool = False,
+    ) -> QemuMachine:
         make = self._maker(directory, number)
         shelf = self._shelf.descriptor if self._shelf else None
         if cold or self._cold or append or gdb:
-            self._machine = make(append=append, gdb=gdb, shelf=shelf)
+            machine = make(append=append, gdb=gdb, shelf=shelf)
         else:
-            self._machine = make(snapshot=self._ready(make), shelf=shelf)
-        return self._machine
+            machine = make(snapshot=self._ready(make), shelf=shelf)
+        self._machine = machine
+        return machine
 
     def _maker(self, directory: Path, number: int) -> Callable[..., QemuMachine]:
+        assert isinstance(self._machine_config, MachineConfig)
         made = functools.partial(
             QemuMachine,
             self._machine_config,
@@ -204,7 +228,7 @@ class KernelLab:
         """Boot and log in; BootError when the kernel does not get that far."""
         self._progress.stage(f"boot {self.kernel.name} {self.kernel.release} ({number + 1})")
         try:
-            machine = self.machine(record.directory, number=number)
+            machine = self._emulated(record.directory, number=number)
         except BootError:
             for recorded in sorted(record.directory.glob(f"console-{number}.*log")):
                 record.console(recorded)
@@ -249,6 +273,9 @@ class KernelLab:
             for machine in self._live:
                 machine.cut()
 
+    def close(self) -> None:
+        """Give back what is held for as long as the lab is used; idempotent."""
+
     def describe(self, run: Run) -> Run:
         """Facts of what is known so far."""
         if self._kernel:
@@ -262,6 +289,125 @@ class KernelLab:
         return run
 
 
+class BoardLab(KernelLab):
+    """The Lab of a board: one machine at a time, and nobody else's meanwhile."""
+
+    def __init__(
+        self,
+        config: Config,
+        kernel: KernelConfig,
+        board: BoardConfig,
+        store: Store,
+        progress: Progress = QUIET,
+    ) -> None:
+        super().__init__(config, kernel, board, store, progress, cold=True)
+        self._board_config = board
+        self._board: Board | None = None
+        self._root: RamRoot | None = None
+        self._held = contextlib.ExitStack()
+
+    def _hardware(self) -> tuple[Path, ...]:
+        names = ("board", *self._board_config.configs)
+        return tuple(kbuild.fragment(self._config.root, name) for name in names)
+
+    def prepare(
+        self, suites: Sequence[Suite], fragments: Sequence[Path] = ()
+    ) -> Sequence[BuiltSuite]:
+        """As of any lab; suites are copied over the session, for a board has no second disk."""
+        built = super().prepare(suites, fragments)
+        self._shelf = None
+        self._root = ramroot.build(self.image, self._config.root, self._store, self._progress)
+        return built
+
+    def machine(
+        self,
+        directory: Path,
+        *,
+        number: int = 0,
+        append: str = "",
+        gdb: bool = False,
+        cold: bool = False,
+    ) -> BaremetalMachine:
+        """The board with this kernel, not booted yet. Waits until nobody else has it."""
+        if gdb:
+            raise UsageError(f"{self._board_config.name} is a board: no debugger can wait there")
+        assert self._root is not None
+        self._machine = machine = BaremetalMachine(
+            self._ours(directory),
+            self.kernel,
+            self.image,
+            self._root,
+            results=directory,
+            number=number,
+            append=append,
+        )
+        return machine
+
+    def _ours(self, directory: Path, keep: Callable[[Path], object] = lambda _path: None) -> Board:
+        """The board, held from now until close(). keep: told of recordings of its system."""
+        if self._board is None:
+            config, tell = self._board_config, self._progress.note
+            what = shlex.join(["rig", *sys.argv[1:]])
+            hold = self._held.enter_context(claim.claimed(config, what, tell))
+            hold.tidy = False  # until the board is seen in its own system
+            if hold.left:
+                words = f"{config.name} was left as it was by a run that did not come to its end"
+                tell(f"{words}: {hold.left.words}")
+                self._say((f"{words}: {hold.left.words}",))
+            board = Board(
+                config,
+                self._config.root,
+                directory,
+                tell,
+                lambda words: self._say((words,)),
+                keep,
+                hold.held,
+            )
+            self._board = board
+
+            def over() -> None:
+                board.close()
+                hold.tidy = not board.away
+
+            self._held.callback(over)
+        return self._board
+
+    def boot(self, number: int, record: Record) -> Guest:
+        """As of any lab; what goes wrong on the way leaves the board in its own system."""
+        self._progress.stage(f"boot {self.kernel.name} {self.kernel.release} ({number + 1})")
+        self._ours(record.directory, record.console)
+        machine = self.machine(record.directory, number=number)
+        try:
+            machine.boot()
+            session = machine.connect()
+        except BaseException as error:
+            self._bring_back(machine, error)
+            raise
+        finally:
+            for recorded in machine.consoles:
+                record.console(recorded)
+            self._say(machine.notices)
+        return Guest(machine, session)
+
+    def _bring_back(self, machine: BaremetalMachine, after: BaseException) -> None:
+        try:
+            machine.close()
+        except InfrastructureError as lost:
+            lost.message += f" (after: {after})"
+            raise lost from after
+
+    def cut(self) -> None:
+        """The machine there is is gone for who uses it, and none is booted any more."""
+        with self._lock:
+            self._cut = True
+            if isinstance(self._machine, BaremetalMachine):
+                self._machine.cut()
+
+    def close(self) -> None:
+        """Give the board back."""
+        self._held.close()
+
+
 def open_lab(
     config: Config,
     kernel: KernelConfig,
@@ -271,7 +417,10 @@ def open_lab(
     cold: bool = False,
 ) -> KernelLab:
     """The lab of a kernel and a [machine.NAME] (None: the default one), on the user's store."""
-    return KernelLab(config, kernel, config.machine(machine), open_store(), progress, cold=cold)
+    chosen = config.machine(machine)
+    if isinstance(chosen, BoardConfig):
+        return BoardLab(config, kernel, chosen, open_store(), progress)
+    return KernelLab(config, kernel, chosen, open_store(), progress, cold=cold)
 
 
 def _satisfied(fragment: Path, kernel: Kernel) -> bool:

@@ -388,7 +388,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     rack = state.rack
     # A UsageError's exit code is the one that pytest gives an interrupted session.
     interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED and state.error is None
-    state.last_words = rack.close(hurry=interrupted)
+    try:
+        state.last_words = rack.close(hurry=interrupted)
+    except RigError as error:  # a board that does not come back
+        session.exitstatus = error.exit_code
+        state.error = state.error or error
+        session.config.hook.pytest_rig_abort(error=error)
+        if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
+            reporter.write_line(_words(error))
     for order, judged in rack.unasked():
         _tell(session.config, order, judged)
     if state.error:

@@ -37,6 +37,9 @@ class Lab(Protocol):
         Several threads may boot at once.
         """
 
+    def close(self) -> None:
+        """Give back what is held for all boots of a run; idempotent."""
+
     def cut(self) -> None:
         """Pull the plug of every machine there is, also of one that boots, and boot none any
         more. From any thread; who uses such a machine finds it gone, and closes it."""
@@ -213,6 +216,7 @@ class Rack:
             self._retire()  # also if that went wrong
             if self._alone:
                 self._supply.close()
+                self.record.update(self._lab.describe)  # what the end has brought to light
                 self._durations.save()
 
     # ------------------------------------------------------------------------------------------
@@ -241,6 +245,7 @@ class Rack:
         cases = self._put_down(order, judged, self._not_of_a_crash(raw, judged, seen.splats))
         if seen.end.gone and not seen.splats:
             self.lost = LostMachineError(f"{order.name}: {seen.detail}")
+        self._told.add(order)  # whatever its machine does at the end
         if not guest.fit:
             self._retire()
         return (*before, *cases), own_s

@@ -141,6 +141,7 @@ def pack(request: Request, config: Config, progress: Progress = QUIET) -> Packed
     run = load_run(request.directory / "run.json")
     found = failure(run, request.case)
     kernel_name, machine = run.kernel.get("name", ""), run.machine.get("name", "")
+    config.emulated(machine or None)  # a tarball has no board in it
     known = runner.Request(suites=(found.case.suite,))
     chosen = runner.chosen(known, config)
     lab = open_lab(config, config.kernel(kernel_name), machine or None, progress)

@@ -23,6 +23,7 @@ class Boots(Protocol):
 
     def boot(self, number: int, record: Record) -> Guest: ...
     def cut(self) -> None: ...
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ class Supply:
             self._lab.cut()
 
     def close(self) -> None:
-        """End what was booted ahead and not taken. That such a boot failed goes on record."""
+        """End what was booted ahead and not taken, and the lab. That such a boot failed goes on
+        record.
+        """
         with self._lock:
             left, self._ahead = self._ahead, []
         for thread in self._threads:
@@ -114,6 +117,7 @@ class Supply:
                 if not self.is_cut:
                     words = f"a machine that was booted ahead did not boot: {error.message}"
                     self._record.notice(words)
+        self._lab.close()
 
     def _boot(self, number: int) -> Taken:
         with self._gate:

@@ -131,7 +131,7 @@ def _plans(
 ) -> list[Plan]:
     process.prepare()
     plans = []
-    base = config.machine(wanted.machine or None)
+    base = config.emulated(wanted.machine or None)
     for kernel in kernels:
         built: BuiltSuite | None = None
         for cpus in sorted({cpus for entry in wanted.timed for cpus in entry.cpus}):

@@ -217,6 +217,9 @@ class LocalLab:
     def guest(self, machine: LocalMachine) -> Guest:
         return Guest(machine, LocalSession(machine))
 
+    def close(self) -> None:
+        self.closed = True
+
     def cut(self) -> None:
         self.is_cut.set()
         for machine in self.machines:

@@ -30,7 +30,7 @@ def test_defaults_and_names(tmp_path: Path) -> None:
     loaded = load(tmp_path, GOOD)
     assert loaded.kernel().name == "one"
     assert loaded.kernel().configs == ("base",)
-    assert loaded.machine("small").cpus == 1
+    assert loaded.emulated("small").cpus == 1
     assert loaded.root == tmp_path
 
 

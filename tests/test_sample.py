@@ -30,7 +30,7 @@ def test_the_sample_merges_lines_as_they_come(
     source = built_kernel.tree / "samples/async_submit/merge-lines.c"
     program = initramfs.compile_program(source, tmp_path, built_kernel.headers, rig_config.root)
     machine = QemuMachine(
-        rig_config.machine(), built_kernel, built_image, results=tmp_path / "results"
+        rig_config.emulated(), built_kernel, built_image, results=tmp_path / "results"
     )
     with contextlib.closing(machine):
         machine.boot()

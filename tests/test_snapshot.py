@@ -372,6 +372,7 @@ def test_the_first_boot_saves_and_the_next_restore(
         lab = KernelLab(rig_config, rig_config.kernel(), rig_config.machine(), place)
         lab.prepare(())
         machine = lab.machine(tmp_path / "results", number=number)
+        assert isinstance(machine, QemuMachine)
         with contextlib.closing(machine):
             machine.boot()
             starts.append((machine.facts["start"], told(machine, "cat /etc/machine-id")))

@@ -395,3 +395,41 @@ def test_the_verb(load: Callable[[str], config.Config], server: Server, tmp_path
     assert dead.returncode == 3
     assert "is dead" in told
     assert "Traceback" not in told
+
+
+def test_a_line_is_handed_on_without_a_byte_lost(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        line = of(tmp_path, kind="tcp", address="127.0.0.1", port=server.getsockname()[1])
+        with contextlib.closing(line):
+            first = Console(line.open(), tmp_path / "first.log")
+            board, _ = server.accept()
+            with board:
+                board.sendall(b"before\n")
+                first.expect("before\n", 10)
+                stop = threading.Event()
+
+                def talk() -> None:
+                    number = 0
+                    while not stop.is_set():
+                        board.sendall(b"%d\n" % number)
+                        number += 1
+
+                talker = threading.Thread(target=talk)
+                talker.start()
+                second = Console(line.handed_on(), tmp_path / "second.log")
+                assert first.wait_closed(10)
+                first.close()
+                second.expect("\n", 10)
+                stop.set()
+                talker.join()
+                board.sendall(b"after\n")
+                second.expect("after\n", 10)
+                second.send(b"typed")
+                assert board.recv(5) == b"typed"
+                assert line.lost == 0
+            said = first.text() + second.text().partition("after")[0]
+            numbers = [int(word) for word in said.split()[1:]]
+            assert numbers == list(range(len(numbers)))
+            line.close()
+            assert second.wait_closed(10)
+            second.close()

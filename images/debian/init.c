@@ -5,7 +5,9 @@
  *
  * It says "rig: ready" on the console once an sshd has the session line, a virtio port, and callers
  * over the network get one each; "rig: no session line" where there is no port, "rig: nobody can log
- * in" where there is no network either. One program, because each process that a script would start
+ * in" where there is no network either. On a board (images/board/init.c) there is the network only,
+ * of which the kernel's command line tells: rig_net=MAC,ADDRESS,NETMASK,GATEWAY (the last may be
+ * empty). One program, because each process that a script would start
  * costs some 30 ms under emulation. What else fails is said on standard error, which is the console,
  * and does not keep the rest from being done, for a kernel under test need not have all of these; a
  * line of fstab marked nofail fails silently.
@@ -25,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -40,6 +43,10 @@
 #define ADDRESS "10.0.2.15"
 #define NETMASK "255.255.255.0"
 #define GATEWAY "10.0.2.2"
+
+/* A board's, on the kernel's command line, and so in our environment; how long a card may take. */
+#define BOARD_NET "rig_net"
+#define CARD_MS 30000
 
 #define SESSION_PORT "/dev/vport0p1"
 #define RENEWAL_PORT "/dev/vport0p2"
@@ -121,10 +128,8 @@ static void bring_up(int fd, const char *name)
 		failed(name);
 }
 
-static void bring_network_up(const char *own, const char *mask, const char *gateway)
+static void add_route(int fd, const char *gateway)
 {
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq request = { .ifr_name = "eth0" };
 	struct rtentry route = {
 		.rt_dst = address("0.0.0.0"),
 		.rt_genmask = address("0.0.0.0"),
@@ -132,21 +137,93 @@ static void bring_network_up(const char *own, const char *mask, const char *gate
 		.rt_flags = RTF_UP | RTF_GATEWAY,
 	};
 
+	if (ioctl(fd, SIOCADDRT, &route))
+		failed(gateway);
+}
+
+/* gateway: "" for none. */
+static void bring_network_up(const char *name, const char *own, const char *mask,
+			     const char *gateway)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = { 0 };
+
 	if (fd < 0) {
 		failed("socket");
 		return;
 	}
 	bring_up(fd, "lo");
+	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
 	request.ifr_addr = address(own);
 	if (ioctl(fd, SIOCSIFADDR, &request))
 		failed(own);
 	request.ifr_netmask = address(mask);
 	if (ioctl(fd, SIOCSIFNETMASK, &request))
 		failed(mask);
-	bring_up(fd, "eth0");
-	if (ioctl(fd, SIOCADDRT, &route))
-		failed(gateway);
+	bring_up(fd, name);
+	if (*gateway)
+		add_route(fd, gateway);
 	close(fd);
+}
+
+static bool has_hardware_address(int fd, const char *name, const char *wanted)
+{
+	struct ifreq request = { 0 };
+	unsigned char *own = (unsigned char *)request.ifr_hwaddr.sa_data;
+	char found[18];
+
+	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+	if (ioctl(fd, SIOCGIFHWADDR, &request))
+		return false;
+	snprintf(found, sizeof(found), "%02x:%02x:%02x:%02x:%02x:%02x", own[0], own[1], own[2],
+		 own[3], own[4], own[5]);
+	return !strcasecmp(found, wanted);
+}
+
+/* Cards are found in their own time, and named in any order. */
+static bool card_found(const char *wanted, char name[IFNAMSIZ])
+{
+	const struct timespec step = { .tv_nsec = STEP_MS * 1000000 };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool found = false;
+
+	for (int ms = 0; fd >= 0 && !found && ms < CARD_MS; ms += STEP_MS) {
+		struct if_nameindex *all = if_nameindex();
+
+		for (int at = 0; all && all[at].if_index && !found; at++) {
+			found = has_hardware_address(fd, all[at].if_name, wanted);
+			if (found)
+				strcpy(name, all[at].if_name);
+		}
+		if (all)
+			if_freenameindex(all);
+		if (!found)
+			nanosleep(&step, NULL);
+	}
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
+/* A board's network: rig_net's words. Whether it has a card for them. */
+static bool bring_board_up(const char *words)
+{
+	char all[128], name[IFNAMSIZ], *rest = all, *part[4] = { 0 };
+
+	snprintf(all, sizeof(all), "%s", words);
+	for (int at = 0; at < 4; at++)
+		part[at] = strsep(&rest, ",");
+	if (!part[3]) {
+		errno = EINVAL;
+		failed(BOARD_NET);
+	} else if (!card_found(part[0], name)) {
+		errno = ENODEV;
+		failed(part[0]);
+	} else {
+		bring_network_up(name, part[1], part[2], part[3]);
+		return true;
+	}
+	return false;
 }
 
 static void write_file(const char *path, const char *text)
@@ -307,9 +384,10 @@ int main(void)
 {
 	char *const renew[] = { "/usr/lib/rig/renew", RENEWAL_PORT, NULL };
 	char *const environment[] = { PATH, "HOME=/root", "LANG=C.UTF-8", NULL };
+	const char *board = getenv(BOARD_NET);
 	sigset_t child;
 	int listener;
-	bool line;
+	bool line, card = true;
 
 	signal(SIGCHLD, on_child);
 	sigemptyset(&child);
@@ -319,15 +397,19 @@ int main(void)
 	mount_all(true);
 	/* The kernel must not sacrifice sshd when a test exhausts memory; sessions set this back. */
 	write_file("/proc/self/oom_score_adj", "-1000\n");
-	line = serve_line();
+	line = !board && serve_line();
 	mount_all(false);
 	name_machine();
-	bring_network_up(ADDRESS, NETMASK, GATEWAY);
+	if (board)
+		card = bring_board_up(board);
+	else
+		bring_network_up("eth0", ADDRESS, NETMASK, GATEWAY);
 	listener = listening();
 	/* A machine that is saved and restored is renewed over a port of its own. */
-	started(renew, environment, -1);
-	if (!line)
+	if (!board)
+		started(renew, environment, -1);
+	if (!line && !board)
 		tell("<4>rig: no session line\n");
-	tell(line || listener >= 0 ? "rig: ready\n" : "rig: nobody can log in\n");
+	tell(line || (card && listener >= 0) ? "rig: ready\n" : "rig: nobody can log in\n");
 	stay(listener);
 }

@@ -113,9 +113,14 @@ class Power:
         )
 
     def cycle(self) -> Switched:
-        """Off, for rest_s, and on: both seen."""
-        off = self.set(False)
-        time.sleep(self.rest_s)
+        """Off, for rest_s, and on: both seen. Who is interrupted on the way leaves it on."""
+        try:
+            off = self.set(False)
+            time.sleep(self.rest_s)
+        except BaseException:
+            with contextlib.suppress(InfrastructureError):
+                self.switch.set(True)
+            raise
         on = self.set(True)
         return Switched(True, off.seen and on.seen, off.took_s + self.rest_s + on.took_s)
 

@@ -27,6 +27,8 @@ _TRY_S, _TRY_MOST_S = 0.5, 5.0  # between two tries to get it back
 # What a program that carries the line has to say for itself before it ends at once: no user, no
 # password, no such console.
 _BORN_S = 2.0
+_WAS_LOST = "the console was lost"
+_LOST = f"[rig: {_WAS_LOST}"
 # What ipmitool and conserver's client say once there is a line.
 _CARRIED, _ENTERED = b"[SOL Session operational", b"[Enter `"
 
@@ -46,15 +48,16 @@ class Far(Protocol):
 class Wire:
     """The line of one board. where: it, for messages. lost: how often it had to be taken up anew.
 
-    What comes is in the socket that `open` gives, for rig.console.Console. A thread of its own
-    takes the line up again where it goes down, and writes into the stream that there is a gap.
+    What comes is in the socket that `open` gives, for rig.console.Console, until `handed_on` gives
+    another one. A thread of its own takes the line up again where it goes down, and writes into the
+    stream that there is a gap.
     """
 
     def __init__(self, connect: Callable[[], Far], where: str) -> None:
         self._connect, self.where, self.lost = connect, where, 0
         self._ours, self._theirs = socket.socketpair()
         self._far: Far | None = None
-        self._writing = threading.Lock()
+        self._writing, self._telling = threading.Lock(), threading.Lock()
         self._over = threading.Event()
         self._pump = threading.Thread(target=self._run, name=f"wire {where}", daemon=True)
 
@@ -67,6 +70,20 @@ class Wire:
             raise
         self._pump.start()
         return self._ours
+
+    def handed_on(self) -> socket.socket:
+        """A new end for us: what comes from now on is in it, and the one before comes to its end.
+
+        That one is to be closed after this, and not before: a line that nobody listens to is hung
+        up.
+        """
+        ours, theirs = socket.socketpair()
+        with self._telling:
+            before, self._theirs = self._theirs, theirs
+            self._ours = ours
+            with contextlib.suppress(OSError):
+                before.shutdown(socket.SHUT_RDWR)
+        return ours
 
     def send_break(self) -> None:
         """A break, for sysrq. InfrastructureError where the line is down, or carries none."""
@@ -81,7 +98,7 @@ class Wire:
     def close(self) -> None:
         """Hang up; idempotent. Whoever reads our end comes to its end."""
         self._over.set()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # without the lock: who has it may wait for this
             self._theirs.shutdown(socket.SHUT_RDWR)
         if self._pump.is_alive():
             self._pump.join(_CONNECT_S + _BORN_S)
@@ -112,40 +129,47 @@ class Wire:
         """Bytes in both directions; why the line is down, "" when our side has hung up."""
         if far.said and not self._tell(far.said):
             return ""
+        listener = self._theirs
         with selectors.DefaultSelector() as ready:
             ready.register(far.fileno(), selectors.EVENT_READ)
-            ready.register(self._theirs, selectors.EVENT_READ)
+            ready.register(listener, selectors.EVENT_READ)
             while True:
                 for key, _ in ready.select():
                     try:
-                        if key.fileobj is self._theirs:
-                            typed = self._theirs.recv(_CHUNK)
-                            if not typed:
+                        if key.fileobj is not listener:
+                            heard = far.read()
+                            if heard == b"":
+                                return "it was closed"
+                            if heard and not self._tell(heard):
                                 return ""
+                            continue
+                        if typed := listener.recv(_CHUNK):
                             with self._writing:
                                 far.write(typed)
                             continue
-                        heard = far.read()
-                        if heard == b"":
-                            return "it was closed"
-                        if heard and not self._tell(heard):
-                            return ""
                     except OSError as error:
                         return "" if self._over.is_set() else str(error)
+                    if (now := self._theirs) is listener:
+                        return ""  # hung up
+                    ready.unregister(listener)
+                    listener.close()
+                    listener = now
+                    ready.register(listener, selectors.EVENT_READ)
 
     def _tell(self, heard: bytes) -> bool:
         """Hand on what came; False when our side has hung up."""
-        try:
-            self._theirs.sendall(heard)
-        except OSError:
-            return False
+        with self._telling:
+            try:
+                self._theirs.sendall(heard)
+            except OSError:
+                return False
         return True
 
     def _again(self, why: str) -> bool:
         """Take the line up again, for as long as somebody listens; whether it is up."""
         self.lost += 1
         began, pause = time.monotonic(), _TRY_S
-        if not self._tell(_remark(f"the console was lost: {why}")):
+        if not self._tell(_remark(f"{_WAS_LOST}: {why}")):
             return False
         while not self._over.wait(pause):
             pause = min(2 * pause, _TRY_MOST_S)
@@ -157,6 +181,11 @@ class Wire:
                 self._far = far
             return self._tell(_remark(f"it is back after {time.monotonic() - began:.1f} s"))
         return False
+
+
+def gaps(text: str) -> int:
+    """How often a console says that it was lost. Pure."""
+    return text.count(_LOST)
 
 
 def _remark(words: str) -> bytes:
@@ -423,4 +452,4 @@ class Program:
             os.close(self._ours)
 
 
-__all__ = ["Far", "Negotiation", "Wire", "of"]
+__all__ = ["Far", "Negotiation", "Wire", "gaps", "of"]

@@ -1,0 +1,547 @@
+"""A machine of hardware: a board that a kernel under test is jumped to on, and that comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rig.config import BoardConfig
+from rig.console import Console
+from rig.errors import BootError, HangError, InfrastructureError
+from rig.image import Image
+from rig.kbuild import Kernel
+from rig.machine import power, wire
+from rig.machine.knowngood import About, KnownGood
+from rig.machine.plan import without_kernel_threads
+from rig.machine.qemu import MAX_SLOWDOWN, READY, REFERENCE_LOGIN_S
+from rig.machine.wire import Wire
+from rig.ramroot import RamRoot
+from rig.session import ConnectionLost, Endpoint, Session, SessionTimeout
+
+Tell = Callable[[str], object]
+
+_DEAF = "rig: nobody can log in"
+_PANIC = r"Kernel panic - not syncing[^\n]*\n"
+_BANNER = "Linux version "
+# That another system is coming up, which may say no more than that: images have no login there.
+_OTHER = re.compile(r"GNU GRUB|^[^\[\]\n]{0,80} login: ", re.MULTILINE)
+# What the known-good kernel says last (kernel/kexec_core.c, since 2.6.13).
+_JUMP = "Starting new kernel"
+_JUMP_S = 180.0  # its services come to an end first
+_BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 60.0
+_LOOK_S, _OVERLAP = 0.25, 256
+_QUIET_S = 5.0  # after which a kernel that has panicked has said all
+_MOST_S = 60.0
+_SYSRQ = "sysrq: "
+_ANSWER_S, _DIAGNOSIS_S = 3.0, 60.0
+_FIRST_S = 30.0  # for a system that is up
+
+
+def kernel_command_line(board: BoardConfig, root: RamRoot, about: About, append: str = "") -> str:
+    """What a kernel under test is told. Pure; append comes last and so overrides.
+
+    panic=0: what it says last stays there, until the board's power is cycled, which it is anyway.
+    """
+    words = [
+        *(f"console={board.serial}", root.append, f"rig_net={about.net}"),
+        *("panic=0", "oops=panic", "printk.devkmsg=on", "unknown_nmi_panic", "panic_print=0x40"),
+    ]
+    return " ".join([*words, *board.append.split(), *append.split()])
+
+
+@dataclass
+class Board:
+    """A board that is ours for a while: its power, its line, its system, and what became of it.
+
+    results: where its console is recorded while its own system runs: system-<n>.log, before the
+    n-th kernel under test; keep: told of each. tell: a person. say: what every verdict has to say.
+    held: whether it is still ours. lost: why it cannot be used any more. away: it has
+    left its own system, and was not seen back.
+    """
+
+    config: BoardConfig
+    root: Path
+    results: Path
+    tell: Tell
+    say: Tell
+    keep: Callable[[Path], object]
+    held: Callable[[], bool] = lambda: True
+    lost: str = ""
+    about: About | None = None
+    away: bool = False
+
+    def __post_init__(self) -> None:
+        self._power = power.of(self.config, self.root)
+        self.system = KnownGood(self.config, self.root)
+        self._wire: Wire = wire.of(self.config, self.root)
+        self._console: Console | None = None
+        self._session: Session | None = None
+        self._number = 0
+
+    @property
+    def name(self) -> str:
+        """As in rig.toml."""
+        return self.config.name
+
+    def ready(self, number: int) -> tuple[Session, About]:
+        """Its system, up and looked at, its line recorded from before its power is touched.
+
+        Whatever runs there instead, or nothing: the power is cycled. InfrastructureError.
+        """
+        self._check()
+        self._number = number
+        if self._console is None:
+            self._record(self._wire.open(), number)
+        powered = self._power.status()  # a switch that cannot be had is no surprise for later
+        if self._session is None and powered is not False:
+            self._session = self.system.login(_FIRST_S)
+        if self._session is not None:
+            try:
+                self.about = self.system.about(self._session)
+            except (ConnectionLost, SessionTimeout) as error:
+                self.system.why = error.message
+                self._hang_up()
+            else:
+                self.away = False
+                return self._session, self.about
+        self.away = True
+        if powered is False:
+            self.tell(f"{self.name} is off: it is switched on")
+            self._power.set(True)
+        else:
+            why = f" ({self.system.why})" if self.system.why else ""
+            self.tell(f"{self.name} is not in its own system{why}: its power is cycled")
+            self._power.cycle()
+        self._return("")
+        assert self._session is not None
+        assert self.about is not None
+        return self._session, self.about
+
+    def jump(self, path: Path) -> Console:
+        """Go to the loaded kernel; its console, from its first word, is recorded in path.
+
+        InfrastructureError where the board does not leave its own system.
+        """
+        assert self._console is not None
+        assert self._session is not None
+        before = self._console
+        start = before.size()
+        self.away = True
+        self.system.jump(self._session)
+        self._hang_up()
+        self._await_jump(before, start)
+        line = self._wire.handed_on()
+        before.wait_closed(_ANSWER_S)
+        heard = _from_the_jump(before.since(start))
+        console = self._listening(line, path, heard.encode())
+        before.close()
+        self._console = console
+        return console
+
+    def _await_jump(self, console: Console, start: int) -> None:
+        deadline, known = time.monotonic() + _JUMP_S, start
+        while not _from_the_jump(console.since(start)):
+            left = deadline - time.monotonic()
+            if left <= 0 or console.closed:
+                raise InfrastructureError(
+                    f"{self.name} did not leave its own system within {_JUMP_S:.0f} s of kexec",
+                    output=console.since(start)[-4000:],
+                    hint=f"the whole console is in {console.path}",
+                )
+            console.wait_news(known, left)
+            known = console.size()
+
+    def let_go(self, number: int) -> None:
+        """The kernel under test has ended, or is to: from here on the line is the system's again.
+
+        Its console comes to its end, as if a plug had been pulled.
+        """
+        before = self._console
+        try:
+            self._record(self._wire.handed_on(), number)
+        finally:
+            if before is not None:
+                before.wait_closed(_ANSWER_S)
+                before.close()
+
+    def send_break(self) -> None:
+        """On its line."""
+        self._wire.send_break()
+
+    def come_back(self) -> None:
+        """Its power is cycled, and its own system is there again: a boot of it that was not before.
+
+        InfrastructureError, and nothing can be done with it any more, where it is not.
+        """
+        self._hang_up()
+        self._check()
+        self._power.cycle()
+        self._return(self.about.boot_id if self.about else "")
+
+    def unload(self) -> None:
+        """Its own system stays, and forgets the kernel that it was given."""
+        if self._session is not None:
+            self.system.unload(self._session)
+
+    def _return(self, before: str) -> None:
+        began, limit_s = time.monotonic(), self.system.config.returns_s
+        self.tell(f"waiting for {self.system.where} (up to {limit_s:.0f} s)")
+        found = self.system.awaited(before, limit_s)
+        took = time.monotonic() - began
+        if found is None:
+            self.lost = (
+                f"{self.name} did not come back: {self.system.where} let nobody in within "
+                f"{limit_s:.0f} s of its power being switched on ({self.system.why})"
+            )
+            self._check()
+        assert found is not None
+        self._session, self.about = found
+        self.away = False
+        self.tell(f"{self.name} is back in its own system after {took:.0f} s")
+        self._collect(self._session, "earlier" if not before else str(self._number))
+
+    def _collect(self, session: Session, label: str) -> None:
+        """What the firmware has kept of a crash; that it cannot be had makes no board bad."""
+        try:
+            for path in self.system.crashes(session, self.results, label):
+                words = f"{self.name} had kept something of a crash: {path}"
+                self.tell(words)
+                self.say(words)
+        except InfrastructureError as error:
+            self.say(f"what {self.name} has kept of a crash could not be had: {error.message}")
+
+    def close(self) -> None:
+        """Hang up; idempotent. Its power stays as it is."""
+        self._hang_up()
+        console, self._console = self._console, None
+        self._wire.close()
+        if console:
+            console.close()
+
+    def _record(self, line: socket.socket, number: int) -> None:
+        path = self.results / f"system-{number}.log"
+        self._console = self._listening(line, path)
+        self.keep(path)
+
+    def _listening(self, line: socket.socket, path: Path, before: bytes = b"") -> Console:
+        """Where it cannot be recorded, nobody is left who would have to read."""
+        try:
+            return Console(line, path, before)
+        except BaseException:
+            line.close()
+            raise
+
+    def _check(self) -> None:
+        if not self.held():
+            raise InfrastructureError(
+                f"the lock of {self.name} was lost: somebody else may have it by now",
+                hint="the connection to the host that keeps it ended; see that the board is well",
+            )
+        if self.lost:
+            output = self._console.tail() if self._console else ""
+            raise InfrastructureError(
+                self.lost,
+                output=output,
+                hint=f"its console is in {self.results}; returns_s says how long it may take",
+            )
+
+    def _hang_up(self) -> None:
+        session, self._session = self._session, None
+        if session:
+            session.close()
+
+
+def _from_the_jump(said: str) -> str:
+    """What a console says from the jump on: the known-good kernel's last word, or the first of the
+    next one where that was not heard. "" where there is neither yet. Pure.
+    """
+    starts = [at for at in (said.find(_JUMP), said.find(_BANNER)) if at >= 0]
+    return said[min(starts) :] if starts else ""
+
+
+class BaremetalMachine:
+    """One kernel on a board, from the jump to it until the board is back in its own system."""
+
+    attach = ""  # no debugger waits here
+
+    def __init__(
+        self,
+        board: Board,
+        kernel: Kernel,
+        image: Image,
+        root: RamRoot,
+        *,
+        results: Path,
+        number: int = 0,
+        append: str = "",
+    ) -> None:
+        """Decide all, touch nothing. results: gets console-<number>.log."""
+        self._board, self._kernel, self._image, self._root = board, kernel, image, root
+        self._path, self._number, self._append = results / f"console-{number}.log", number, append
+        self._console: Console | None = None
+        self._about: About | None = None
+        self._started = self._ready_s = self._login_s = 0.0
+        self._first: Session | None = None
+        self._panicked = self._ended = self._loaded = self._jumped = self._closed = False
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="board", daemon=True)
+        self._ending = threading.Lock()
+        self.append = ""
+
+    @property
+    def console(self) -> Console:
+        """The serial line from the kernel's first word on."""
+        if self._console is None:
+            raise InfrastructureError("the machine has not been started")
+        return self._console
+
+    @property
+    def consoles(self) -> tuple[Path, ...]:
+        """The recorded console, where there is one."""
+        return (self._path,) if self._path.exists() else ()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where to log in to the kernel under test."""
+        system = self._board.system.config
+        return Endpoint(
+            host=system.address,
+            port=system.kernel_port or system.port,
+            user="root",
+            client_key=self._image.client_key,
+            host_key=self._image.host_key,
+        )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What every verdict must say about this machine; the board says its own."""
+        return ()
+
+    @property
+    def slowdown(self) -> float:
+        """How long it took to log in once more, over what a current machine takes; from 1 to 20.
+        Devices that are found slowly, and links, make a boot and the first login long, and no
+        program slow.
+        """
+        if not self._login_s:
+            return MAX_SLOWDOWN
+        return min(MAX_SLOWDOWN, max(1.0, self._login_s / REFERENCE_LOGIN_S))
+
+    @property
+    def age_s(self) -> float:
+        """Wall seconds since the jump."""
+        return time.monotonic() - self._started
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """For the report. ready_s, login_s: seconds from the jump until the guest was ready, and
+        from then until we were logged in.
+        """
+        found = {"name": self._board.name, "kind": "baremetal", "deploy": "kexec"}
+        found |= self._about.facts if self._about else {}
+        found |= {"command_line": self.append} if self.append else {}
+        if self._ready_s:
+            found |= {"ready_s": f"{self._ready_s:.2f}", "slowdown": f"{self.slowdown:.2f}"}
+        if self._login_s:
+            found["login_s"] = f"{self._login_s:.2f}"
+        return found
+
+    def boot(self) -> None:
+        """From the board's own system to the kernel's login. BootError when it does not get there,
+        InfrastructureError when that is not the kernel's fault.
+        """
+        session, self._about = self._board.ready(self._number)
+        self.append = kernel_command_line(self._board.config, self._root, self._about, self._append)
+        self._check_memory(self._about)
+        self._loaded = True
+        system = self._board.system
+        system.load(session, self._kernel.image, self._root.archive, self.append)
+        self._jumped = True
+        self._console = self._board.jump(self._path)
+        self._started = time.monotonic()
+        self._watcher.start()
+        self._await_ready()
+        self._ready_s = self.age_s
+        try:
+            with self._session(_LOGIN_S, MAX_SLOWDOWN):
+                began = time.monotonic()
+                self._first = self._session(_LOGIN_S, MAX_SLOWDOWN)
+        except ConnectionLost as error:
+            raise self._not_booted(f"let nobody log in: {error.message}") from error
+        self._login_s = time.monotonic() - began
+        self._first.slowdown = self.slowdown
+
+    def connect(self) -> Session:
+        """A session: the first time that in which boot() logged in."""
+        session, self._first = self._first, None
+        if session is not None:
+            return session
+        return self._session(_LOGIN_S * self.slowdown, self.slowdown)
+
+    def _session(self, timeout_s: float, slowdown: float) -> Session:
+        return Session(
+            self.endpoint, connect_timeout_s=timeout_s, slowdown=slowdown, alive=self.alive
+        )
+
+    def alive(self) -> bool:
+        """It has not panicked to its end, nor has the board begun anew."""
+        return self._console is not None and not self._ended
+
+    def panicked(self) -> bool:
+        """Its console has said so."""
+        return self._panicked
+
+    def diagnose(self) -> str:
+        """What its tasks are stuck in, by sysrq over its line: bounded, and says so."""
+        if not self.alive():
+            return ""
+        start, deadline = self.console.size(), time.monotonic() + _DIAGNOSIS_S
+        try:
+            for letter in "wlt":
+                if not self._sysrq(letter, deadline):
+                    break
+        except (InfrastructureError, OSError) as error:
+            return f"the kernel could not be asked: {error}"
+        said = without_kernel_threads(self.console.since(start))
+        if _SYSRQ in said:
+            return said
+        return f"the kernel did not answer a break and sysrq in {_DIAGNOSIS_S:.0f} s\n{said}"
+
+    def cut(self) -> None:
+        """Whoever uses the machine finds it gone; it has to be closed all the same."""
+        self._end()
+
+    def close(self) -> None:
+        """Bring the board back into its own system; idempotent. InfrastructureError where it does
+        not come.
+        """
+        if self._closed:
+            return
+        self._over.set()
+        session, self._first = self._first, None
+        if session:
+            session.close()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        if self._jumped:
+            try:
+                self._end()
+            finally:
+                self._board.come_back()
+        elif self._loaded:
+            self._board.unload()
+        self._closed = True
+
+    # ------------------------------------------------------------------------------------------
+
+    def _check_memory(self, about: About) -> None:
+        """Its image has to fit twice: packed, and as a disk."""
+        needed = 2 * self._root.used_mib + 256
+        if about.memory_kib // 1024 < needed:
+            raise InfrastructureError(
+                f"{self._board.name} has {about.memory_kib // 1024} MiB of memory, image "
+                f"{self._board.config.image} needs {needed}"
+            )
+
+    def _end(self) -> None:
+        with self._ending:
+            if not self._ended:
+                self._ended = True
+                self._board.let_go(self._number + 1)
+
+    def _watch(self) -> None:
+        """Notice its end: a panic that has been told, or that the board begins anew. What cannot be
+        recorded is noticed by who reads the console.
+        """
+        with contextlib.suppress(InfrastructureError, OSError):
+            known, last, told, anew = 0, 0.0, 0.0, False
+            while not self._over.wait(_LOOK_S):
+                now = time.monotonic()
+                if (size := self.console.size()) > known:
+                    news = self.console.since(max(0, known - _OVERLAP), size)
+                    self._panicked = self._panicked or bool(re.search(_PANIC, news))
+                    anew = anew or self._begins_anew(self.console.since(0, size), news)
+                    known, last = size, now
+                    told = told or (now if self._panicked else 0.0)
+                # What comes up says more of itself; a report is still being printed.
+                silent = (told or anew) and now - last > _QUIET_S
+                if silent or (told and now - told > _MOST_S):
+                    self._end()
+                    return
+
+    def _begins_anew(self, text: str, news: str) -> bool:
+        """Whether another kernel than ours speaks, or ours a second time, or a boot loader or a
+        login, which images have not.
+        """
+        if _OTHER.search(news):
+            return True
+        if _BANNER not in news:
+            return False
+        releases = [found[1] for found in re.finditer(rf"{_BANNER}(\S+)", text)]
+        return len(releases) > 1 or any(one != self._kernel.release for one in releases)
+
+    def _await_ready(self) -> None:
+        deadline, seen = time.monotonic() + _BOOT_S, ""
+        while not seen:
+            if time.monotonic() > deadline:
+                raise self._not_booted(f"did not reach login in {_BOOT_S:.0f} s")
+            seen = self._listen()
+        if seen != READY:
+            self.console.wait_closed(_MOST_S if "panic" in seen else 0.0)
+            raise self._not_booted(f"did not reach login: {seen.strip()}")
+
+    def _listen(self) -> str:
+        """What decides the boot, or "" when there was other news."""
+        known = self.console.size()
+        try:
+            return self.console.expect([READY, _DEAF, _PANIC], _SILENCE_S)
+        except TimeoutError as error:
+            if self.console.size() > known:
+                return ""
+            if wire.gaps(self.console.text()):
+                raise InfrastructureError(
+                    f"the console of {self._board.name} was lost while the kernel booted",
+                    hint=f"the whole console is in {self._path}",
+                ) from error
+            words = f"printed nothing {'more ' if known else ''}in {_SILENCE_S:.0f} s"
+            raise (self._hangs(words) if known else self._not_booted(words)) from error
+        except EOFError as error:
+            raise self._not_booted("made the board begin anew before login") from error
+
+    def _not_booted(self, why: str) -> BootError:
+        return BootError(f"kernel {self._kernel.name} {why}", **self._words())
+
+    def _hangs(self, why: str) -> HangError:
+        """It has said something, and no more: what its tasks do."""
+        heard, words = self.console.size(), self._words()
+        words["output"] += f"\n{self.diagnose()}"
+        return HangError(f"kernel {self._kernel.name} {why}", **words, heard=heard)
+
+    def _words(self) -> dict[str, str]:
+        hint = f"the whole console is in {self._path}"
+        return {"hint": hint, "output": self.console.tail()}
+
+    def _sysrq(self, letter: str, deadline: float) -> bool:
+        """Send a break and a letter; True when an answer has come and been quiet, or none has.
+        InfrastructureError or OSError where the line carries none.
+        """
+        start = self.console.size()
+        self._board.send_break()
+        time.sleep(0.1)  # the port takes the letter for an ordinary one otherwise
+        self.console.send(letter.encode())
+        while (left := deadline - time.monotonic()) > 0:
+            quiet_s = 1.0 if self.console.size() > start else _ANSWER_S
+            if not self.console.wait_news(self.console.size(), min(left, quiet_s)):
+                return True
+            if self.console.closed:
+                return False
+        return False
+
+
+__all__ = ["BaremetalMachine", "Board", "kernel_command_line"]

@@ -1,0 +1,274 @@
+"""A board's own system, known to be good: reached, looked at, and made to start another kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from rig.config import BoardConfig, SystemConfig
+from rig.errors import InfrastructureError
+from rig.session import ConnectionLost, Endpoint, Session, SessionTimeout, StrangerError
+from rig.store import file_sha256
+
+_TRY_S = 20.0  # for one login
+_PAUSE_S = 1.0  # between two
+_ASK_S, _COPY_S, _LOAD_S = 120.0, 1800.0, 300.0
+_SPARE_KIB = 16 * 1024  # of its disk, which is not ours to fill
+_ABOUT = r"""
+mkdir -p "$1" || exit 1
+kexec -u >/dev/null 2>&1  # what an interrupted run had loaded
+say() { name=$1; shift; printf '%s\t%s\n' "$name" "$*"; }
+say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
+say release "$(uname -r)"
+say machine "$(uname -m)"
+say cpus "$(nproc)"
+say cpu "$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)"
+say microcode "$(sed -n 's/^microcode[^:]*: *//p' /proc/cpuinfo | head -n 1)"
+say product "$(cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name 2>/dev/null | xargs)"
+say firmware "$(cat /sys/class/dmi/id/bios_version 2>/dev/null)"
+say memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
+say room_kib "$(df -Pk "$1" | awk 'NR == 2 { print $4 }')"
+say kexec "$(command -v kexec)"
+set -- $SSH_CONNECTION
+ip -4 -o addr show | while read -r _ card _ address _; do
+    [ "${address%/*}" = "$3" ] && say net "$(cat "/sys/class/net/$card/address") $address"
+done
+say gateway "$(ip -4 route show default | sed -n 's/.* via \([0-9.]*\).*/\1/p' | head -n 1)"
+"""
+# What the firmware kept of a kernel that died, and what the system has put away of it since.
+_KEPT = r"""
+ls -A /sys/fs/pstore 2>/dev/null | sed 's|^|/sys/fs/pstore/|'
+[ -e "$1/jumped" ] && find /var/lib/systemd/pstore -type f -newer "$1/jumped" 2>/dev/null
+true
+"""
+# The console has to show what is said last ("Starting new kernel" is a notice). systemctl comes
+# back at once, and says so where it may not; kexec itself never does.
+_GO = r"""
+touch "$1/jumped"
+echo 7 >/proc/sys/kernel/printk
+if [ -d /run/systemd/system ]; then exec systemctl kexec; fi
+(sleep 1; sync; exec kexec -e) </dev/null >/dev/null 2>&1 &
+"""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the system says of itself and of the board.
+
+    boot_id: of this boot of it. net: for the kernel's command line (images/debian/init.c).
+    room_kib: free where we may write. facts: for the report.
+    """
+
+    boot_id: str
+    net: str
+    room_kib: int
+    memory_kib: int
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class KnownGood:
+    """One board's system, by SSH."""
+
+    def __init__(self, board: BoardConfig, root: Path) -> None:
+        assert board.system is not None
+        self.config: SystemConfig = board.system
+        self._board = board.name
+        self.endpoint = Endpoint(
+            host=self.config.address,
+            port=self.config.port,
+            user=self.config.user,
+            client_key=root / Path(self.config.key).expanduser(),
+            host_key=self.config.host_key,
+        )
+        self.why = ""  # nobody, or somebody else, answered last
+        self.where = f"the system of {board.name} at {self.config.address}:{self.config.port}"
+
+    def login(self, timeout_s: float = _TRY_S) -> Session | None:
+        """A session; None where nobody answers in time, or somebody else does (a kernel under
+        test), which `why` tells then. InfrastructureError where it is the system, and does not let
+        us in.
+        """
+        try:
+            return Session(self.endpoint, connect_timeout_s=timeout_s)
+        except (ConnectionLost, StrangerError) as error:
+            self.why = error.message
+            return None
+
+    def awaited(self, before: str, limit_s: float) -> tuple[Session, About] | None:
+        """The session of a boot that is not the one of before; None when there is none in time."""
+        deadline = time.monotonic() + limit_s
+        while (left := deadline - time.monotonic()) > 0:
+            session = self.login(min(_TRY_S, left))
+            if session is not None:
+                found = self._looked_at(session)
+                if found is not None and found.boot_id != before:
+                    return session, found
+                session.close()
+            time.sleep(_PAUSE_S)
+        return None
+
+    def _looked_at(self, session: Session) -> About | None:
+        try:
+            return self.about(session)
+        except (ConnectionLost, SessionTimeout) as error:
+            self.why = error.message
+            return None
+        except BaseException:
+            session.close()
+            raise
+
+    def about(self, session: Session) -> About:
+        """What it is; InfrastructureError where it cannot do what it is there for. ConnectionLost
+        and SessionTimeout where it does not answer.
+        """
+        done = session.run(["sh", "-c", _ABOUT, "rig", self.config.directory], timeout_s=_ASK_S)
+        said = done.stdout.decode(errors="replace")
+        if done.exit_code:
+            raise InfrastructureError(
+                f"{self.where} has no directory {self.config.directory}, and none can be made",
+                output=done.stderr.decode(errors="replace"),
+                hint="directory = one that it may write to: is its disk mounted read-only?",
+            )
+        return self._understood(said)
+
+    def _understood(self, said: str) -> About:
+        told = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
+        if not told.get("kexec"):
+            raise InfrastructureError(
+                f"{self.where} has no kexec", hint="install kexec-tools on it"
+            )
+        card, _, cidr = told.get("net", "").partition(" ")
+        if not cidr:
+            raise InfrastructureError(f"{self.where} does not say which card it is reached by")
+        address = IPv4Interface(cidr)
+        net = f"{card},{address.ip},{address.netmask},{told.get('gateway', '')}"
+        names = ("product", "firmware", "cpu", "microcode", "cpus", "memory_kib", "release")
+        facts = {name: told[name] for name in names if told.get(name)}
+        facts["known_good"] = facts.pop("release", "")
+        numbers = [told.get(name, "") for name in ("room_kib", "memory_kib")]
+        if not told.get("boot_id") or not all(one.isdecimal() for one in numbers):
+            raise InfrastructureError(
+                f"{self.where} does not say how much room and memory it has",
+                output=said,
+                hint="it needs awk, df, sed and /proc",
+            )
+        return About(told["boot_id"], net, int(numbers[0]), int(numbers[1]), facts)
+
+    def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
+        """Have a kernel and its initramfs in memory, to be jumped to. InfrastructureError."""
+        try:
+            self._load(session, kernel, root, words)
+        except (ConnectionLost, SessionTimeout) as error:
+            raise InfrastructureError(
+                f"{self.where} went away, or hung, while the kernel was sent to it: {error.message}"
+            ) from error
+
+    def _load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
+        names = self._copy(session, {"kernel": kernel, "initrd": root})
+        argv = ["kexec", "-a", "-l", names["kernel"], f"--initrd={names['initrd']}"]
+        done = session.run([*argv, f"--command-line={words}"], timeout_s=_LOAD_S)
+        if done.exit_code:
+            raise InfrastructureError(
+                f"{self.where} did not take the kernel (kexec ends with {done.exit_code})",
+                output=(done.stdout + done.stderr)[-2000:].decode(errors="replace"),
+                reproduce=shlex.join([*argv, f"--command-line={words}"]),
+            )
+
+    def _copy(self, session: Session, wanted: dict[str, Path]) -> dict[str, str]:
+        """Where the files lie on the board; what lay there of others is removed, what is there
+        already is not sent again.
+        """
+        directory = self.config.directory
+        sums = {name: file_sha256(path) for name, path in wanted.items()}
+        names = {name: f"{directory}/{name}-{sums[name][:16]}" for name in wanted}
+        self._keep_only(session, sorted(names.values()))
+        there = self._sums(session, names.values())
+        missing = {
+            name: path for name, path in wanted.items() if there.get(names[name]) != sums[name]
+        }
+        needed_kib = sum(path.stat().st_size for path in missing.values()) // 1024
+        room_kib = self._room(session)
+        if missing and room_kib < needed_kib + _SPARE_KIB:
+            raise InfrastructureError(
+                f"the disk of {self._board} is full: {room_kib // 1024} MiB are free at "
+                f"{directory}, {(needed_kib + _SPARE_KIB) // 1024} are needed",
+                hint=f"make room there (what the rig leaves in {directory} it removes by itself)",
+            )
+        for name, path in missing.items():
+            session.put(path, f"{names[name]}.part", timeout_s=_COPY_S)
+            self._run(session, ["mv", "-f", f"{names[name]}.part", names[name]])
+        there = self._sums(session, names.values())
+        if wrong := [one for name, one in names.items() if there.get(one) != sums[name]]:
+            raise InfrastructureError(f"{self.where} has not got {wrong[0]} as it was sent")
+        return names
+
+    def _keep_only(self, session: Session, names: Sequence[str]) -> None:
+        script = (
+            'cd "$1" || exit 1; shift; for one in kernel-* initrd-*; do keep=; '
+            'for name; do [ "$one" = "${name##*/}" ] && keep=1; done; '
+            '[ "$keep" ] || rm -f "$one"; done'
+        )
+        self._run(session, ["sh", "-c", script, "rig", self.config.directory, *names])
+
+    def _sums(self, session: Session, names: Iterable[str]) -> dict[str, str]:
+        done = session.run(["sha256sum", *names], timeout_s=_COPY_S)
+        lines = done.stdout.decode(errors="replace").splitlines()
+        return {path: found for found, _, path in (line.partition("  ") for line in lines)}
+
+    def _room(self, session: Session) -> int:
+        script = "df -Pk \"$1\" | awk 'NR == 2 { print $4 }'"
+        return int(self._run(session, ["sh", "-c", script, "rig", self.config.directory]) or 0)
+
+    def _run(self, session: Session, argv: Sequence[str]) -> str:
+        done = session.run(argv, timeout_s=_ASK_S)
+        if done.exit_code:
+            raise InfrastructureError(
+                f"{self.where} did not do `{shlex.join(argv[:1])}`",
+                output=(done.stdout + done.stderr)[-2000:].decode(errors="replace"),
+            )
+        return done.stdout.decode(errors="replace")
+
+    def unload(self, session: Session) -> None:
+        """Forget a kernel that was loaded and is not jumped to."""
+        with contextlib.suppress(ConnectionLost, SessionTimeout):
+            session.run(["kexec", "-u"], timeout_s=_ASK_S)
+
+    def jump(self, session: Session) -> None:
+        """Go to the loaded kernel, its file systems in order. The session is lost by it.
+
+        InfrastructureError where the system refuses.
+        """
+        argv = ["sh", "-c", _GO, "rig", self.config.directory]
+        with contextlib.suppress(ConnectionLost, SessionTimeout):
+            done = session.run(argv, timeout_s=_ASK_S)
+            # Its services end now, the one that we are in among them.
+            if done.exit_code and done.exit_code < 128 and done.stderr:
+                raise InfrastructureError(
+                    f"{self.where} does not go to the kernel",
+                    output=done.stderr.decode(errors="replace"),
+                )
+
+    def crashes(self, session: Session, into: Path, label: str) -> tuple[Path, ...]:
+        """What a kernel has left in the firmware's store (pstore), copied; there it is removed, for
+        there is little room. label: into the files' names.
+        """
+        found: list[Path] = []
+        try:
+            listed = self._run(session, ["sh", "-c", _KEPT, "rig", self.config.directory])
+            for remote in listed.split():
+                name = remote.partition("pstore/")[2].replace("/", "-")
+                session.get(remote, into / f"pstore-{label}-{name}")
+                found.append(into / f"pstore-{label}-{name}")
+                if remote.startswith("/sys/"):
+                    self._run(session, ["rm", "-f", "--", remote])
+        except (ConnectionLost, SessionTimeout) as error:
+            raise InfrastructureError(f"{self.where}: {error.message}") from error
+        return tuple(found)
+
+
+__all__ = ["About", "KnownGood"]

@@ -1,0 +1,333 @@
+"""A board from its own system to a kernel under test and back, for real: on an emulated board, with
+Debian on its disk, GRUB, kexec-tools and sshd, and a power switch that works.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import emulated_bmc
+import emulated_board
+import pytest
+from emulated_board import EmulatedBoard
+
+from rig import config as configuration
+from rig import process, ramroot
+from rig.errors import InfrastructureError, UsageError
+from rig.kbuild import Kernel
+from rig.machine import baremetal
+from rig.machine.knowngood import About, KnownGood
+from rig.ramroot import RamRoot
+from rig.store import Store
+
+ROOT = Path(__file__).parents[1]
+RUN_S = 900.0
+# Of a Debian that nobody does anything with.
+EVERY_BOOT = {
+    "/boot/grub/grubenv",
+    "/etc/machine-id",
+    "/var/lib/systemd/random-seed",
+    "/var/log/lastlog",
+    "/var/log/wtmp",
+    "/var/log/btmp",
+}
+SYSTEM = """
+[machine.board1.system]
+address = "192.0.2.8"
+key = "key"
+host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"
+"""
+BOARD = """
+[machine.board1]
+kind = "baremetal"
+append = "quiet"
+
+[machine.board1.power]
+kind = "command"
+on = "true"
+off = "true"
+status = "true"
+
+[machine.board1.console]
+kind = "tcp"
+address = "127.0.0.1"
+port = 9
+"""
+SAID = """\
+boot_id	5b1c0f9e-0000-4000-8000-000000000000
+release	6.1.0-41-amd64
+machine	x86_64
+cpus	2
+cpu	QEMU TCG CPU version 2.5+
+microcode	
+product	QEMU Standard PC
+firmware	1.16.2
+memory_kib	1500000
+room_kib	700000
+kexec	/sbin/kexec
+net	52:54:00:12:34:56 10.0.2.15/24
+gateway	10.0.2.2
+"""  # noqa: W291
+
+
+def loaded(directory: Path, text: str) -> configuration.Config:
+    path = directory / "rig.toml"
+    path.write_text(f"{(ROOT / 'rig.toml').read_text()}\n{text}")
+    return configuration.load(path)
+
+
+# -- what needs no board --------------------------------------------------------------------------
+
+
+def test_a_board_is_a_machine_once_all_is_told(tmp_path: Path) -> None:
+    whole = loaded(tmp_path, BOARD + SYSTEM)
+    board = whole.machine("board1")
+    assert isinstance(board, configuration.BoardConfig)
+    assert board.system is not None
+    assert (board.system.directory, board.system.returns_s) == ("/var/lib/rig", 300.0)
+    with pytest.raises(UsageError, match="board1 is a board"):
+        whole.emulated("board1")
+    with pytest.raises(UsageError, match=r"\[machine\.board1\] has no system"):
+        loaded(tmp_path, BOARD).machine("board1")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('host_key = "AAAA"', "host_key is no public key"),
+        ('directory = "/"', "directory is '/'"),
+        ('directory = "/var/../etc"', "directory is"),
+        ("returns_s = 1", "returns_s is 10 to 3600"),
+        ("port = 0", "port is 0"),
+        ('user = ""', "has no user"),
+        ('wired = "x"', "unknown key 'wired'"),
+    ],
+)
+def test_mistakes_in_its_system(tmp_path: Path, line: str, words: str) -> None:
+    name = line.partition(" ")[0]
+    text = re.sub(rf"^{name} = .*\n", "", SYSTEM, flags=re.MULTILINE)
+    with pytest.raises(UsageError, match=words):
+        loaded(tmp_path, f"{BOARD}{text}{line}\n").machine("board1")
+
+
+def known_good(tmp_path: Path) -> KnownGood:
+    board = loaded(tmp_path, BOARD + SYSTEM).machine("board1")
+    assert isinstance(board, configuration.BoardConfig)
+    return KnownGood(board, tmp_path)
+
+
+def test_what_a_system_says_of_itself(tmp_path: Path) -> None:
+    found = known_good(tmp_path)._understood(SAID)
+    assert found.net == "52:54:00:12:34:56,10.0.2.15,255.255.255.0,10.0.2.2"
+    assert (found.room_kib, found.memory_kib) == (700000, 1500000)
+    assert found.facts["known_good"] == "6.1.0-41-amd64"
+    assert "microcode" not in found.facts
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("kexec", "has no kexec"), ("net", "does not say which card")]
+)
+def test_a_system_that_will_not_do(tmp_path: Path, line: str, words: str) -> None:
+    said = re.sub(rf"^{line}\t.*$", f"{line}\t", SAID, flags=re.MULTILINE)
+    with pytest.raises(InfrastructureError, match=words):
+        known_good(tmp_path)._understood(said)
+
+
+def test_what_the_kernel_is_told(tmp_path: Path) -> None:
+    board = loaded(tmp_path, BOARD + SYSTEM).machine("board1")
+    assert isinstance(board, configuration.BoardConfig)
+    root = RamRoot(tmp_path, "00", 2048, 1)
+    about = About("id", "52:54:00:12:34:56,10.0.2.15,255.255.255.0,", 1, 1)
+    words = baremetal.kernel_command_line(board, root, about, "debug").split()
+    assert words[0] == "console=ttyS0,115200"
+    assert {"rdinit=/init", "brd.rd_size=2048", f"rig_net={about.net}"} <= set(words)
+    assert words[-2:] == ["quiet", "debug"]
+
+
+def test_blocks_of_a_disk_with_holes(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(1 << 20)
+        for number in (0, 7, 255):
+            file.seek(number * 4096)
+            file.write(bytes([number % 255 + 1]) * 4096)
+        file.seek(9 * 4096)
+        file.write(bytes(4096))  # there, and empty
+    found = list(ramroot.numbered(disk))
+    assert [int.from_bytes(one[:8], "little") for one in found] == [0, 7, 255]
+    assert all(one[8:] == bytes([number % 255 + 1]) * 4096
+               for number, one in zip((0, 7, 255), found, strict=True))  # fmt: skip
+
+
+# -- a board --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def board(user_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBoard]:
+    place = tmp_path_factory.mktemp("board")
+    with emulated_board.standing("board1", user_store, place) as one:
+        yield one
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A checkout's directory with a rig.toml of its own; all else is ours."""
+    for name in ("patches", "kernel-configs", "images", "guest-tests", "ci", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def rig(project: Path, toml: str, *words: str) -> subprocess.Popen[str]:
+    """The rig at work there; what it says on both streams is one text."""
+    head = (ROOT / "rig.toml").read_text(encoding="utf-8")
+    lock = project / "locks"
+    text = toml.replace('kind = "baremetal"\n', f'kind = "baremetal"\nlock = "{lock}"\n')
+    (project / "rig.toml").write_text(f"{head}\n{text}", encoding="utf-8")
+    argv = [sys.executable, "-m", "rig", *words, "--machine", "board1"]
+    if "--" in words:
+        at = words.index("--")
+        argv = [sys.executable, "-m", "rig", *words[:at], "--machine", "board1", *words[at:]]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        argv,
+        cwd=project,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(started: subprocess.Popen[str], limit_s: float = RUN_S) -> tuple[int, str]:
+    """Exit code and text."""
+    try:
+        said, _ = started.communicate(timeout=limit_s)
+    finally:
+        started.kill()
+        started.wait()
+    return started.returncode, said
+
+
+def in_its_system(board: EmulatedBoard, command: str) -> str:
+    """What a command in the board's own system says; that system has to be there."""
+    words = ["ssh", "-i", str(board.installed.key), "-p", str(board.port), "-o", "BatchMode=yes"]
+    known = f"KnownHostsCommand=/bin/echo board {board.installed.host_key}"
+    words += ["-o", "HostKeyAlias=board", "-o", known, "-o", "IdentitiesOnly=yes"]
+    return process.run([*words, "root@127.0.0.1", command], timeout_s=60).output
+
+
+def consoles(project: Path) -> dict[str, str]:
+    """Of the last run, by name."""
+    last = max((project / "results").iterdir())
+    return {one.name: one.read_text(errors="replace") for one in sorted(last.glob("*.log"))}
+
+
+@pytest.mark.board
+def test_a_kernel_is_booted_and_the_board_comes_back(
+    board: EmulatedBoard, built_kernel: Kernel, project: Path
+) -> None:
+    looks = "uname -r; cat /proc/cmdline; findmnt -no SOURCE /; ls -A /sys/block | grep -c vda"
+    code, said = ended(rig(project, board.toml(), "boot", "--", "sh", "-c", looks))
+    assert code == 0, said
+    assert "board1 is off: it is switched on" in said
+    assert "board1 is back in its own system after" in said
+    assert built_kernel.release in said
+    assert "/dev/ram0" in said
+    release = in_its_system(board, "uname -r").strip()
+    assert release.endswith("-amd64")
+    # Nothing was written outside of our directory since the jump but what each boot of it writes.
+    changed = in_its_system(
+        board, "find / -xdev -type f -newer /var/lib/rig/jumped ! -path '/var/lib/rig/*'"
+    )
+    others = {one for one in changed.split() if not one.startswith("/var/log/journal/")}
+    assert others <= EVERY_BOOT, changed
+    parts = consoles(project)
+    assert "GRUB" in parts["system-0.log"]
+    assert "Linux version" in parts["system-0.log"]
+    assert parts["console-0.log"].count("Linux version") == 1
+    assert "rig: ready" in parts["console-0.log"]
+    assert parts["system-1.log"].count("Linux version") == 1
+
+
+@pytest.mark.board
+def test_suites_run_on_it(board: EmulatedBoard, built_kernel: Kernel, project: Path) -> None:
+    words = ("boot-and-test", "--suite", "abi", "--case", "inline_result", "--json", "run.json")
+    code, said = ended(rig(project, board.toml(), *words))
+    assert code == 0, said
+    run = json.loads((project / "run.json").read_bytes())
+    assert {case["status"] for case in run["cases"]} == {"pass"}
+    assert run["machine"]["kind"] == "baremetal"
+    assert run["machine"]["known_good"].endswith("-amd64")
+    assert [Path(one).name for one in run["consoles"]] == [
+        "system-0.log", "console-0.log", "system-1.log",
+    ]  # fmt: skip
+
+
+@pytest.mark.board
+@pytest.mark.parametrize(
+    ("options", "command", "code", "words"),
+    [
+        ([], "echo c >/proc/sysrq-trigger; sleep 60", 121, "sysrq"),
+        (["--append", "rdinit=/nothing"], "true", 125, "Unable to mount root fs"),
+    ],
+    ids=["crash", "no root"],
+)
+def test_a_kernel_that_is_broken_is_told_and_the_board_comes_back(
+    board: EmulatedBoard,
+    built_kernel: Kernel,
+    project: Path,
+    options: list[str],
+    command: str,
+    code: int,
+    words: str,
+) -> None:
+    seen, said = ended(rig(project, board.toml(), "boot", *options, "--", "sh", "-c", command))
+    assert seen == code, said
+    assert words in said
+    assert "Traceback" not in said
+    assert "board1 is back in its own system after" in said
+    assert in_its_system(board, "uname -r").strip().endswith("-amd64")
+
+
+@pytest.mark.board
+def test_a_run_that_is_killed_leaves_a_board_that_the_next_one_gets_back(
+    board: EmulatedBoard, built_kernel: Kernel, project: Path
+) -> None:
+    started = rig(project, board.toml(), "boot", "--", "sh", "-c", "echo there; sleep 1000")
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.strip() == "there":
+            break
+    started.send_signal(signal.SIGKILL)
+    _, rest = ended(started, 30)
+    # A second that waits sees who holds it; here nobody does any more.
+    code, said = ended(rig(project, board.toml(), "boot", "--", "echo", "again"))
+    assert code == 0, rest + said
+    assert "was left as it was by a run that did not come to its end: " in said
+    assert f"(process {started.pid}, since" in said
+    assert re.search(r"board1 is not in its own system \(.*\): its power is cycled", said)
+    assert "again" in said.splitlines()
+
+
+@pytest.mark.board
+def test_what_is_wrong_with_a_board_is_one_error(
+    board: EmulatedBoard, built_kernel: Kernel, project: Path
+) -> None:
+    dead = board.toml().replace(f"port = {board.serial}", f"port = {emulated_bmc.free_port()}")
+    code, said = ended(rig(project, dead, "boot", "--", "true"))
+    assert code == 123, said
+    assert "the console of board1 at 127.0.0.1:" in said
+    assert "is dead: " in said
+    gone = board.toml().replace(f"port = {board.port}", f"port = {emulated_bmc.free_port()}")
+    code, said = ended(rig(project, f"{gone}returns_s = 12\n", "boot", "--", "true"))
+    assert code == 123, said
+    assert "board1 did not come back: the system of board1 at 127.0.0.1:" in said
+    assert "Traceback" not in said
