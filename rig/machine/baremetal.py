@@ -51,6 +51,7 @@ def kernel_command_line(board: BoardConfig, root: RamRoot, about: About, append:
     words = [
         *(f"console={board.serial}", root.append, f"rig_net={about.net}"),
         *("panic=0", "oops=panic", "printk.devkmsg=on", "unknown_nmi_panic", "panic_print=0x40"),
+        "nokaslr",  # it can be moved (kernel-configs/board.config), and is where it always is
     ]
     return " ".join([*words, *board.append.split(), *append.split()])
 
