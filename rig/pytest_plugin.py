@@ -384,6 +384,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if state.rack is None:
         return
     from rig import report
+    from rig.errors import RigError
 
     rack = state.rack
     # A UsageError's exit code is the one that pytest gives an interrupted session.

@@ -55,6 +55,8 @@ class _Streaming(LocalSession):
 class _BootLab:
     def prepare(self, suites: object) -> None: ...
 
+    def close(self) -> None: ...
+
     def machine(self, directory: Path, **_: object) -> _Bootable:
         return _Bootable(directory, 0, slowdown=0.05, says=b"")
 

@@ -107,7 +107,7 @@ def test_the_session_of_the_boot_is_used(
     tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = _Machine(tmp_path)
-    monkeypatch.setattr(lab, "machine", lambda *_, **__: machine)
+    monkeypatch.setattr(lab, "_emulated", lambda *_, **__: machine)
     monkeypatch.setattr(lab_module, "Guest", lambda *parts: parts)
     lab.build()
     record = Record.begin(tmp_path / "results", "rig", "k")

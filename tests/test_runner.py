@@ -14,7 +14,7 @@ from local_machine import LocalLab, Writer
 
 from rig import kunit, report, runner, suite
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError, BuildError, LostMachineError, UsageError
+from rig.errors import BootError, BuildError, InfrastructureError, LostMachineError, UsageError
 from rig.outcome import Command, Outcome
 from rig.results import Status, load_run
 from rig.runner import KselftestRequest, Request
@@ -169,6 +169,20 @@ def test_a_mistake_of_the_rig_is_loud_and_never_green(writer: Writer, drive: Dri
 def test_what_is_skipped_alone_is_not_green(writer: Writer, drive: Drive) -> None:
     writer.suite("abi", a="echo '1..0 # SKIP no kvm'; exit 4")
     assert drive().exit_code == 1
+
+
+def test_a_board_that_does_not_come_back_is_no_pass(writer: Writer, drive: Drive) -> None:
+    writer.suite("abi", a=TWO)
+    outcome = drive(_Gone())
+    assert outcome.exit_code == 3
+    assert outcome.error is not None
+    assert outcome.error.message == "board1 did not come back"
+    assert {case.status for case in outcome.run.cases} == {Status.PASS}
+
+
+class _Gone(LocalLab):
+    def close(self) -> None:
+        raise InfrastructureError("board1 did not come back")
 
 
 class _NoCompiler(LocalLab):
