@@ -328,7 +328,7 @@ def test_a_board_of_rig_toml(load: Callable[[str], config.Config]) -> None:
     found = load(IPMI + "cipher = 17\n")
     board = found.board("board1")
     assert (board.power.address, board.power.cipher) == ("192.0.2.7", 17)
-    with pytest.raises(UsageError, match="board1 is a board"):
+    with pytest.raises(UsageError, match=r"\[machine.board1\] has no console"):
         found.machine("board1")
     with pytest.raises(UsageError, match="default is no board"):
         found.board("default")
