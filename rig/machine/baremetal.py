@@ -30,7 +30,7 @@ _DEAF = "rig: nobody can log in"
 _PANIC = r"Kernel panic - not syncing[^\n]*\n"
 _BANNER = "Linux version "
 # That another system is coming up, which may say no more than that: images have no login there.
-_OTHER = re.compile(r"GNU GRUB|^[^\[\]\n]{0,80} login: ", re.MULTILINE)
+_OTHER = re.compile(r"GNU GRUB|^  Booting `|^[^\[\]\n]{0,80} login: ", re.MULTILINE)
 # What the known-good kernel says last (kernel/kexec_core.c, since 2.6.13).
 _JUMP = "Starting new kernel"
 _JUMP_S = 180.0  # its services come to an end first
