@@ -29,7 +29,7 @@ from rig.process import run  # noqa: E402
 from rig.store import digest  # noqa: E402
 
 KERNEL, CHECKED, PROGRAMS, TRACED = "async", "lockdep", "programs", "perf"
-OTHERS = "selftests"
+OTHERS, WIDENED = "selftests", "widened"
 HARD = "kasan"
 FLAVOURS = (KERNEL, "lockdep", HARD, "kcsan")
 SUITES = ("abi", "stress", "shim")
@@ -38,6 +38,7 @@ BYTES_EACH = 24 * 1024
 FUZZ_S, FUZZED = 600, ("lockdep", HARD, "kcsan")
 LEAKS = "stress/generator::global.no_memory_is_lost"
 HANDED_OVER = 0.9
+STORM, STORM_S = 1000, 1800
 AT_LENGTH = ("handover_cancel", "handover_identity", "handover_signals")
 # Of the kernel's own selftests, whose programs are compiled and sleep; with which, where not
 # all are run: the others watch a clock, or measure, for minutes.
@@ -76,13 +77,13 @@ SHIM_FLAGS = (
 
 MEASURED = (
     *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig", "guest-tests"),
-    *("tests/mutants", "docs/hazards.md", "ci/accept_series.py", "ci/hazards.py"),
+    *("tests/mutants", "tests/widened", "docs/hazards.md", "ci/accept_series.py", "ci/hazards.py"),
 )
 KEPT = "ci/acceptance/series-mutants.json"
 # And what the end of a mutant depends on beside itself; they are caught by these suites.
 OF_MUTANTS = (
     *("patches/async-submit", "kernel-configs", "rig.toml", "images", "rig"),
-    *("guest-tests/abi", "guest-tests/checked", "guest-tests/stress"),
+    *("guest-tests/abi", "guest-tests/checked", "guest-tests/stress", "tests/widened"),
 )
 
 
@@ -297,6 +298,25 @@ def fuzz(kernel: str) -> Callable[[Place], list[Figure]]:
     return step
 
 
+def widened(place: Place) -> list[Figure]:
+    """The races drawn out (tests/widened): a storm of kills, exits and execs, and all of abi."""
+    here, figures = opened(place), []
+    words = f"boot-and-test {WIDENED} --machine quad --tests guest-tests/abi --case storm".split()
+    words += ["--env", f"STORM_PROCESSES={STORM}", "--timeout", f"{STORM_S}"]
+    code, found = tested(here, *words)
+    said = re.search(r"(\d+) exits, (\d+) other programs", texts(found, "storm"))
+    how = f"rig {' '.join(words)}: {tally(found)}; {said[0] if said else 'nothing said'}"
+    figures.append(exactly("storm_widened", code, "exit code", 0, how))
+    execs = int(said[2]) if said else 0
+    least = STORM // 20
+    figures.append(Figure("execs_widened", execs, "programs", f">= {least}", execs >= least, how))
+    words = f"boot-and-test {WIDENED} --machine default --tests guest-tests/abi".split()
+    code, found = tested(here, *words)
+    how = f"rig {' '.join(words)}: {tally(found)}"
+    figures.append(exactly("abi_widened", code, "exit code", 0, how))
+    return [*figures, leftovers(place)]
+
+
 def programs(place: Place) -> list[Figure]:
     """Programs of others under the shim: the same results, and nine in ten handed over."""
     here = opened(place)
@@ -439,7 +459,7 @@ def steps() -> dict[str, Step]:
         found[f"fuzz_{kernel}"] = fuzz(kernel)
         found[f"trinity_{kernel}"] = trinity(kernel)
     found[f"suites_{TRACED}_default"] = suites(TRACED, "default")
-    found |= {"long": long, "programs": programs, "others": others}
+    found |= {"long": long, "widened": widened, "programs": programs, "others": others}
     return {name: whole(step) for name, step in found.items()}
 
 

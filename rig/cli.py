@@ -902,6 +902,8 @@ def _changed(kernel: KernelConfig, arguments: argparse.Namespace) -> KernelConfi
         changes["sha256"] = arguments.sha256
     if series := getattr(arguments, "series", None):
         changes["series"] = "" if series == "none" else _from_here(series)
+        if series == "none":
+            changes["on_top"] = ""
     if fragments := getattr(arguments, "config", []):
         named = [_from_here(f) if "/" in f or f.endswith(".config") else f for f in fragments]
         changes["configs"] = (*kernel.configs, *named)

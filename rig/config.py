@@ -33,7 +33,8 @@ class KernelConfig:
     source: "deb" (Debian's linux-source package), a directory, a git ref ("REPO#REF"), or a
         tarball path or URL. sha256: required with a tarball. tarball: the URL that stands in
         for "deb" on a host without apt.
-    series: directory or mbox of patches, or "" for an unpatched kernel.
+    series: directory or mbox of patches, or "" for an unpatched kernel. on_top: more of them that
+        are no part of it, "" for none.
     base: a config target of the tree (tinyconfig, defconfig ...). configs: fragment names under
         kernel-configs/ or paths, merged in order.
     make: "NAME=VALUE", variables for make beside those that the rig sets.
@@ -46,11 +47,17 @@ class KernelConfig:
     sha256: str = ""
     tarball: str = ""
     series: str = ""
+    on_top: str = ""
     arch: str = "x86_64"
     base: str = "tinyconfig"
     configs: tuple[str, ...] = ()
     make: tuple[str, ...] = ()
     accepted: str = ""
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """Where its patches are, in the order in which they are applied."""
+        return tuple(path for path in (self.series, self.on_top) if path)
 
 
 @dataclass(frozen=True)

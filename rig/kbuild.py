@@ -138,7 +138,7 @@ def build(
     asked = _asked(config.root, kernel, extra_configs)
     pristine = source.fetch(kernel, config.root, store, progress)
     _notice_version(kernel, pristine.release, progress)
-    patches = series.read(config.root / kernel.series) if kernel.series else ()
+    patches = series.read_all(config.root, kernel.patches)
     tree = series.apply(pristine, patches, _tree_slot(config, kernel), store, progress)
     slot = _build_slot(tree, kernel)
     ccache = store.root / "ccache" / "objects" if shutil.which("ccache") else None
@@ -515,7 +515,7 @@ def _describe(
             "tree": tree.source.tree,
         },
         "series": {
-            "path": kernel.series,
+            "path": " + ".join(kernel.patches),
             "tree": tree.tree,
             "patches": [
                 {"name": p.name, "subject": p.subject, "commit": p.commit} for p in tree.patches
@@ -569,7 +569,7 @@ def _load(plan: _Plan, entry: Path, cached: bool, store: Store, progress: Progre
         "release": metadata["release"],
         "arch": kernel.arch,
         "source": tree.source.origin,
-        "series": kernel.series or "none",
+        "series": " + ".join(kernel.patches) or "none",
         "tree": tree.tree,
         "config": metadata["sha256"]["config"],
         "compiler": plan.toolchain["gcc"],

@@ -205,8 +205,8 @@ def _run(
     if not kernel.series:
         raise UsageError(f"{mutant.path}: kernel {kernel.name} has no series to break")
     last = series.Patch(mutant.path.name, mutant.patch)
-    whole = (*series.read(config.root / kernel.series), last)
-    broken = replace(kernel, series=str(_write(whole, place / kernel.name)))
+    whole = (*series.read_all(config.root, kernel.patches), last)
+    broken = replace(kernel, series=str(_write(whole, place / kernel.name)), on_top="")
     config = replace(
         config, kernels={**config.kernels, kernel.name: broken}, default_kernel=kernel.name
     )

@@ -6,7 +6,7 @@ import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,6 +76,11 @@ def read(path: Path) -> tuple[Patch, ...]:
     for patch in patches:
         _refuse_escapes(patch)
     return patches
+
+
+def read_all(root: Path, paths: Sequence[str]) -> tuple[Patch, ...]:
+    """The patches of each of these paths, seen from root, one series after the other."""
+    return tuple(patch for path in paths for patch in read(root / path))
 
 
 def apply(

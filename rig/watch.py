@@ -43,8 +43,7 @@ def inputs(config: Config, machine: str | None, suites: Sequence[Path]) -> Watch
     kernel = config.kernel()
     recipe = config.root / "images" / config.machine(machine).image
     named = [recipe, *suites, *(kbuild.fragment(config.root, name) for name in kernel.configs)]
-    if kernel.series:
-        named.append(config.root / kernel.series)
+    named += [config.root / path for path in kernel.patches]
     source = config.root / Path(kernel.source).expanduser()
     if kernel.source != "deb" and source.is_dir():
         named.append(source)

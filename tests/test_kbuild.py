@@ -415,6 +415,19 @@ def test_two_series_in_turn_do_not_share_a_worktree(project: Path) -> None:
     assert [(tree / "init/main.c").stat().st_mtime_ns for tree in trees] == times
 
 
+def test_what_is_on_top_of_a_series_comes_after_it(project: Path) -> None:
+    later = PATCH.replace("counter = 1", "counter = 2").replace("+\tcounter = 2", "+\tcounter = 3")
+    make_series(project / "more", later=later)
+    loaded, store = config.load(project / "rig.toml"), Store(project / "store")
+    plain = kbuild.build(loaded, loaded.kernel(), store)
+    kernel = kbuild.build(loaded, replace(loaded.kernel(), on_top="more"), store)
+    assert "counter = 3" in (kernel.tree / "init/main.c").read_text()
+    assert kernel.facts["series"] == "series + more"
+    assert kernel.key != plain.key
+    metadata = json.loads((kernel.directory / "metadata.json").read_bytes())
+    assert [one["name"] for one in metadata["series"]["patches"]] == ["one.patch", "later.patch"]
+
+
 def test_a_kernel_from_the_store_needs_no_worktree_until_it_is_asked_for(project: Path) -> None:
     directory = build(project).directory
     for kind in ("tree", "applied", "directory", "build"):

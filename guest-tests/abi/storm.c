@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Processes that hand over from several threads are killed, crashed and stopped at any moment:
- * each has to end with the right status, before a deadline, and to leave nothing behind.
+ * Processes that hand over from several threads are killed, crashed and stopped, exit and become
+ * another program at any moment: each has to end with the right status, before a deadline, and to
+ * leave nothing behind.
  *
  * STORM_PROCESSES says how many (200), STORM_SEED which random numbers, STORM_SIDE_BY_SIDE how
  * many of them at a time (4). A failure names the seed and the number of the process.
@@ -19,14 +20,29 @@ enum { MAX_CALLS = 50, MAX_THREADS = 3, MAX_SIDE = 64 };
 /* How long a process goes on before it is hit, at most. */
 #define MAX_LIFE_US	20000
 
-enum blow { KILLED, TERMINATED, CRASHED, DUMPED, STOPPED, BLOWS };
+/* Where the calls of a process store their values, and its next program keeps something else. */
+#define FIXED_MEMORY	((void *)0x200000000000UL)
+
+/* With what a process ends that is not killed. */
+enum { EXITED_WITH = 7, NEXT_ENDED_WITH = 42 };
+
+enum blow { KILLED, TERMINATED, CRASHED, DUMPED, STOPPED, EXITED, EXECED, BLOWS };
 
 static const char *const blow_names[BLOWS] = {
 	[KILLED] = "SIGKILL",
-	[TERMINATED] = "SIGTERM",
+	[TERMINATED] = "a signal nobody handles",
 	[CRASHED] = "SIGSEGV without a core dump",
 	[DUMPED] = "SIGSEGV with a core dump",
 	[STOPPED] = "SIGSTOP, SIGCONT, SIGKILL",
+	[EXITED] = "exit_group()",
+	[EXECED] = "execve()",
+};
+
+/* All that end a process by default, but SIGKILL; the real-time signals are one as the other. */
+static const int fatal_signals[] = {
+	SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGPIPE,
+	SIGALRM, SIGTERM, SIGSTKFLT, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSYS,
+	35, 64,
 };
 
 static long number_in(const char *name, long otherwise)
@@ -56,6 +72,8 @@ struct plan {
 	int threads;		/* besides the main one */
 	int calls;		/* outstanding at a time, for each thread */
 	unsigned int life_us;
+	int signal;		/* for TERMINATED */
+	bool by_main;		/* for EXITED and EXECED: by the main thread, or by another */
 };
 
 struct victim {
@@ -80,20 +98,22 @@ static int hold_fd;
 static void submit_one(struct slot *slot, struct random *random)
 {
 	static const struct timespec soon = { .tv_nsec = 2 * 1000 * 1000 };
+	unsigned long flags = draw(random, 4) ? 0 : ASYNC_SUBMIT_OFFLOAD;
 	static int never;
 
 	slot->used = true;
 	slot->result = UNTOUCHED;
 	switch (draw(random, 4)) {
 	case 0:
-		slot->cookie = async_submit(0, &slot->result, __NR_nanosleep, ARGS(P(&soon), 0));
+		slot->cookie = async_submit(flags, &slot->result, __NR_nanosleep,
+					    ARGS(P(&soon), 0));
 		break;
 	case 1:
-		slot->cookie = async_submit(0, &slot->result, __NR_futex,
+		slot->cookie = async_submit(flags, &slot->result, __NR_futex,
 					    ARGS(P(&never), FUTEX_WAIT_PRIVATE, 0, P(&soon)));
 		break;
 	default:
-		slot->cookie = async_submit(0, &slot->result, __NR_read,
+		slot->cookie = async_submit(flags, &slot->result, __NR_read,
 					    ARGS(slot->fds[0], P(&slot->byte), 1));
 		break;
 	}
@@ -126,16 +146,39 @@ static void end_one(struct slot *slot, struct random *random)
 
 static struct plan the_plan;
 
+static size_t memory_size(int threads, int calls)
+{
+	return (threads + 1) * calls * sizeof(struct slot);
+}
+
+static void *map_memory(size_t size)
+{
+	return mmap(FIXED_MEMORY, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+}
+
+/* Which thread is to take the signal that makes it leave. */
+static void take_or_leave(int how)
+{
+	sigset_t leaving;
+
+	sigemptyset(&leaving);
+	sigaddset(&leaving, SIGUSR2);
+	if (pthread_sigmask(how, &leaving, NULL))
+		_exit(90);
+}
+
 /* Submits and ends calls for ever. */
 static void *suffer(void *argument)
 {
 	struct random random = { .state = the_plan.number * 4 + (long)argument };
-	struct slot *slots = calloc(the_plan.calls, sizeof(*slots));
+	struct slot *slots = FIXED_MEMORY;
 	pid_t tid = gettid();
 	int i;
 
-	if (!slots)
-		_exit(85);
+	slots += (long)argument * the_plan.calls;
+	if (!the_plan.threads || !argument == the_plan.by_main)
+		take_or_leave(SIG_UNBLOCK);
 	for (i = 0; i < the_plan.calls; i++)
 		if (pipe(slots[i].fds))
 			_exit(86);
@@ -160,6 +203,38 @@ static void crash(int signal)
 	*wild = 0;
 }
 
+/* Whichever thread that is, and whatever it and the others have outstanding. */
+static void leave(int signal)
+{
+	char threads[16], calls[16];
+
+	if (the_plan.blow == EXITED)
+		_exit(EXITED_WITH);
+	snprintf(threads, sizeof(threads), "%d", the_plan.threads);
+	snprintf(calls, sizeof(calls), "%d", the_plan.calls);
+	execl("/proc/thread-self/exe", "storm", "next-program", threads, calls, NULL);
+	_exit(91);
+}
+
+/* It has one thread, no calls, and its memory for itself. */
+static const char *next_program(int threads, int calls)
+{
+	const size_t size = memory_size(threads, calls);
+	char *memory = map_memory(size);
+	size_t i;
+
+	CHECK(memory == FIXED_MEMORY);
+	memset(memory, 0x5a, size);
+	CHECK_EQ(getpid(), gettid());
+	CHECK_EQ(1, tasks_of("self", 0));
+	CHECK_EQ(0, counter("outstanding"));
+	CHECK_EQ(0, wait_for_async(0, 0, &no_time));
+	TRY(hand_over(3));
+	for (i = 0; i < size; i++)
+		CHECK_EQ(0x5a, memory[i]);
+	return NULL;
+}
+
 static void be_victim(const struct plan *plan, int hold)
 {
 	const struct rlimit files = { 1024, 1024 };
@@ -167,8 +242,10 @@ static void be_victim(const struct plan *plan, int hold)
 	long i;
 
 	hold_fd = hold;
-	the_plan = *plan;
 	setrlimit(RLIMIT_NOFILE, &files);
+	if (map_memory(memory_size(plan->threads, plan->calls)) != FIXED_MEMORY)
+		_exit(85);
+	take_or_leave(SIG_BLOCK);
 	for (i = 1; i <= plan->threads; i++)
 		if (pthread_create(&thread, NULL, suffer, (void *)i))
 			_exit(88);
@@ -183,6 +260,8 @@ static void make_plan(struct plan *plan, struct random *random, unsigned int num
 	/* Small numbers as often as large ones. */
 	plan->calls = 1 + draw(random, draw(random, 2) ? MAX_CALLS : 4);
 	plan->life_us = draw(random, MAX_LIFE_US);
+	plan->signal = fatal_signals[draw(random, ARRAY_SIZE(fatal_signals))];
+	plan->by_main = draw(random, 2);
 }
 
 static const char *start(struct victim *victim)
@@ -194,6 +273,7 @@ static const char *start(struct victim *victim)
 	CHECK_EQ(0, pipe2(fds, O_CLOEXEC));
 	/* It may be hit before it can do anything. */
 	CHECK_EQ(0, setrlimit(RLIMIT_CORE, &core));
+	the_plan = victim->plan;
 	victim->pid = fork_child();
 	CHECK(victim->pid >= 0);
 	if (victim->pid == 0) {
@@ -216,7 +296,11 @@ static bool hit(struct victim *victim)
 		kill(victim->pid, SIGKILL);
 		return true;
 	case TERMINATED:
-		kill(victim->pid, SIGTERM);
+		kill(victim->pid, victim->plan.signal);
+		return true;
+	case EXITED:
+	case EXECED:
+		kill(victim->pid, SIGUSR2);
 		return true;
 	case CRASHED:
 	case DUMPED:
@@ -234,14 +318,19 @@ static bool hit(struct victim *victim)
 	}
 }
 
-static int expected_signal(enum blow blow)
+/* What wait() says of it, but for the core dump. */
+static int expected_status(const struct plan *plan)
 {
-	switch (blow) {
+	switch (plan->blow) {
 	case TERMINATED:
-		return SIGTERM;
+		return plan->signal;
 	case CRASHED:
 	case DUMPED:
 		return SIGSEGV;
+	case EXITED:
+		return EXITED_WITH << 8;
+	case EXECED:
+		return NEXT_ENDED_WITH << 8;
 	default:
 		return SIGKILL;
 	}
@@ -249,6 +338,8 @@ static int expected_signal(enum blow blow)
 
 /* Processes that were to dump core, and those that have. */
 static int dumps_wanted, dumps;
+
+static int ends[BLOWS];
 
 /* It has been hit for the last time: it has to end, as it should, and to let go of everything. */
 static const char *bury(struct victim *victim)
@@ -262,8 +353,7 @@ static const char *bury(struct victim *victim)
 			       plan->number, blow_names[plan->blow], plan->threads,
 			       plan->calls, plan->life_us);
 	/* Two that dump at a time may be in each other's way, so not every one has to. */
-	if (!WIFSIGNALED(status) || WTERMSIG(status) != expected_signal(plan->blow) ||
-	    (WCOREDUMP(status) && plan->blow != DUMPED))
+	if ((plan->blow == DUMPED ? status & ~0x80 : status) != expected_status(plan))
 		return trouble("process %u: status %#x after %s (%d threads, %d calls, %u us)",
 			       plan->number, status, blow_names[plan->blow], plan->threads,
 			       plan->calls, plan->life_us);
@@ -273,6 +363,7 @@ static const char *bury(struct victim *victim)
 	close(victim->hold);
 	dumps_wanted += plan->blow == DUMPED;
 	dumps += WCOREDUMP(status) != 0;
+	ends[plan->blow]++;
 	return NULL;
 }
 
@@ -315,9 +406,11 @@ FIXTURE(storm)
 FIXTURE_SETUP(storm)
 {
 	/* For the children, who may be hit before they can do anything. */
-	const struct sigaction action = { .sa_handler = crash };
+	struct sigaction action = { .sa_handler = crash };
 
 	ASSERT_EQ(0, sigaction(SIGUSR1, &action, NULL));
+	action.sa_handler = leave;
+	ASSERT_EQ(0, sigaction(SIGUSR2, &action, NULL));
 	/* Core dumps go where they are removed with the directory. */
 	strcpy(self->directory, "/tmp/async_storm.XXXXXX");
 	ASSERT_NE(NULL, mkdtemp(self->directory));
@@ -383,7 +476,18 @@ TEST_F_TIMEOUT(storm, every_process_ends_as_it_should, 3600)
 	EXPECT_FINE(storm(side_by_side, processes, seed));
 	EXPECT_EQ(before, count_tasks_of_group());
 	TH_LOG("%d of %d core dumps", dumps, dumps_wanted);
+	TH_LOG("%d exits, %d other programs", ends[EXITED], ends[EXECED]);
 	EXPECT_EQ(dumps_wanted > 0, dumps > 0);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char **argv)
+{
+	const char *found;
+
+	if (argc != 4 || strcmp(argv[1], "next-program"))
+		return test_harness_run(argc, argv);
+	found = next_program(atoi(argv[2]), atoi(argv[3]));
+	if (found)
+		exit_fine(found);
+	_exit(NEXT_ENDED_WITH);
+}
