@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from rig import kconfig, process, series, source, upkeep
 from rig.config import Config, KernelConfig
-from rig.errors import BuildError, InfrastructureError, UsageError
+from rig.errors import BuildError, InfrastructureError, RigError, UsageError
 from rig.progress import QUIET, Progress
 from rig.series import Tree
 from rig.store import WORK_MARK, Store, digest, file_identity
@@ -35,6 +36,7 @@ _COMPILE_TIMEOUT_S = 3 * 3600
 # Where the tree seems to lie in debug information, whatever directory it was built in.
 VIRTUAL_TREE = "/usr/src/linux"
 _STEP = re.compile(r"^  ([A-Z][A-Z0-9_+.]*)(?: \[M\])? +(\S+)")
+_NO_ROOM_MIB = 4
 _COMPILER_ERROR = re.compile(
     r"^(?P<file>[^\s:]+):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: (?P<why>.*)"
 )
@@ -342,11 +344,13 @@ def _make_target(
         raise _make_failed(plan, targets, done.output)
 
 
-def _make_failed(plan: _Plan, targets: Sequence[str], output: str) -> BuildError:
+def _make_failed(plan: _Plan, targets: Sequence[str], output: str) -> RigError:
     # Headers go into an entry that is not there any more.
     into = f"INSTALL_HDR_PATH={plan.directory / 'installed'}"
     targets = [into if word.startswith("INSTALL_HDR_PATH=") else word for word in targets]
     lines = output.splitlines()
+    if "No space left on device" in output:
+        return _disk_is_full(plan, output)
     for number, line in enumerate(lines):
         if match := _COMPILER_ERROR.match(line):
             where = _in_tree(plan, match["file"])
@@ -356,6 +360,8 @@ def _make_failed(plan: _Plan, targets: Sequence[str], output: str) -> BuildError
                 output="\n".join(lines[max(0, number - 3) : number + 12]),
                 reproduce=_by_hand(plan, targets),
             )
+    if any(_free_mib(path) < _NO_ROOM_MIB for path in _written(plan)):
+        return _disk_is_full(plan, output)
     number, why = next(
         ((at, match["why"]) for at, line in enumerate(lines) if (match := _MAKE_ERROR.match(line))),
         (len(lines), f"make {' '.join(targets)} failed"),
@@ -364,6 +370,25 @@ def _make_failed(plan: _Plan, targets: Sequence[str], output: str) -> BuildError
         why,
         output="\n".join(lines[max(0, number - 30) : number + 10]),
         reproduce=_by_hand(plan, targets),
+    )
+
+
+def _written(plan: _Plan) -> list[Path]:
+    """Where make and the compiler write to."""
+    return [plan.directory, Path(tempfile.gettempdir())]
+
+
+def _free_mib(path: Path) -> int:
+    return shutil.disk_usage(path).free >> 20
+
+
+def _disk_is_full(plan: _Plan, output: str) -> InfrastructureError:
+    """What make and the compiler say of it differs by who meets it, down to "Error 1" alone."""
+    least = min(_written(plan), key=_free_mib)
+    return InfrastructureError(
+        f"the disk is full: {_free_mib(least)} MiB are left where {least} is",
+        hint="`rig store list` shows what rig keeps, `rig store gc` frees some of it",
+        output="\n".join(output.splitlines()[-30:]),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -447,3 +448,23 @@ def test_a_worktree_whose_source_went_is_made_anew(project: Path) -> None:
     kernel = build(project)
     assert not kernel.cached
     assert "int more;" in (kernel.tree / "init/main.c").read_text()
+
+
+@pytest.mark.parametrize("said", ["", "2>/dev/null"])
+def test_a_disk_that_fills_up_is_no_fault_of_the_patch(project: Path, said: str) -> None:
+    """Real ENOSPC, a store on 24 MiB; not every tool says that it is that."""
+    makefile = project / "linux/Makefile"
+    fill = f"\t@head -c 64M /dev/zero {said} >$(B)/fill\n"
+    makefile.write_text(makefile.read_text().replace('\t@echo "  LD', f'{fill}\t@echo "  LD'))
+    small = project / "small"
+    small.mkdir()
+    script = f'mount -t tmpfs -o size=24m none {small} && exec "$@"'
+    argv = ["unshare", "-rm", "sh", "-c", script, "sh", sys.executable, "-m", "rig", "build"]
+    env = {**os.environ, "RIG_STORE": str(small)}
+    done = subprocess.run(
+        argv, cwd=project, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"the disk is full: \d MiB are left where \S+/small/build/", done.stderr)
+    assert "rig store gc" in done.stderr
+    assert "Traceback" not in done.stderr
