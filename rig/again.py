@@ -7,25 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rig import report
+from rig import report, stats
 from rig.errors import UsageError
 from rig.outcome import Files, Outcome, copy
 from rig.record import Record
 from rig.results import Case, Run, Status
 
-CONFIDENCE_Z = 1.959963984540054  # two-sided 95 %
 UNTIL_FAIL = 1000  # how often at most, where nobody said
-
-
-def wilson(bad: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a rate seen `bad` times in `total` (Wilson, 1927). Pure."""
-    if not total:
-        return 0.0, 1.0
-    z2 = CONFIDENCE_Z**2
-    rate, scale = bad / total, 1 + z2 / total
-    middle = (rate + z2 / (2 * total)) / scale
-    half = CONFIDENCE_Z * math.sqrt(rate * (1 - rate) / total + z2 / (4 * total**2)) / scale
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def together(runs: Sequence[Run]) -> Run:
@@ -73,7 +61,7 @@ def _one(those: Sequence[Case | None]) -> Case:
 
 
 def _rate(bad: int, total: int) -> str:
-    low, high = wilson(bad, total)
+    low, high = stats.wilson(bad, total)
     return f"not good in {bad} of {total} ({low:.1%} to {high:.1%} of runs, 95 %)"
 
 

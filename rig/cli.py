@@ -21,12 +21,13 @@ from rig import __doc__ as about
 from rig import config as configuration
 from rig.config import BoardConfig, Config, KernelConfig
 from rig.errors import InfrastructureError, RigError, UsageError
-from rig.results import Splat
+from rig.results import Run, Splat
 from rig.terminal import TerminalProgress, show_error
 
 if TYPE_CHECKING:
     from rig import upkeep
     from rig.exact import Request as ExactRequest
+    from rig.history import History, Line, Trend
     from rig.outcome import Outcome
     from rig.runner import Request
 
@@ -93,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
-        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_repro, _add_store,
-        _add_power, _add_console,
+        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_history, _add_repro,
+        _add_store, _add_power, _add_console,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -305,6 +306,18 @@ def _add_scan(verbs: _Verbs) -> None:
 def _add_report(verbs: _Verbs) -> None:
     parser = _verb(verbs, "report", _report, "show a saved run again, and write its page")
     parser.add_argument("directory", nargs="?", type=Path, default=Path("results/latest"))
+
+
+def _add_history(verbs: _Verbs) -> None:
+    words = "since when a case fails and how often, how a figure has moved; what fails now"
+    parser = _verb(verbs, "history", _history, words)
+    parser.add_argument("name", nargs="?", metavar="CASE|MEASUREMENT",
+                        help="a whole name, or a part of it (default: what fails now)")  # fmt: skip
+    parser.add_argument("--kernel", metavar="K", help="only as run on this kernel")
+    parser.add_argument("--machine", metavar="M", help="only as run on this machine")
+    parser.add_argument("--add", nargs="+", type=Path, metavar="RUN.json", default=[],
+                        help="take in runs first, of elsewhere: files of --json")  # fmt: skip
+    _json_flag(parser)
 
 
 def _add_repro(verbs: _Verbs) -> None:
@@ -556,6 +569,63 @@ def _report(arguments: argparse.Namespace) -> int:
     print(report.text(run, color=sys.stdout.isatty()))
     print(f"report: {(arguments.directory / 'report.html').absolute().as_uri()}")
     return run.exit_code
+
+
+def _history(arguments: argparse.Namespace) -> int:
+    from rig import history, results
+
+    with history.History(history.place()) as known:
+        for path in arguments.add:
+            known.add(results.load_run(path))
+        _say(known.notices)
+        if arguments.name:
+            return _history_of(arguments, known)
+        found = known.overview()
+        meant = tuple(line for line in found.failing if _is_meant(arguments, line))
+        found = dataclasses.replace(found, failing=meant)
+    if arguments.json:
+        failing = [history.told(line, seen=False) for line in found.failing]
+        return _print_json({"runs": found.runs, "first": found.first, "failing": failing})
+    print("\n".join(history.overview_text(found, known.path)))
+    return 0
+
+
+def _history_of(arguments: argparse.Namespace, known: History) -> int:
+    from rig import history
+
+    found: list[dict[str, object]] = []
+    for name in history.matching(arguments.name, known.names()):
+        cases = [one for one in known.cases(name) if _is_meant(arguments, one)]
+        trends = [one for one in known.trends(name) if _is_meant(arguments, one)]
+        told = {"cases": [*map(history.told, cases)], "figures": trends}
+        found.append({"name": name, **told})
+        if not arguments.json:
+            texts = [*map(history.case_text, cases), *map(history.trend_text, trends)]
+            print("\n".join([name, *(line for text in texts for line in text)]))
+    return _print_json(found) if arguments.json else 0
+
+
+def _is_meant(arguments: argparse.Namespace, one: Line | Trend) -> bool:
+    """By --kernel and --machine."""
+    pairs = ((arguments.kernel, one.kernel), (arguments.machine, one.machine))
+    return all(asked in (None, its) for asked, its in pairs)
+
+
+def _say(notices: Sequence[str]) -> None:
+    for words in notices:
+        sys.stderr.write(f"rig: {words}\n")
+
+
+def _remember(run: Run) -> None:
+    """Keep a run for `rig history`; what it saw does not depend on that."""
+    from rig import history
+
+    try:
+        with history.History(history.place()) as known:
+            known.add(run)
+            _say(known.notices)
+    except RigError as error:
+        _say([f"{error.message}: this run is not in it"])
 
 
 def _repro(arguments: argparse.Namespace) -> int:
@@ -854,6 +924,7 @@ def _show(outcome: Outcome) -> int:
 
     print(report.text(outcome.run, color=sys.stdout.isatty()))
     print(f"report: {outcome.directory / 'report.html'}", flush=True)
+    _remember(outcome.run)
     if outcome.error:
         show_error(outcome.error)
     return outcome.exit_code

@@ -57,10 +57,12 @@ _PANICS = ("oom-panic", "hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
 _READ_OUT, _READER = re.compile(r"unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):"), "reader"
 # A heading that a mail program has broken behind one of these, and what may come before the rest.
 _FILE_LINE = re.compile(r"^\s*[\w./-]+:\d+ ")
-# Behind a text that has not been ended: the level of another printk(), or what a boot does.
+# Behind a text that has not been ended: the level of another printk(), what a boot does, or what
+# init has said.
 _BEHIND = re.compile(
     r".*?(?:<[0-7]>(?=[A-Z])"
-    r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic))"
+    r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic)"
+    r"|\w(?=Kernel panic - not syncing: [A-Z]))"
 )
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
 _PREFIX_MAX, _MARKS = 160, 24

@@ -1,9 +1,11 @@
-"""Ratios over boots, their intervals, and what may be said of many of them at once."""
+"""Ratios over boots, their intervals, what may be said of many of them; rates and trends."""
 
 from __future__ import annotations
 
 import enum
+import itertools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +13,9 @@ CONFIDENCE = 0.95
 FALSE_DISCOVERIES = 0.01
 LEAST_EFFECT = 0.03
 LEAST_BOOTS = 5
+_Z = 1.959963984540054  # two-sided 95 %
+# A level has to last for so many runs, where figures are not the same from one to the next.
+_LEAST_LEVEL = 3
 
 _RESAMPLES = 9999
 _SEED = 20070201  # one interval for the same figures, always
@@ -110,3 +115,57 @@ def _word(one: Ratio, p: float) -> Word:
 def flipped(word: Word) -> Word:
     """The word for a figure of which more is better."""
     return {Word.FASTER: Word.SLOWER, Word.SLOWER: Word.FASTER}.get(word, word)
+
+
+def wilson(bad: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a rate seen `bad` times in `total` (Wilson, 1927). Pure."""
+    if not total:
+        return 0.0, 1.0
+    rate, scale = bad / total, 1 + _Z**2 / total
+    middle = (rate + _Z**2 / (2 * total)) / scale
+    half = _Z * math.sqrt(rate * (1 - rate) / total + _Z**2 / (4 * total**2)) / scale
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def median(values: Sequence[float]) -> float:
+    """Of at least one. Pure."""
+    return statistics.median(values)
+
+
+def steps(values: Sequence[float]) -> tuple[int, ...]:
+    """Where another level begins: places in values, in order. Pure.
+
+    Of figures that mostly repeat to the last digit each change is one. Of others: where halves
+    differ by more than their noise would (binary segmentation, Scott and Knott 1974, with a penalty
+    of 3 log n variances for each level more). The noise is that from one figure to the next, of
+    which levels themselves are hardly a part.
+    """
+    leaps = sorted(abs(after - before) for before, after in itertools.pairwise(values))
+    if not leaps:
+        return ()
+    noise = statistics.median(leaps) / (math.sqrt(2) * 0.6745)
+    if not noise:
+        return tuple(at for at in range(1, len(values)) if values[at] != values[at - 1])
+    penalty = 3 * math.log(len(values)) * noise**2
+    sums = [0.0, *itertools.accumulate(values)]
+    found: list[int] = []
+    parts = [(0, len(values))]
+    while parts:
+        start, end = parts.pop()
+        gain, at = _best_cut(sums, start, end)
+        if gain > penalty:
+            found.append(at)
+            parts += [(start, at), (at, end)]
+    return tuple(sorted(found))
+
+
+def _best_cut(sums: Sequence[float], start: int, end: int) -> tuple[float, int]:
+    """By how much the squared error falls with a cut between the two, and where."""
+    whole = (sums[end] - sums[start]) ** 2 / (end - start)
+    best, where = 0.0, start
+    for at in range(start + _LEAST_LEVEL, end - _LEAST_LEVEL + 1):
+        left, right = sums[at] - sums[start], sums[end] - sums[at]
+        gain = left**2 / (at - start) + right**2 / (end - at) - whole
+        if gain > best:
+            best, where = gain, at
+    return best, where

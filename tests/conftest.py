@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rig import config, image, kbuild
+from rig import config, history, image, kbuild
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.store import Store, open_store
@@ -21,6 +23,18 @@ ROOT = Path(__file__).parents[1]
 # some tests interrupt what they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What tests run is not to be remembered on this host."""
+    before, path = os.environ.get(history.FILE), tmp_path_factory.mktemp("history") / "h.sqlite"
+    os.environ[history.FILE] = str(path)
+    yield path
+    if before is None:
+        del os.environ[history.FILE]
+    else:
+        os.environ[history.FILE] = before
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import again
+from rig import again, stats
 from rig.errors import BootError, UsageError
 from rig.outcome import Files, Outcome
 from rig.results import Case, Run, Splat, Status
@@ -28,7 +28,7 @@ def run(*statuses: Status, number: int = 0, complete: bool = True) -> Run:
      (0, 0, 0.0, 1.0)],
 )  # fmt: skip
 def test_the_interval_of_a_rate(bad: int, total: int, low: float, high: float) -> None:
-    assert again.wilson(bad, total) == pytest.approx((low, high), abs=1e-4)
+    assert stats.wilson(bad, total) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_what_ends_the_same_way_stays_so() -> None:

@@ -36,6 +36,7 @@ LAYERS = {
     "record": 2,
     "durations": 2,
     "expected": 3,
+    "history": 3,
     "board": 2,
     "report": 2,
     "baseline": 2,

@@ -367,3 +367,9 @@ def test_who_called_the_check_is_to_blame(what: str, helper: str) -> None:
     text = f"{what}\nCPU: 0 PID: 1 Comm: x\nCall Trace:\n {helper}+0x1/0x2\n do_x+0x1/0x2\n"
     (one,) = splat.scan(text)
     assert one.frame == "do_x"
+
+
+def test_a_panic_behind_what_init_has_said_last_without_an_end() -> None:
+    said = "/sbin/initKernel panic - not syncing: Attempted to kill init!\n"
+    assert titles(said) == ["kernel panic: Attempted to kill init!"]
+    assert titles(said.replace("/sbin/init", "grep 'Kernel' of ")) == []

@@ -1,0 +1,494 @@
+"""What became of each case and each figure, run after run, in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import platformdirs
+
+from rig import stats
+from rig.config import nearest
+from rig.errors import InfrastructureError, UsageError
+from rig.results import Run, Status
+
+FILE = "RIG_HISTORY"
+RECENT = 50  # runs of a kernel on a machine in which what fails now has been bad at least once
+_BUSY_S = 60.0
+_MOST_WORDS = 300
+# In the file a status is its place here: append only.
+_STATUSES = (
+    *(Status.PASS, Status.FAIL, Status.SKIP, Status.ERROR, Status.CRASH),
+    *(Status.TIMEOUT, Status.FLAKY),
+)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# What brings the file from each version to the next one. What was published is not changed.
+_MIGRATIONS = (
+    """
+    CREATE TABLE cell (id INTEGER PRIMARY KEY, kernel TEXT NOT NULL, machine TEXT NOT NULL,
+        UNIQUE (kernel, machine));
+    CREATE TABLE run (id INTEGER PRIMARY KEY, name TEXT NOT NULL, began INTEGER NOT NULL,
+        cell INTEGER NOT NULL REFERENCES cell, command TEXT NOT NULL, facts TEXT NOT NULL,
+        UNIQUE (name, began));
+    CREATE INDEX run_of_a_cell ON run (cell, began);
+    CREATE TABLE subject (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+    CREATE TABLE words (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+    CREATE TABLE result (subject INTEGER NOT NULL, run INTEGER NOT NULL, status INTEGER NOT NULL,
+        words INTEGER, PRIMARY KEY (subject, run)) WITHOUT ROWID;
+    CREATE INDEX result_that_is_bad ON result (run) WHERE status NOT IN (0, 2);
+    CREATE TABLE figure (id INTEGER PRIMARY KEY, name TEXT NOT NULL, unit TEXT NOT NULL,
+        UNIQUE (name, unit));
+    CREATE TABLE value (figure INTEGER NOT NULL, run INTEGER NOT NULL, value REAL NOT NULL,
+        PRIMARY KEY (figure, run)) WITHOUT ROWID;
+    """,
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run, as far as one case or one figure is concerned.
+
+    began: seconds since 1970. facts: of the kernel (release, tree, config, compiler ...).
+    status: of a case; value: of a figure.
+    """
+
+    run: str
+    began: int
+    facts: Mapping[str, str]
+    status: Status = Status.PASS
+    words: str = ""
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """A case on one kernel and machine, from its first run to its last. Never empty."""
+
+    case: str
+    kernel: str
+    machine: str
+    seen: tuple[Seen, ...]
+
+    @property
+    def since(self) -> int:
+        """Where in seen that begins which is still so: good, or not good."""
+        at = len(self.seen) - 1
+        while at and self.seen[at - 1].status.good == self.seen[at].status.good:
+            at -= 1
+        return at
+
+    @property
+    def bad(self) -> int:
+        """In how many runs it was not good."""
+        return sum(not one.status.good for one in self.seen)
+
+    @property
+    def changed(self) -> dict[str, tuple[str, str]]:
+        """What of the kernel is another one than in the run before it became what it is now: name
+        of the fact -> before and after. Empty where it has always been so.
+        """
+        if not self.since:
+            return {}
+        before, after = self.seen[self.since - 1].facts, self.seen[self.since].facts
+        names = dict.fromkeys([*before, *after])
+        pairs = {name: (before.get(name, ""), after.get(name, "")) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A figure on a kernel and machine, never empty. steps: where in seen another level begins."""
+
+    name: str
+    unit: str
+    kernel: str
+    machine: str
+    seen: tuple[Seen, ...]
+    steps: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Overview:
+    """runs: how many are known, first: when the first of them began. failing: what was not good the
+    last time.
+    """
+
+    runs: int
+    first: int
+    failing: tuple[Line, ...]
+
+
+def place() -> Path:
+    """$RIG_HISTORY, or where this host keeps the data of programs."""
+    named = os.environ.get(FILE)
+    return Path(named) if named else platformdirs.user_data_path("rig") / "history.sqlite"
+
+
+class History:
+    """The file, open. Several rigs may write at once; each run is written whole or not at all.
+
+    A file that is damaged is put aside, and a new one begun; notices say so. InfrastructureError
+    where it cannot be used otherwise, or was written by a newer rig.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notices: list[str] = []
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InfrastructureError(f"no place for the history: {error}") from error
+        self._open()
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._db.close()
+
+    # -- what comes in ----------------------------------------------------------------------------
+
+    def add(self, run: Run) -> bool:
+        """Keep a run; False where it is known already, or is of no kernel."""
+        if not run.kernel.get("name"):
+            return False
+        try:
+            with self._writing():
+                return self._add(run)
+        except _DamagedError as error:
+            self._begin_anew(error)
+            with self._writing():
+                return self._add(run)
+
+    def _add(self, run: Run) -> bool:
+        cell = self._id("cell", kernel=run.kernel["name"], machine=run.machine.get("name", ""))
+        began = int(datetime.fromisoformat(run.started).timestamp())
+        facts = json.dumps({k: v for k, v in run.kernel.items() if k != "name"})
+        added = self._db.execute(
+            "INSERT OR IGNORE INTO run (name, began, cell, command, facts) VALUES (?, ?, ?, ?, ?)",
+            (run.id, began, cell, run.command, facts),
+        )
+        if not added.rowcount:
+            return False
+        number = added.lastrowid
+        # A case may be told twice in a run: what is not good is what counts.
+        for case in sorted(run.cases, key=lambda case: not case.status.good):
+            if case.status is Status.ERROR and not run.complete:
+                continue  # what a run did not come to says nothing
+            words = case.message[:_MOST_WORDS] if not case.status.good else ""
+            row = (
+                self._id("subject", name=case.id),
+                number,
+                _STATUSES.index(case.status),
+                self._id("words", text=words) if words else None,
+            )
+            self._db.execute("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", row)
+        for one in run.measurements:
+            figure = self._id("figure", name=one.name, unit=one.unit)
+            row_ = (figure, number, one.value)
+            self._db.execute("INSERT OR REPLACE INTO value VALUES (?, ?, ?)", row_)
+        return True
+
+    def _id(self, table: str, **columns: str) -> int:
+        where = " AND ".join(f"{name} = ?" for name in columns)
+        values = tuple(columns.values())
+        found = self._db.execute(f"SELECT id FROM {table} WHERE {where}", values).fetchone()
+        if found:
+            return int(found[0])
+        marks = ", ".join("?" for _ in columns)
+        words = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+        return int(self._db.execute(words, values).lastrowid or 0)
+
+    # -- what is asked ----------------------------------------------------------------------------
+
+    def overview(self) -> Overview:
+        """What fails now, what has done so for longest first."""
+        with self._reading():
+            runs, first = self._db.execute("SELECT COUNT(*), MIN(began) FROM run").fetchone()
+            suspects: set[str] = set()
+            for (cell,) in self._db.execute("SELECT id FROM cell").fetchall():
+                found = self._db.execute(
+                    "SELECT DISTINCT s.name FROM (SELECT id FROM run WHERE cell = ? "
+                    "ORDER BY began DESC LIMIT ?) AS last JOIN result AS r ON r.run = last.id "
+                    "AND r.status NOT IN (0, 2) JOIN subject AS s ON s.id = r.subject",
+                    (cell, RECENT),
+                )
+                suspects |= {name for (name,) in found}
+            lines = [line for name in suspects for line in self.cases(name)]
+        failing = [line for line in lines if not line.seen[-1].status.good]
+        failing.sort(key=lambda line: (line.seen[line.since].began, line.case))
+        return Overview(runs, first or 0, tuple(failing))
+
+    def cases(self, name: str) -> tuple[Line, ...]:
+        """A case by its whole name, a line for each kernel and machine it was run on."""
+        found: dict[tuple[str, str], list[Seen]] = {}
+        rows = self._rows(
+            "SELECT c.kernel, c.machine, run.name, run.began, run.facts, r.status, w.text "
+            "FROM subject AS s JOIN result AS r ON r.subject = s.id JOIN run ON run.id = r.run "
+            "JOIN cell AS c ON c.id = run.cell LEFT JOIN words AS w ON w.id = r.words "
+            "WHERE s.name = ? ORDER BY run.began, run.id",
+            name,
+        )
+        facts = _Facts()
+        for kernel, machine, run, began, text, status, words in rows:
+            one = Seen(run, began, facts[text], _STATUSES[status], words or "")
+            found.setdefault((kernel, machine), []).append(one)
+        return tuple(Line(name, *where, tuple(seen)) for where, seen in sorted(found.items()))
+
+    def trends(self, name: str) -> tuple[Trend, ...]:
+        """A figure by its whole name, with the runs from which on it has been another one."""
+        found: dict[tuple[str, str, str], list[Seen]] = {}
+        rows = self._rows(
+            "SELECT f.unit, c.kernel, c.machine, run.name, run.began, run.facts, v.value "
+            "FROM figure AS f JOIN value AS v ON v.figure = f.id JOIN run ON run.id = v.run "
+            "JOIN cell AS c ON c.id = run.cell WHERE f.name = ? ORDER BY run.began, run.id",
+            name,
+        )
+        facts = _Facts()
+        for unit, kernel, machine, run, began, text, value in rows:
+            one = Seen(run, began, facts[text], value=value)
+            found.setdefault((unit, kernel, machine), []).append(one)
+        return tuple(
+            Trend(name, *where, tuple(seen), stats.steps([one.value for one in seen]))
+            for where, seen in sorted(found.items())
+        )
+
+    def names(self) -> tuple[str, ...]:
+        """Of all cases and all figures."""
+        return tuple(
+            name
+            for table in ("subject", "figure")
+            for (name,) in self._rows(f"SELECT DISTINCT name FROM {table} ORDER BY name")
+        )
+
+    def _rows(self, words: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._reading():
+            return self._db.execute(words, values).fetchall()
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            self._connect()
+        except _DamagedError as error:
+            self._begin_anew(error)
+
+    def _connect(self) -> None:
+        with self._told():
+            self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
+        try:
+            with self._told():
+                self._file = self.path.stat().st_ino
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._migrate()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _migrate(self) -> None:
+        if self._version() < len(_MIGRATIONS):
+            with self._writing():  # whoever else has waited for the lock finds it done
+                for step in _MIGRATIONS[self._version() :]:
+                    for words in step.split(";"):
+                        self._db.execute(words)
+                self._db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+        if (version := self._version()) > len(_MIGRATIONS):
+            raise InfrastructureError(
+                f"{self.path} is of version {version}, this rig knows {len(_MIGRATIONS)}",
+                hint=f"a newer rig has written it: use that, or another file by {FILE}",
+            )
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All of it or nothing, and nobody else meanwhile."""
+        with self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            with self._told():
+                yield
+        except _DamagedError as error:
+            self._begin_anew(error)
+            raise InfrastructureError(
+                self.notices[-1], hint="what comes from now on is kept in a new file"
+            ) from error
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise _DamagedError(f"{self.path} is damaged: {error}") from error
+            raise InfrastructureError(
+                f"the history cannot be used: {error}", hint=f"it is in {self.path}"
+            ) from error
+        except OSError as error:
+            raise InfrastructureError(f"the history cannot be used: {error}") from error
+
+    def _begin_anew(self, error: _DamagedError) -> None:
+        """Put the damaged file aside, unless another rig has done so meanwhile."""
+        self._db.close()
+        with self._told(), self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.path.exists() and self.path.stat().st_ino == self._file:
+                stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+                aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{os.getpid()}")
+                for more in ("", "-wal", "-shm"):
+                    part = self.path.with_name(self.path.name + more)
+                    if part.exists():
+                        part.rename(aside.with_name(aside.name + more))
+                self.notices.append(f"{error}; it is {aside.name} now, and the history begins anew")
+            self._connect()
+
+
+class _DamagedError(Exception):
+    """The file is not one of SQLite's, or not a whole one."""
+
+
+class _Facts(dict[str, dict[str, str]]):
+    """Most runs have the same."""
+
+    def __missing__(self, text: str) -> dict[str, str]:
+        self[text] = json.loads(text)
+        return self[text]
+
+
+def told(line: Line, *, seen: bool = True) -> dict[str, object]:
+    """A line as JSON; times are seconds since 1970. seen: with each run."""
+    now, start = line.seen[-1], line.seen[line.since]
+    value: dict[str, object] = {
+        "case": line.case,
+        "kernel": line.kernel,
+        "machine": line.machine,
+        "status": now.status,
+        "words": now.words,
+        "since": start.began,
+        "since_run": start.run,
+        "runs_since": len(line.seen) - line.since,
+        "changed": line.changed,
+        "runs": len(line.seen),
+        "bad": line.bad,
+        "bad_rate_95": stats.wilson(line.bad, len(line.seen)),
+    }
+    if seen:
+        pairs = [{"run": o.run, "began": o.began, "status": o.status} for o in line.seen]
+        value["seen"] = pairs
+    return value
+
+
+# -- for people -----------------------------------------------------------------------------------
+
+_MARKS: Mapping[Status, str] = {
+    Status.PASS: ".", Status.SKIP: "s", Status.FAIL: "F", Status.ERROR: "E", Status.CRASH: "C",
+    Status.TIMEOUT: "T", Status.FLAKY: "~",
+}  # fmt: skip
+_STRIP = 60
+# Of a kernel's facts, those that somebody would ask for first.
+_TELLING = ("release", "tree", "config", "compiler", "source", "series")
+
+
+def when(began: int) -> str:
+    """Local time, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(began))
+
+
+def overview_text(found: Overview, path: Path) -> list[str]:
+    """What `rig history` prints."""
+    if not found.runs:
+        return [f"no run is known yet: {path} gets each that ends"]
+    lines = [f"{found.runs} runs since {when(found.first)}, in {path}"]
+    for line in found.failing:
+        now = line.seen[-1]
+        lines += [
+            f"{now.status.upper():<8}{line.case}",
+            f"        {_where(line)}: since {when(line.seen[line.since].began)}, "
+            f"{_runs(len(line.seen) - line.since)}  {now.words}".rstrip(),
+        ]
+    return [*lines, f"{len(found.failing) or 'no'} case(s) not good the last time"]
+
+
+def case_text(line: Line) -> list[str]:
+    """One line of `rig history CASE`: what it is now and since when, how often, and what it was."""
+    now, start = line.seen[-1], line.seen[line.since]
+    spell = f"{_runs(len(line.seen) - line.since)}, since {when(start.began)}"
+    low, high = stats.wilson(line.bad, len(line.seen))
+    lines = [f"{_where(line)}: {now.status.upper()}, {spell} ({start.run})"]
+    if line.since:
+        before = line.seen[line.since - 1]
+        lines.append(f"  before that {before.status} in {before.run}, {when(before.began)}")
+        changed = line.changed
+        lines += [
+            f"  {name}: {changed[name][0] or 'none'} -> {changed[name][1] or 'none'}"
+            for name in _TELLING
+            if name in changed
+        ]
+    if now.words:
+        lines.append(f"  {now.words}")
+    rate = f"not good in {line.bad} of {_runs(len(line.seen))}"
+    lines.append(f"  {rate} ({low:.1%} to {high:.1%}, 95 %)")
+    return [*lines, f"  {''.join(_MARKS[one.status] for one in line.seen[-_STRIP:])}"]
+
+
+def trend_text(trend: Trend) -> list[str]:
+    """The same of a figure: each level it has been on."""
+    where = f"{trend.kernel} on {trend.machine or 'no machine'}"
+    lines = [f"{where}: {trend.seen[-1].value:,.6g} {trend.unit}, {_runs(len(trend.seen))}"]
+    starts = (0, *trend.steps)
+    for start, end in zip(starts, (*trend.steps, len(trend.seen)), strict=True):
+        values = [one.value for one in trend.seen[start:end]]
+        level, first = stats.median(values), trend.seen[start]
+        around = f" ({min(values):,.6g} to {max(values):,.6g})" if len(set(values)) > 1 else ""
+        since = f"  {when(first.began)}  {level:,.6g}{around}, {_runs(len(values))}"
+        lines.append(f"{since}, from {first.run}")
+    return lines
+
+
+def _where(line: Line) -> str:
+    return f"{line.kernel} on {line.machine or 'no machine'}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
+
+
+def matching(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Those that are called so, or else have it in their names; UsageError where there is none."""
+    if name in names:
+        return (name,)
+    found = tuple(one for one in names if name in one)
+    if not found:
+        raise UsageError(f"nothing is known of {name!r}", hint=nearest(name, [*names]))
+    return found
