@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rig import upkeep
     from rig.exact import Request as ExactRequest
     from rig.history import History, Line, Trend
+    from rig.matrix import Cell
     from rig.outcome import Outcome
     from rig.runner import Request
 
@@ -94,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
-        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_history, _add_repro,
-        _add_store, _add_power, _add_console,
+        _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_history, _add_matrix,
+        _add_repro, _add_store, _add_power, _add_console,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -318,6 +319,25 @@ def _add_history(verbs: _Verbs) -> None:
     parser.add_argument("--add", nargs="+", type=Path, metavar="RUN.json", default=[],
                         help="take in runs first, of elsewhere: files of --json")  # fmt: skip
     _json_flag(parser)
+
+
+def _add_matrix(verbs: _Verbs) -> None:
+    parser = _verb(verbs, "matrix", _matrix_list, "kernels, machines and suites: many runs as one")
+    whats = parser.add_subparsers(dest="what", metavar="WHAT")
+    listing = _verb(whats, "list", _matrix_list, "its cells (the default)")
+    running = _verb(whats, "run", _matrix_run, "run them; what was interrupted goes on")
+    for one in (parser, listing, running):
+        one.add_argument(
+            "--only", default="", metavar="WORDS", help="cells with all of these words"
+        )
+        one.add_argument("--matrix", type=Path, metavar="F", help="instead of ci/matrix.toml")
+        _json_flag(one)
+    running.add_argument("--on", choices=("local", "github", "gitlab"), default="local",
+                         help="run here, or print what a runner of theirs takes")  # fmt: skip
+    running.add_argument("-n", dest="jobs", type=int, default=0, metavar="N",
+                         help="cells at a time (default: what cores and memory allow)")  # fmt: skip
+    running.add_argument("--results", type=Path, metavar="DIR",
+                         help="default: results/matrix-COMMIT")  # fmt: skip
 
 
 def _add_repro(verbs: _Verbs) -> None:
@@ -603,6 +623,44 @@ def _history_of(arguments: argparse.Namespace, known: History) -> int:
             texts = [*map(history.case_text, cases), *map(history.trend_text, trends)]
             print("\n".join([name, *(line for text in texts for line in text)]))
     return _print_json(found) if arguments.json else 0
+
+
+def _cells(arguments: argparse.Namespace, config: Config) -> tuple[Cell, ...]:
+    from rig import matrix
+
+    path = arguments.matrix.absolute() if arguments.matrix else config.root / matrix.FILE
+    return matrix.only(matrix.read(path, config), arguments.only)
+
+
+def _matrix_list(arguments: argparse.Namespace) -> int:
+    from rig import matrix
+
+    found = _cells(arguments, _as_written(arguments))
+    if arguments.json:
+        return _print_json([{"name": one.name, **dataclasses.asdict(one)} for one in found])
+    print("\n".join(matrix.lines(found)))
+    return 0
+
+
+def _matrix_run(arguments: argparse.Namespace) -> int:
+    from rig import cells, matrix
+
+    config = _as_written(arguments)
+    found = _cells(arguments, config)
+    if arguments.on != "local":
+        print(matrix.github(found) if arguments.on == "github" else matrix.gitlab(found))
+        return 0
+    commit = cells.commit(config.root)
+    results = arguments.results or config.root / "results" / f"matrix-{commit[:12] or 'none'}"
+    request = cells.Request(found, results.absolute(), commit, arguments.jobs)
+    with _progress(arguments) as progress:
+        state = cells.Runner(request, config, progress.note).run()
+    if arguments.json:
+        _print_json(state)
+    else:
+        print("\n".join(cells.summary(state, found)))
+        print(f"results: {request.results}")
+    return state.exit_code(found)
 
 
 def _is_meant(arguments: argparse.Namespace, one: Line | Trend) -> bool:

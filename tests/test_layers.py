@@ -37,6 +37,8 @@ LAYERS = {
     "durations": 2,
     "expected": 3,
     "history": 3,
+    "matrix": 3,
+    "cells": 4,
     "board": 2,
     "report": 2,
     "baseline": 2,
