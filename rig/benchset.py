@@ -126,5 +126,5 @@ def _converted(path: Path, where: str, value: Any, into: Any) -> Any:
 
 
 def chosen(entries: tuple[_Entry, ...], pattern: str) -> tuple[_Entry, ...]:
-    """Those whose line has the pattern in it; all for ""."""
-    return tuple(one for one in entries if pattern in one.run)
+    """Those whose line has the pattern in it, or one of several with | between; all for ""."""
+    return tuple(one for one in entries if any(part in one.run for part in pattern.split("|")))

@@ -209,13 +209,16 @@ class Runner:
         return few and cores <= self._host.cores and mib <= self._host.memory_mib
 
     def _cell(self, cell: Cell) -> None:
+        told = Told(cell.name)
         try:
             told = self._tried(cell)
-        except RigError as error:
-            told = Told(cell.name, End.LOST, error.exit_code, 1, why=error.message)
+        except (RigError, OSError) as error:
+            told = replace(told, end=End.LOST, code=InfrastructureError.exit_code, why=str(error))
+        finally:
+            with self._changed:
+                del self._taken[cell.name]
+                self._changed.notify_all()
         with self._changed:
-            del self._taken[cell.name]
-            self._changed.notify_all()
             if self._stop and not told.final:
                 return
             cells = tuple(told if one.cell == cell.name else one for one in self.state.cells)

@@ -197,7 +197,7 @@ def _add_bench(verbs: _Verbs) -> None:
     only.add_argument("--exact", action="store_true", help="only the exact set")
     only.add_argument("--timed", action="store_true", help="only the timed set")
     parser.add_argument("--only", default="", metavar="WORDS",
-                        help="programs whose line in bench.toml has these words")  # fmt: skip
+                        help="programs whose line has these words (A|B: or those)")  # fmt: skip
     parser.add_argument("--boots", type=int, default=5, metavar="N",
                         help="boots of each kernel for the timed set (default 5)")  # fmt: skip
     parser.add_argument("--check", action="store_true",

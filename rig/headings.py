@@ -399,6 +399,15 @@ RULES: tuple[Rule, ...] = (
         said=True,
     ),
     _rule(
+        "hard-lockup",
+        "watchdog detected lockup",
+        r"NMI watchdog detected lockup on CPU#\d+",
+        "hard lockup{f}",
+        "arch/i386/kernel/nmi.c nmi_watchdog_tick (2.6-rt)",
+        all_cpus=True,
+        said=True,
+    ),
+    _rule(
         "hung-task",
         "INFO: ",
         r"INFO: task .{1,40}:\d+ (?:<writer> )?(?:blocked (?:in I/O wait )?|can't die )for"
@@ -526,18 +535,36 @@ RULES: tuple[Rule, ...] = (
     *(
         _rule(
             type,
-            " in arch/mips",
-            rf"{what} in arch/mips\S*::\w+, line",
+            trigger,
+            rf"{what} in {file}::\w+, line",
             title,
-            "arch/mips/kernel/traps.c __die (< 2.6.17)",
+            "arch/mips/kernel/traps.c __die (< 2.6.17; 2.4 without the directory)",
             "oops",
             die=True,
         )
+        for trigger, file in ((" in arch/mips", r"arch/mips\S*"), (".c::do_", r"\w+\.c"))
         for type, what, title in (
             ("page-fault", "Oops", "BUG: page fault{access}{f}"),
             ("bug", "(?:Reserved|Break) instruction in kernel code", "kernel BUG{f}"),
             ("other", "(?P<what>[A-Z][\\w ]{5,60}?)", "Oops: {what}{f}"),
         )
+    ),
+    _rule(
+        "other",
+        " ***   FORMAT=",
+        r"\*\*\* (?P<what>[A-Z][A-Z0-9 /-]{3,40}) \*\*\*   FORMAT=[0-9A-F]",
+        "Oops: {what}{f}",
+        "arch/m68k/kernel/traps.c bad_super_trap",
+        "oops",
+        die=True,
+    ),
+    _rule(
+        "other",
+        "RTNL: assertion failed at ",
+        r"RTNL: assertion failed at [\w./-]+ \(\d+\)",
+        "RTNL: assertion failed{f}",
+        "include/linux/rtnetlink.h ASSERT_RTNL (< 4.17; later ones are warnings)",
+        aside=True,
     ),
     _rule(
         "other",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import sqlite3
@@ -222,21 +223,40 @@ class History:
 
     def overview(self) -> Overview:
         """What fails now, what has done so for longest first."""
-        with self._reading():
-            runs, first = self._db.execute("SELECT COUNT(*), MIN(began) FROM run").fetchone()
-            suspects: set[str] = set()
-            for (cell,) in self._db.execute("SELECT id FROM cell").fetchall():
-                found = self._db.execute(
-                    "SELECT DISTINCT s.name FROM (SELECT id FROM run WHERE cell = ? "
-                    "ORDER BY began DESC LIMIT ?) AS last JOIN result AS r ON r.run = last.id "
-                    "AND r.status NOT IN (0, 2) JOIN subject AS s ON s.id = r.subject",
-                    (cell, RECENT),
-                )
-                suspects |= {name for (name,) in found}
-            lines = [line for name in suspects for line in self.cases(name)]
-        failing = [line for line in lines if not line.seen[-1].status.good]
+        ((runs, first),) = self._rows("SELECT COUNT(*), MIN(began) FROM run")
+        failing: list[Line] = []
+        for cell, kernel, machine in self._rows("SELECT id, kernel, machine FROM cell"):
+            for line in self._recent(cell, kernel, machine):
+                if line.seen[-1].status.good:
+                    continue
+                whole = line.since or len(line.seen) < RECENT
+                failing.append(line if whole else self._whole(line))
         failing.sort(key=lambda line: (line.seen[line.since].began, line.case))
         return Overview(runs, first or 0, tuple(failing))
+
+    def _whole(self, line: Line) -> Line:
+        cell = (line.kernel, line.machine)
+        return next(one for one in self.cases(line.case) if (one.kernel, one.machine) == cell)
+
+    def _recent(self, cell: int, kernel: str, machine: str) -> Iterator[Line]:
+        """The last runs of a cell, of each case that was bad in one of them."""
+        last = "SELECT id FROM run WHERE cell = ? ORDER BY began DESC, id DESC LIMIT ?"
+        rows = self._rows(
+            f"WITH last AS ({last}) "
+            "SELECT s.name, run.name, run.began, run.facts, r.status, w.text FROM result AS r "
+            "JOIN run ON run.id = r.run JOIN subject AS s ON s.id = r.subject "
+            "LEFT JOIN words AS w ON w.id = r.words WHERE r.run IN last AND r.subject IN "
+            "(SELECT subject FROM result WHERE run IN last AND status NOT IN (0, 2)) "
+            "ORDER BY s.name, run.began, run.id",
+            *(cell, RECENT),
+        )
+        facts = _Facts()
+        for case, those in itertools.groupby(rows, key=lambda row: row[0]):
+            seen = [
+                Seen(run, began, facts[text], _STATUSES[status], words or "")
+                for _, run, began, text, status, words in those
+            ]
+            yield Line(str(case), kernel, machine, tuple(seen))
 
     def cases(self, name: str) -> tuple[Line, ...]:
         """A case by its whole name, a line for each kernel and machine it was run on."""
@@ -387,7 +407,9 @@ class _Facts(dict[str, dict[str, str]]):
 
 
 def told(line: Line, *, seen: bool = True) -> dict[str, object]:
-    """A line as JSON; times are seconds since 1970. seen: with each run."""
+    """A line as JSON; times are seconds since 1970. seen: with each run, and how often it was bad;
+    an overview's lines are of the last runs.
+    """
     now, start = line.seen[-1], line.seen[line.since]
     value: dict[str, object] = {
         "case": line.case,
@@ -399,13 +421,11 @@ def told(line: Line, *, seen: bool = True) -> dict[str, object]:
         "since_run": start.run,
         "runs_since": len(line.seen) - line.since,
         "changed": line.changed,
-        "runs": len(line.seen),
-        "bad": line.bad,
-        "bad_rate_95": stats.wilson(line.bad, len(line.seen)),
     }
     if seen:
         pairs = [{"run": o.run, "began": o.began, "status": o.status} for o in line.seen]
-        value["seen"] = pairs
+        rate = stats.wilson(line.bad, len(line.seen))
+        value |= {"runs": len(line.seen), "bad": line.bad, "bad_rate_95": rate, "seen": pairs}
     return value
 
 

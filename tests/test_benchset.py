@@ -45,6 +45,7 @@ def test_what_is_read(root: Path) -> None:
     assert found.timed == (TimedEntry("a.c timed", cpus=(1, 2)),)
     assert benchset.chosen(found.exact, "x y") == found.exact
     assert benchset.chosen(found.exact, "z") == ()
+    assert benchset.chosen(found.exact, "z|x y") == found.exact
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,17 @@ def test_what_fails_now_is_told_and_what_has_failed_once_is_not(tmp_path: Path) 
     assert text[-1] == "2 case(s) not good the last time"
 
 
+@pytest.mark.parametrize("count", [history.RECENT, history.RECENT + 20])
+def test_what_has_failed_for_long_is_told_from_its_first_night_on(
+    tmp_path: Path, count: int
+) -> None:
+    bad = [night(at, ("a", FAIL)) for at in range(1, count)]
+    with kept(tmp_path / "h", [night(0, ("a", PASS)), *bad]) as known:
+        (line,) = known.overview().failing
+    assert line.seen[line.since].run == "night-1"
+    assert len(line.seen) - line.since == count - 1
+
+
 def test_each_kernel_and_machine_has_a_line_of_its_own(tmp_path: Path) -> None:
     other = replace(night(1, ("a", FAIL)), machine={"name": "quad"})
     with kept(tmp_path / "h", [night(0, ("a", PASS)), other]) as known:
@@ -290,7 +301,7 @@ def test_the_verb(tmp_path: Path) -> None:
     assert "abi/wait::a\nk on m: FAIL" in rig("wait::a", path=path)
     assert "7 instructions, 1 run" in rig("getppid", path=path)
     (told,) = json.loads(rig("--json", path=path))["failing"]
-    assert (told["case"], told["status"], told["runs"]) == ("abi/wait::a", "fail", 2)
+    assert (told["case"], told["status"], told["runs_since"]) == ("abi/wait::a", "fail", 1)
     (told,) = json.loads(rig("--json", "wait::a", path=path))
     assert [one["status"] for one in told["cases"][0]["seen"]] == ["pass", "fail"]
     assert "no case(s) not good" in rig("--machine", "other", path=path)
