@@ -55,6 +55,8 @@ _ABORTED = re.compile(r"BTRFS: Transaction aborted", re.IGNORECASE)
 _PANICS = ("oom-panic", "hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
 # What is read from debugfs is a report as well, though the reader prints it.
 _READ_OUT, _READER = re.compile(r"unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):"), "reader"
+# drivers/of/unittest.c says word by word what it is about to cause, and that it has.
+_ANNOUNCED = "### dt-test ### EXPECT "
 # A heading that a mail program has broken behind one of these, and what may come before the rest.
 _FILE_LINE = re.compile(r"^\s*[\w./-]+:\d+ ")
 # Behind a text that has not been ended: the level of another printk(), what a boot does, or what
@@ -544,6 +546,8 @@ class Scanner:
     def _take(self, line: bytes) -> None:
         raw = line.decode(errors="replace").rstrip("\r")
         stamped, caller, message = split(raw)
+        if message.startswith(_ANNOUNCED):
+            return
         begun, self._begun = self._begun, None
         if begun and not stamped and self._rest(begun, message, raw):
             return

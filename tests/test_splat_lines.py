@@ -373,3 +373,17 @@ def test_a_panic_behind_what_init_has_said_last_without_an_end() -> None:
     said = "/sbin/initKernel panic - not syncing: Attempted to kill init!\n"
     assert titles(said) == ["kernel panic: Attempted to kill init!"]
     assert titles(said.replace("/sbin/init", "grep 'Kernel' of ")) == []
+
+
+def test_what_a_test_of_the_kernels_says_that_it_expects() -> None:
+    words = ["-" * 12 + "[ cut here ]" + "-" * 12, "WARNING: <<all>>", "refcount_t: underflow; use-after-free.",
+             "---[ end trace <<int>> ]---"]  # fmt: skip
+    said = [
+        f"[    1.459{at}] ### dt-test ### EXPECT \\ : {one}" for at, one in enumerate(words, 100)
+    ]
+    assert titles("\n".join(said)) == []
+    real = [
+        "[    1.460000] " + words[0],
+        "[    1.460001] WARNING: CPU: 0 PID: 1 at lib/refcount.c:28 f+0x1/0x2",
+    ]
+    assert titles("\n".join([*said, *real])) == ["WARNING in f"]
