@@ -16,7 +16,7 @@ AUTO = 0
 
 # What QEMU takes beside the guest's memory: 230 to 330 MiB were seen under TCG, most of it
 # translated code; and what the host and the rig need for themselves.
-_QEMU_MIB = 350
+QEMU_MIB = 350
 _RESERVE_MIB = 512
 _GROUPS = Path("/sys/fs/cgroup")
 
@@ -64,7 +64,7 @@ def budget(
             raise UsageError(f"-n {asked}: {machine.name} is one board")
         return Budget()
     host = host or this_host()
-    needs_mib = machine.memory_mib + _QEMU_MIB
+    needs_mib = machine.memory_mib + QEMU_MIB
     fit = max(0, (host.memory_mib - _RESERVE_MIB) // needs_mib)
     machines = asked or max(1, min(host.cores // machine.cpus, fit))
     if machines > fit and machines > 1:

@@ -31,7 +31,6 @@ from rig.store import digest, write_whole
 
 STATE = "matrix.json"
 TRIES = 2  # of a cell whose machine or host was lost
-_QEMU_MIB = 350
 _TIDY_S = 120.0  # for a rig that is interrupted
 _LOOK_S = 0.2
 # Their first lines say why; a kernel that does not compile is no cell's own fault.
@@ -197,7 +196,7 @@ class Runner:
         """Wait until there is room for it; where nothing runs there is."""
         machine, needs = self._config.machine(cell.machine), (0, 0)
         if isinstance(machine, MachineConfig):
-            needs = (machine.cpus, machine.memory_mib + _QEMU_MIB)
+            needs = (machine.cpus, machine.memory_mib + budget.QEMU_MIB)
         with self._changed:
             while self._taken and not self._fits(needs):
                 self._changed.wait(_LOOK_S)
@@ -262,7 +261,7 @@ class Runner:
             try:
                 code = started.wait()
             except BaseException:
-                self._ask_to_end(started)
+                _ask_to_end([started])
                 raise
             finally:
                 process.end(started)
@@ -275,21 +274,25 @@ class Runner:
         with self._changed:
             self._stop = True
             those = [*self._running.values()]
-        for one in those:
-            self._ask_to_end(one)
-
-    def _ask_to_end(self, one: subprocess.Popen[bytes]) -> None:
-        if one.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one.pid, signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                one.wait(_TIDY_S)
-        if one.poll() is None:
-            process.end(one)
+        _ask_to_end(those)
 
     def _save(self) -> None:
         text = msgspec.json.format(msgspec.json.encode(self.state), indent=1).decode()
         write_whole(self._request.results / STATE, text + "\n")
+
+
+def _ask_to_end(those: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Interrupt all, then wait for each; what does not end is killed."""
+    for one in those:
+        if one.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGINT)
+    deadline = time.monotonic() + _TIDY_S
+    for one in those:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            one.wait(max(0.0, deadline - time.monotonic()))
+        if one.poll() is None:
+            process.end(one)
 
 
 def judged(code: int, saved: Path) -> tuple[End, str, dict[str, int]]:
