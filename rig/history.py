@@ -9,12 +9,11 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 
@@ -22,6 +21,8 @@ from rig import stats
 from rig.config import nearest
 from rig.errors import InfrastructureError, UsageError
 from rig.results import Run, Status
+
+_Where = TypeVar("_Where", tuple[str, str], tuple[str, str, str])
 
 FILE = "RIG_HISTORY"
 RECENT = 50  # runs of a kernel on a machine in which what fails now has been bad at least once
@@ -135,7 +136,7 @@ def place() -> Path:
     return Path(named) if named else platformdirs.user_data_path("rig") / "history.sqlite"
 
 
-class History:
+class History(contextlib.AbstractContextManager["History"]):
     """The file, open. Several rigs may write at once; each run is written whole or not at all.
 
     A file that is damaged is put aside, and a new one begun; notices say so. InfrastructureError
@@ -151,15 +152,7 @@ class History:
             raise InfrastructureError(f"no place for the history: {error}") from error
         self._open()
 
-    def __enter__(self) -> History:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -260,7 +253,6 @@ class History:
 
     def cases(self, name: str) -> tuple[Line, ...]:
         """A case by its whole name, a line for each kernel and machine it was run on."""
-        found: dict[tuple[str, str], list[Seen]] = {}
         rows = self._rows(
             "SELECT c.kernel, c.machine, run.name, run.began, run.facts, r.status, w.text "
             "FROM subject AS s JOIN result AS r ON r.subject = s.id JOIN run ON run.id = r.run "
@@ -269,14 +261,14 @@ class History:
             name,
         )
         facts = _Facts()
-        for kernel, machine, run, began, text, status, words in rows:
-            one = Seen(run, began, facts[text], _STATUSES[status], words or "")
-            found.setdefault((kernel, machine), []).append(one)
-        return tuple(Line(name, *where, tuple(seen)) for where, seen in sorted(found.items()))
+        each = (
+            ((kernel, machine), Seen(run, began, facts[text], _STATUSES[status], words or ""))
+            for kernel, machine, run, began, text, status, words in rows
+        )
+        return tuple(Line(name, *where, seen) for where, seen in _grouped(each))
 
     def trends(self, name: str) -> tuple[Trend, ...]:
         """A figure by its whole name, with the runs from which on it has been another one."""
-        found: dict[tuple[str, str, str], list[Seen]] = {}
         rows = self._rows(
             "SELECT f.unit, c.kernel, c.machine, run.name, run.began, run.facts, v.value "
             "FROM figure AS f JOIN value AS v ON v.figure = f.id JOIN run ON run.id = v.run "
@@ -284,12 +276,13 @@ class History:
             name,
         )
         facts = _Facts()
-        for unit, kernel, machine, run, began, text, value in rows:
-            one = Seen(run, began, facts[text], value=value)
-            found.setdefault((unit, kernel, machine), []).append(one)
+        each = (
+            ((unit, kernel, machine), Seen(run, began, facts[text], value=value))
+            for unit, kernel, machine, run, began, text, value in rows
+        )
         return tuple(
-            Trend(name, *where, tuple(seen), stats.steps([one.value for one in seen]))
-            for where, seen in sorted(found.items())
+            Trend(name, *where, seen, stats.steps([one.value for one in seen]))
+            for where, seen in _grouped(each)
         )
 
     def names(self) -> tuple[str, ...]:
@@ -392,6 +385,14 @@ class History:
                         part.rename(aside.with_name(aside.name + more))
                 self.notices.append(f"{error}; it is {aside.name} now, and the history begins anew")
             self._connect()
+
+
+def _grouped(each: Iterable[tuple[_Where, Seen]]) -> list[tuple[_Where, tuple[Seen, ...]]]:
+    """What was seen in each place, places in order."""
+    found: dict[_Where, list[Seen]] = {}
+    for where, one in each:
+        found.setdefault(where, []).append(one)
+    return [(where, tuple(found[where])) for where in sorted(found)]
 
 
 class _DamagedError(Exception):

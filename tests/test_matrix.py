@@ -134,7 +134,8 @@ def test_that_of_the_project(rig_config: Config) -> None:
 
 # -- how its cells end ----------------------------------------------------------------------------
 
-# In the place of rig: it logs when it begins and ends, and does what the kernel's file says.
+# In the place of rig: it logs when it begins and ends, and does what the file of its cell says. To
+# wait is to wait for a line of the log, of another cell's or one that never comes.
 RIG = """
 import os, signal, sys, time
 from pathlib import Path
@@ -142,6 +143,11 @@ words = sys.argv[2:]
 here = Path(os.environ["RIG_CELLS"])
 kernel = words[1]
 name = words[0] if words[0] == "build" else f"{kernel}-{words[3]}"
+def interrupted(*_):
+    with open(here / "log", "a") as log:
+        log.write(f"{name} tidies up\\n")
+    sys.exit(130)
+signal.signal(signal.SIGINT, interrupted)
 with open(here / "log", "a") as log:
     log.write(f"{name} begins\\n")
 how = here / (f"build-{kernel}" if words[0] == "build" else name)
@@ -149,21 +155,21 @@ lines = how.read_text().splitlines() if how.exists() else ["pass"]
 if len(lines) > 1:
     how.write_text("\\n".join(lines[1:]) + "\\n")
 word, _, code = lines[0].partition(" ")
-def interrupted(*_):
-    with open(here / "log", "a") as log:
-        log.write(f"{name} tidies up\\n")
-    sys.exit(130)
-signal.signal(signal.SIGINT, interrupted)
-if word == "sleep":
-    time.sleep(float(code))
+if word == "awaits":
+    end = time.monotonic() + 30
+    while f"{code} begins" not in (here / "log").read_text().splitlines():
+        if time.monotonic() > end:
+            sys.exit(1)
+        time.sleep(0.02)
+    word, code = "pass", ""
 if word == "dies":
     os.kill(os.getpid(), signal.SIGKILL)
-if word in ("pass", "fail", "liar", "sleep") and words[0] != "build":
+if word in ("pass", "fail", "liar") and words[0] != "build":
     saved = here / f"run-{'fail' if word in ('fail', 'liar') else 'pass'}.json"
     Path(words[words.index("--json") + 1]).write_bytes(saved.read_bytes())
 with open(here / "log", "a") as log:
     log.write(f"{name} ends\\n")
-sys.exit(int(code or (1 if word == "fail" else 0)) if word != "sleep" else 0)
+sys.exit(int(code or (1 if word == "fail" else 0)))
 """
 
 
@@ -260,30 +266,35 @@ def test_a_kernel_that_does_not_compile_costs_its_cells_alone(stage: Stage) -> N
     assert "k-one begins" not in stage.log
 
 
-def test_side_by_side_within_the_cores(stage: Stage) -> None:
-    for name in ("k-one", "k-two", "other-one"):
-        stage.told(name, "sleep 0.5")
-    stage.run(cores=3)
-    begins = stage.log.index("k-two begins")
-    assert begins < stage.log.index("k-one ends")
-    (stage.here / "log").unlink()
-    (stage.config.root / "results/matrix.json").unlink()
-    stage.run(cores=2)
-    assert stage.log.index("k-two begins") > stage.log.index("k-one ends")
-    (stage.here / "log").unlink()
-    (stage.config.root / "results/matrix.json").unlink()
-    stage.run(cores=8, jobs=1)
-    assert stage.log.index("k-two begins") > stage.log.index("k-one ends")
+def test_side_by_side_where_there_are_cores(stage: Stage) -> None:
+    """Each ends only when the other one has begun."""
+    stage.told("k-one", "awaits k-two")
+    stage.told("k-two", "awaits k-one")
+    found, _ = stage.run(cores=3)
+    assert {one.end for one in found.values()} == {End.PASS}
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(2, 0), (8, 1)])
+def test_one_by_one_where_there_is_no_room_or_only_one_is_wanted(
+    stage: Stage, cores: int, jobs: int
+) -> None:
+    found, _ = stage.run(cores=cores, jobs=jobs)
+    assert {one.end for one in found.values()} == {End.PASS}
+    assert [line for line in stage.log if "build" not in line] == [
+        "k-one begins", "k-one ends", "k-two begins", "k-two ends", "other-one begins",
+        "other-one ends",
+    ]  # fmt: skip
 
 
 def test_a_matrix_goes_on_where_it_was_killed(stage: Stage) -> None:
-    stage.told("k-two", "sleep 30", "pass")
+    stage.told("k-two", "awaits nobody", "pass")
     runner = stage.runner()
+    (stage.here / "log").touch()
 
     def interrupt() -> None:
-        while "k-two begins" not in (stage.log if (stage.here / "log").exists() else []):
-            time.sleep(0.05)
-        time.sleep(0.3)
+        end = time.monotonic() + 30
+        while "k-two begins" not in stage.log and time.monotonic() < end:
+            time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
     killer = threading.Thread(target=interrupt)
