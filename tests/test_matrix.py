@@ -135,7 +135,8 @@ def test_that_of_the_project(rig_config: Config) -> None:
 # -- how its cells end ----------------------------------------------------------------------------
 
 # In the place of rig: it logs when it begins and ends, and does what the file of its cell says. To
-# wait is to wait for a line of the log, of another cell's or one that never comes.
+# wait is to wait for a line of the log, of another cell's or one that never comes; to last is to give
+# another one the time to begin that must not.
 RIG = """
 import os, signal, sys, time
 from pathlib import Path
@@ -155,6 +156,9 @@ lines = how.read_text().splitlines() if how.exists() else ["pass"]
 if len(lines) > 1:
     how.write_text("\\n".join(lines[1:]) + "\\n")
 word, _, code = lines[0].partition(" ")
+if word == "lasts":
+    time.sleep(float(code))
+    word, code = "pass", ""
 if word == "awaits":
     end = time.monotonic() + 30
     while f"{code} begins" not in (here / "log").read_text().splitlines():
@@ -278,6 +282,7 @@ def test_side_by_side_where_there_are_cores(stage: Stage) -> None:
 def test_one_by_one_where_there_is_no_room_or_only_one_is_wanted(
     stage: Stage, cores: int, jobs: int
 ) -> None:
+    stage.told("k-one", "lasts 0.5")
     found, _ = stage.run(cores=cores, jobs=jobs)
     assert {one.end for one in found.values()} == {End.PASS}
     assert [line for line in stage.log if "build" not in line] == [
