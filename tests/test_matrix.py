@@ -135,8 +135,8 @@ def test_that_of_the_project(rig_config: Config) -> None:
 # -- how its cells end ----------------------------------------------------------------------------
 
 # In the place of rig: it logs when it begins and ends, and does what the file of its cell says. To
-# wait is to wait for a line of the log, of another cell's or one that never comes; to last is to give
-# another one the time to begin that must not.
+# wait is to wait for a line of the log, of another cell's or one that never comes; to last is to
+# give another one the time to begin that must not.
 RIG = """
 import os, signal, sys, time
 from pathlib import Path
