@@ -458,7 +458,9 @@ def overview_text(found: Overview, path: Path) -> list[str]:
             f"        {_where(line)}: since {when(line.seen[line.since].began)}, "
             f"{_runs(len(line.seen) - line.since)}  {now.words}".rstrip(),
         ]
-    return [*lines, f"{len(found.failing) or 'no'} case(s) not good the last time"]
+    count = len(found.failing)
+    end = f"{count} case{'s were' if count > 1 else ' was'} not good the last time"
+    return [*lines, end if count else "each case was good the last time"]
 
 
 def case_text(line: Line) -> list[str]:

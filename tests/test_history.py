@@ -104,7 +104,7 @@ def test_what_fails_now_is_told_and_what_has_failed_once_is_not(tmp_path: Path) 
     text = history.overview_text(found, tmp_path / "h")
     assert text[0].startswith("3 runs since 2026-01-0")
     assert text[1].split() == ["FAIL", "abi/wait::a"]
-    assert text[-1] == "2 case(s) not good the last time"
+    assert text[-1] == "2 cases were not good the last time"
 
 
 @pytest.mark.parametrize("count", [history.RECENT, history.RECENT + 20])
@@ -297,14 +297,14 @@ def test_the_verb(tmp_path: Path) -> None:
         files[-1].write_bytes(to_json(run))
     out = rig("--add", *map(str, files), path=path)
     assert "FAIL    abi/wait::a\n        k on m: since 2026-01-02 21:00, 1 run  a.c:1: no\n" in out
-    assert "1 case(s) not good the last time" in out
+    assert "1 case was not good the last time" in out
     assert "abi/wait::a\nk on m: FAIL" in rig("wait::a", path=path)
     assert "7 instructions, 1 run" in rig("getppid", path=path)
     (told,) = json.loads(rig("--json", path=path))["failing"]
     assert (told["case"], told["status"], told["runs_since"]) == ("abi/wait::a", "fail", 1)
     (told,) = json.loads(rig("--json", "wait::a", path=path))
     assert [one["status"] for one in told["cases"][0]["seen"]] == ["pass", "fail"]
-    assert "no case(s) not good" in rig("--machine", "other", path=path)
+    assert "each case was good" in rig("--machine", "other", path=path)
     assert "nothing is known of 'b::c'" in rig("b::c", path=path, code=2)
 
 
@@ -318,5 +318,5 @@ def test_many_nights_are_answered_at_once(tmp_path: Path) -> None:
             )
     began = time.monotonic()
     assert "since 2026-09-09" in rig("case_7", path=tmp_path / "h")
-    assert "1 case(s) not good" in rig(path=tmp_path / "h")
+    assert "1 case was not good" in rig(path=tmp_path / "h")
     assert time.monotonic() - began < 5.0
