@@ -9,8 +9,11 @@ from collections.abc import Iterator
 LINE_MAX = 4096  # bytes of a line that are looked at
 STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
 
-# kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU.
-_STAMP = re.compile(r"\[ {0,12}\d{1,12}\.\d{6} ?\](?:\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII)
+# kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU. "]" is another sign
+# on a mainframe's 3270 console: EBCDIC's code pages 037 and 1047 differ in the brackets.
+_STAMP = re.compile(
+    r"\[ {0,12}\d{1,12}\.\d{6} ?[\]\xa8\ufffd](?:\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII
+)
 STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
 _LEVEL = re.compile(
@@ -34,6 +37,8 @@ _RECORDED = re.compile(
             r"|\d{1,12}\.\d{6}\] |\[[<+ ]*\d+\.\d{2,9}>?\](?:\[ *[TC]\d+\])? ?"
             # typed off a screen, by a program: "]" has become "1"
             r"|\[ *\d{1,9}\.\d{7} (?=[A-Za-z])"
+            # the same console, where "[" is another sign as well
+            r"|[\xdd\ufffd] {0,12}\d{1,12}\.\d{6}[\xa8\ufffd] ?"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
             # a level; /dev/kmsg and netconsole's long form
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",

@@ -48,6 +48,21 @@ def test_a_report_behind_a_prefix_that_nobody_knows(prefix: str, stamp: str) -> 
     assert by_line(text) == [found]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("stamp", ["[   12.345678\xa8 ", "\xdd   12.345678\xa8 "])
+def test_a_stamp_on_a_mainframes_console(stamp: str, encoding: str) -> None:
+    fault = [
+        "Unable to handle kernel pointer dereference in virtual kernel address space",
+        "Oops: 003b ilc:2 \xdd#1\xa8 SMP",
+        "Krnl PSW : 0704c00180000000 000003ff80123456 (f+0x1/0x2)",
+        "Call Trace:",
+        " g+0x1/0x2",
+    ]
+    text = "\n".join(f"{stamp}{line}" for line in ["fine", *fault, "fine"])
+    (found,) = splat.scan(text.encode(encoding))
+    assert (found.type, found.start) == ("page-fault", 1)
+
+
 def test_a_prefix_has_other_numbers_and_words_in_each_line() -> None:
     text = "\n".join(f"cpu{n} [job {n * 7}/x]: {line}" for n, line in enumerate(FAULT, 8))
     assert titles(text) == [TITLE]
