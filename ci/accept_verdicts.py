@@ -4,7 +4,8 @@ Run by `make accept WHAT=verdicts`, on a host that does nothing else; some two h
 processes side by side, each with half of the steps (each row of the fault drill is one). Logs that
 the detector has not been written from are not part of the project: RIG_LABELLED_LOGS names a
 directory with NNN.log and NNN.json ({"reports": [{"type": ..., "line": first line, counted from 0,
-"alt_types": [others that could be argued for]}]}), which whoever measures gathers anew.
+"last": its last one, "alt_types": [others that could be argued for]}]}), which whoever measures
+gathers anew.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def recall(directory: Path) -> list[tuple[bool, bool]]:
         found = list(splat.scan(labels.with_suffix(".log").read_bytes()))
         for one in reports_of(labels):
             kinds = (one["type"], *one.get("alt_types", ()))
-            own = _nearest(found, one["line"], kinds)
+            own = _nearest(found, one["line"], one.get("last", one["line"]), kinds)
             if own:
                 found.remove(own)
             seen.append((own is not None, own is not None and own.type in kinds))
@@ -73,9 +74,15 @@ def reports_of(labels: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _nearest(found: Sequence[Splat], line: int, kinds: Sequence[str]) -> Splat | None:
-    """The report that is meant by a label, of one of its types where there are several."""
-    near = [o for o in found if abs(o.start - line) <= NEAR or o.start <= line < o.end]
+def _nearest(found: Sequence[Splat], line: int, last: int, kinds: Sequence[str]) -> Splat | None:
+    """The report that is meant by a label, of one of its types where there are several. What leads
+    to its heading may be taken for a part of it.
+    """
+    near = [
+        o
+        for o in found
+        if line - NEAR <= o.start <= max(line + NEAR, last) or o.start <= line < o.end
+    ]
     return min(near, key=lambda o: (o.type not in kinds, abs(o.start - line)), default=None)
 
 

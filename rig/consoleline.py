@@ -22,8 +22,8 @@ _LEVEL = re.compile(
 )
 # What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
 # In any language.
-_DAY = r"(?:\S{2,8} )?\S{3,8} {1,3}\d{1,2}"
-_CLOCK = r"\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?"
+_DAY = r"(?:\S{2,8} )?\S{2,8} {1,3}\d{1,2}"
+_CLOCK = r"\d\d:\d\d(?::\d\d)?(?:[.,:]\d{3,9}|[.,]\d+)?"
 _ISO = rf"\d{{4}}[-/]\d\d[-/]\d\d[T ,]{{1,2}}{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?"
 _RECORDED = re.compile(
     "|".join(

@@ -552,11 +552,26 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "other",
         " ***   FORMAT=",
-        r"\*\*\* (?P<what>[A-Z][A-Z0-9 /-]{3,40}) \*\*\*   FORMAT=[0-9A-F]",
+        r"(?:\*\*\* )?(?P<what>[A-Z][A-Z0-9 /-]{3,40}) \*\*\*   FORMAT=[0-9A-F]",
         "Oops: {what}{f}",
         "arch/m68k/kernel/traps.c bad_super_trap",
         "oops",
         die=True,
+    ),
+    _rule(
+        "other",
+        "RESUMABLE ERROR: ",
+        r"(?P<what>(?:NON-)?RESUMABLE ERROR): Reporting on cpu \d+",
+        "{what}{f}",
+        "arch/sparc/kernel/traps_64.c sun4v_log_error",
+        "oops",
+    ),
+    _rule(
+        "warning",
+        "buffer layer error at ",
+        r"buffer layer error at [\w./-]+:\d+",
+        "buffer layer error{f}",
+        "fs/buffer.c __buffer_error (2.5)",
     ),
     _rule(
         "other",
@@ -873,6 +888,17 @@ RULES: tuple[Rule, ...] = (
         "slab {cache}: {what}",
         "mm/slab.c __slab_error (< 6.8)",
         frame=False,
+    ),
+    _rule(
+        "slab",
+        "lab",
+        r"slab: Internal list corruption detected in cache '(?P<cache>[^']+)'",
+        "slab {cache}: list corruption",
+        "mm/slab.c check_slabp (< 6.8)",
+        "oops",
+        frame=False,
+        to_bug=True,
+        patient=True,
     ),
     _rule(
         "slab",
@@ -1491,7 +1517,7 @@ CONSEQUENCE = re.compile(
     r"|.*panic_on_taint set|.*system warned too often|Oops|Aiee, killing interrupt handler"
     r"|Attempted to kill the idle task|Machine halted|kasan\.fault=|.*stack guard hit"
     r"|stack guard page|[kK]ernel stack overflow|UBSAN: |Asynchronous SError Interrupt"
-    r"|Kernel Fault$"
+    r"|Kernel Fault$|Non-resumable error"
     r"|EXT[234]-fs|REISERFS|[nN][mM][iI] watchdog|Non maskable interrupt)"
 )
 KILLED_INIT = re.compile(rf"{_PANIC}[aA]ttempted to kill init!")

@@ -140,6 +140,7 @@ _END_PANIC = re.compile(r"---\[ end Kernel panic|Rebooting in \d+ seconds")
 _END_OF = re.compile(r"---\[ end (Kernel panic - not syncing: .*?)(?: \]---)?$")
 _RULER = re.compile(r"={20,}$")
 _PERIOD = re.compile(r"\bg ?= ?(-?\d+)")
+_INLINED = re.compile(r"\[inline\]\s*$")
 _STALL_ENDED = re.compile(r"(?:rcu: )?INFO: Stall ended before state dump start")
 _FRAME = re.compile(
     rf"\s*(?:\(?\[<?[0-9a-f]*>?\]\s*)*(?P<guess>\? )?\(?(?::\w+:)?{SYMBOL}\)?"
@@ -191,6 +192,8 @@ _BODY_STARTS = (
     r"|Krnl|Fault in |AS:|Last Breaking|TSTATE|[gloi]\d: |RPC|I\d: |Caller\[|Disabling|CPU: \d"
     r"|EIP|EFLAGS|eax|esi|ds: |RSP |CR2|printing eip|\*pde|last sysfs|Pid: |Modules|PREEMPT|Comm: "
     r"|IP: |RIP|Cpu \d|Hardware|Fixing|Unable|invalid opcode|general protection|LE PAGE|BE PAGE"
+    r"|(?:NON-)?RESUMABLE ERROR: |Current process id is|BAD KERNEL TRAP|PC: |SR: |d\d: "
+    r"|Frame format|Pass this trace"
     r"|IDT: |LDTR: |TR: |TPC|\S+\(\d+\): Oops|PSW|IA[SO]Q|IIR|ISR|r\d\d-\d\d|sr\d|YZ",
     # lockdep, RCU, scheduler, watchdogs
     r"\d+ locks? held|no locks|irq event stamp|(?:hard|soft)irqs |\(|Preemption disabled|in_atomic"
@@ -846,7 +849,9 @@ class Scanner:
             self._last_oops = report.end
         if report.preamble.startswith("BTRFS"):
             self._aborted = report.end
-        if report.quiet or (report.rule.prelude and not report.died and not self._over):
+        # At the end of a log that line may be what was cut off, where nothing else came instead.
+        cut_off = self._over and not report.strangers
+        if report.quiet or (report.rule.prelude and not report.died and not cut_off):
             return
         self._any = self._any or report.rule is not CUT
         splat = _splat(report, cut=cut)
@@ -881,12 +886,17 @@ def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
     if rule.type == "workqueue-lockup":  # a line for each pool, and again while it lasts
         again = any(match["pool"] in line for line in report.lines)
         return again or (not report.strangers and len(report.lines) <= 2 * report.headings)
+    if rule.type == "rcu-stall" and report.headings == len(report.lines):
+        return True  # said again and again, and nothing else
     if rule.type == "rcu-stall" and before:  # two CPUs tell of one grace period
         periods = [_PERIOD.search(one.string) for one in (match, before)]
         return all(periods) and len({one and one[1] for one in periods}) == 1
     counters = rule.type == "bad-page" and not rule.frame  # a line for each of a process
-    if rule.ends == "rule" or rule.trigger == "Kernel unaligned access at TPC" or counters:
-        return report.headings == len(report.lines)  # a line for each function that was inlined
+    if rule.ends == "rule":  # a line for each function that was inlined, which a mail may break
+        others = [line for line in report.lines[1:] if not rule.pattern.search(line)]
+        return all(_INLINED.search(line) for line in others)
+    if rule.trigger == "Kernel unaligned access at TPC" or counters:
+        return report.headings == len(report.lines)
     if rule.type == "warning" and rule.ends == "trace" and before:
         same = match["file"] == before["file"]
         return same and len(report.lines) <= 6 and not report.pc_seen
@@ -902,6 +912,8 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
         return True  # recorded twice
     if rule.type == "slab" and report.rule.type.startswith("kasan") and "kasan: " in message:
         return True  # which object it is (< 4.6)
+    if rule.type == report.rule.type == "slab" and message.startswith("slab error in check_poison"):
+        return len(report.lines) <= 12  # who noticed it (< 2.6.4)
     if first and report.rule.trigger == "VERIFY" and rule.trigger == "PANIC at ":
         return True
     if rule is report.rule and _is_once_more(rule, match, report):
@@ -995,7 +1007,7 @@ def _title(template: str, report: _Report, frame: str) -> str:
         values["other"] = f" / {function(other)}"
     values["f"] = f" in {frame}" if frame else ""
     values["access"] = f" {report.access}" if report.access else ""
-    return " ".join(template.format_map(values).split())
+    return " ".join(template.format_map(values).split()).replace(" :", ":")
 
 
 _ADDRESS = re.compile(r"\b(?:0x)?[0-9a-f]{8,16}\b|\b0x[0-9a-f]+\b")

@@ -469,6 +469,8 @@ def _drive(fault: Fault, seen: Seen, words: list[str], env: Mapping[str, str]) -
     directory = seen.directory
     began = time.monotonic()
     with (directory / "output").open("w+") as output:
+        # A shell that puts us into the background has us ignore SIGINT, and so what we start.
+        words = ["env", "--default-signal=INT", *words]
         rig = subprocess.Popen(words, cwd=ROOT, env=env, stdout=output, stderr=output, text=True)
         try:
             if fault.act:
