@@ -302,6 +302,22 @@ def test_qemu_dies_at_start(
     assert not machine.alive()
 
 
+def test_a_temporary_disk_that_qemu_did_not_come_to_remove_is_removed(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    seen = tmp_path / "seen"
+    on_path(tmp_path, f'echo "$TMPDIR" >{seen}; : >"$TMPDIR/vl.ABC123"; exit 1', monkeypatch)
+    machine = fake_machine(kernel_file, image, tmp_path)
+    with pytest.raises(InfrastructureError):
+        machine.boot()
+    machine.close()
+    assert Path(seen.read_text().strip()).parent == scratch
+    assert list(scratch.iterdir()) == []
+
+
 def test_real_qemu_refuses_its_kernel(kernel_file: Path, image: Image, tmp_path: Path) -> None:
     image.disk.write_bytes(b"\0" * 1024)
     machine = fake_machine(kernel_file, image, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import shlex
 import shutil
@@ -71,6 +72,7 @@ _EARLY_S, _EARLY_LINES = 15.0, 40
 # drivers/tty/serial/earlycon.c; elsewhere the device tree says where.
 _EARLY_CONSOLE = {"x86_64": "earlycon=uart8250,io,0x3f8", "riscv64": "earlycon=sbi"}
 _SAVE_S, _RESTORE_S = 600.0, 60.0
+_SCRATCH = "/var/tmp"  # as QEMU has it
 _DEBUGGER_S = 24 * 3600.0
 # The first QEMU whose TCG keeps track of code that the kernel patches.
 _TCG_MENDED = (8, 1, 0)
@@ -543,13 +545,19 @@ class QemuMachine:
                 plan = replace(plan, shelf=f"/dev/fd/{self._shelf}")
             if state is not None:
                 inherited.append(state)
+            # QEMU makes its temporary disks by a name that it removes at once; a QEMU that is ended
+            # in between leaves them.
+            scratch = tempfile.mkdtemp(prefix="rig-qemu-", dir=os.environ.get("TMPDIR", _SCRATCH))
+            self._stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             self._started = time.monotonic()
-            self._process = self._spawn(command_line(plan), tuple(inherited))
+            self._process = self._spawn(command_line(plan), tuple(inherited), scratch)
             self._stack.callback(process.end, self._process)
         if state is None:
             self._greet_monitor()
 
-    def _spawn(self, words: list[str], lines: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, words: list[str], lines: tuple[int, ...], scratch: str
+    ) -> subprocess.Popen[bytes]:
         if not shutil.which(words[0]):
             raise InfrastructureError(
                 f"{words[0]} is not installed",
@@ -561,6 +569,7 @@ class QemuMachine:
             start = functools.partial(
                 process.spawn,
                 [*_with_parent(), *words],
+                env={**os.environ, "TMPDIR": scratch},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=lines,
