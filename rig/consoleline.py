@@ -37,8 +37,11 @@ _RECORDED = re.compile(
             r"|\d{1,12}\.\d{6}\] |\[[<+ ]*\d+\.\d{2,9}>?\](?:\[ *[TC]\d+\])? ?"
             # typed off a screen, by a program: "]" has become "1"
             r"|\[ *\d{1,9}\.\d{7} (?=[A-Za-z])"
-            # the same console, where "[" is another sign as well
+            # the same console, where "[" is another sign as well; in code page 500 "c|" and "!"
             r"|[\xdd\ufffd] {0,12}\d{1,12}\.\d{6}[\xa8\ufffd] ?"
+            r"|[c\xa2\ufffd] {0,12}\d{1,12}\.\d{6}! ?"
+            # sysvinit's own words, which the kernel speaks into
+            r"|INIT: .{0,60}?(?=Kernel panic(?: - not syncing)?: )"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
             # a level; /dev/kmsg and netconsole's long form
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",

@@ -864,6 +864,15 @@ RULES: tuple[Rule, ...] = (
         "oops",
     ),
     _rule(
+        "other",
+        "Internal error: ",
+        r"Internal error: (?P<what>[^:\[]+): [0-9a-f]{1,16} \d+ (?:PREEMPT|SMP|ARM)\b",
+        "Oops: {what}{f}",
+        "arch/arm64/kernel/traps.c, copied without the brackets",
+        "oops",
+        die=True,
+    ),
+    _rule(
         "bug",
         "Internal error: ",
         "Internal error: Oops - BUG",
@@ -884,7 +893,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "slab",
         "lab ",
-        r"slab error in \w+\(\): cache [`'](?P<cache>[^']+)': (?P<what>.+)",
+        r"slab error in \w+\(\): cache +[`']?(?P<cache>[^'`]+)': (?P<what>.+)",
         "slab {cache}: {what}",
         "mm/slab.c __slab_error (< 6.8)",
         frame=False,
@@ -1506,7 +1515,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 CUT = Rule(
-    "other", "cut here", re.compile("-+\\[ cut here \\]-+"), "report cut off{f}", "", "trace"
+    "other",
+    "--[",
+    re.compile(r"-+\[ cut here \]-+|-{8,}\[ ?$"),
+    "report cut off{f}",
+    "",
+    "trace",
 )
 BANNER = Rule(  # init/version.c linux_banner
     "reboot", "Linux version ", re.compile(r"Linux version \d+\.\d"), "unexpected reboot", ""

@@ -467,7 +467,6 @@ class Scanner:
         self._last_oops = -(10**9)
         self._types: dict[str, int] = {}  # the line of the last heading of each
         self._headed = -(10**9)  # the line of the last heading
-        self._over = False
         self._aborted = -(10**9)  # when a file system has given up a transaction
         self._devices: dict[str, int] = {}
         self._any = False
@@ -491,7 +490,6 @@ class Scanner:
         if self._partial:
             self._block(self._partial + b"\n")
             self._partial = b""
-        self._over = True
         for key in list(self._open):
             self._close(key, cut=True)
         return self._take_out()
@@ -849,9 +847,7 @@ class Scanner:
             self._last_oops = report.end
         if report.preamble.startswith("BTRFS"):
             self._aborted = report.end
-        # At the end of a log that line may be what was cut off, where nothing else came instead.
-        cut_off = self._over and not report.strangers
-        if report.quiet or (report.rule.prelude and not report.died and not cut_off):
+        if report.quiet or (report.rule.prelude and not report.died):
             return
         self._any = self._any or report.rule is not CUT
         splat = _splat(report, cut=cut)
