@@ -28,7 +28,8 @@ class Rule:
     at: the function is the one that takes the lock. die: it is the line of die(), which may follow
         what has said why. prelude: without a line of die() behind it, it was about a program of
         user space. named: the function is one that it names, none of its trace. patient: the panic
-        that it leads to comes behind a list of no known length.
+        that it leads to comes behind a list of no known length. shy: a program may say it as well; it
+    counts where a line follows that only a report has.
     """
 
     type: str
@@ -47,6 +48,7 @@ class Rule:
     aside: bool = False
     named: bool = False
     patient: bool = False
+    shy: bool = False
 
 
 def _rule(
@@ -67,10 +69,11 @@ def _rule(
     aside: bool = False,
     named: bool = False,
     patient: bool = False,
+    shy: bool = False,
 ) -> Rule:
     return Rule(
         *(type, trigger, re.compile(pattern), title, source, ends, frame, all_cpus, to_bug, at),
-        *(die or trigger == "[#", prelude, said, aside, named, patient),
+        *(die or trigger == "[#", prelude, said, aside, named, patient, shy),
     )
 
 
@@ -392,7 +395,7 @@ RULES: tuple[Rule, ...] = (
         "LOCKUP",
         r"(?:NMI )?(?:[Ww]atchdog: )?(?:CPU ?\d+: )?(?:[Ww]atchdog|Watchdog CPU:?\d+|NMI Watchdog) "
         r"detected (?:[hH]ard )?LOCKUP\b|(?:NMI )?(?:watchdog: )?CPU \d+ (?:self-detected hard"
-        r" LOCKUP|detected hard LOCKUP on other CPUs)",
+        r" LOCKUP|Hard LOCKUP$|detected hard LOCKUP on other CPUs)",
         "hard lockup{f}",
         "kernel/watchdog.c watchdog_hardlockup_check",
         all_cpus=True,
@@ -1433,6 +1436,148 @@ RULES: tuple[Rule, ...] = (
         "kernel panic: halted before it was unpacked",
         "arch/x86/boot/compressed/error.c, lib/decompress*.c",
         frame=False,
+    ),
+    # What its own makers thought worth a trace (dump_stack() in 6.12), and is no WARN().
+    *(
+        _rule(type, trigger, pattern, title, source, aside=True, shy=True)
+        for type, trigger, pattern, title, source in (
+            (
+                *("other", "hw csum failure", r"\S{1,32}: hw csum failure"),
+                *("hw csum failure{f}", "net/core/dev.c netdev_rx_csum_fault"),
+            ),
+            (
+                *(
+                    "other",
+                    "bad of_node_put",
+                    r"(?:OF: )?ERROR: (?:Bad|\w+\(\) detected bad) of_node_put",
+                ),
+                *("bad of_node_put{f}", "drivers/of/dynamic.c of_node_release"),
+            ),
+            (
+                *(
+                    "other",
+                    "when no workqueue created",
+                    r".{0,60}ERROR: .{1,60} attempted to (?:queue|flush)",
+                ),
+                *(
+                    "work without a workqueue{f}",
+                    "drivers/scsi/hosts.c, drivers/scsi/scsi_transport_fc.c",
+                ),
+            ),
+            (
+                *(
+                    "other",
+                    "lock not held!",
+                    r".{0,60}(?:MDIO bus|Switch registers) lock not held!",
+                ),
+                *("bus lock not held{f}", "drivers/net/phy/mscc, drivers/net/dsa/mv88e6xxx/chip.c"),
+            ),
+            (
+                *("other", "iounmap: bad address", r"iounmap: bad address"),
+                *("iounmap: bad address{f}", "arch/x86/mm/ioremap.c iounmap"),
+            ),
+            (
+                *("stack-overflow", "low stack detected", r"low stack detected by irq handler"),
+                *("BUG: stack overflow{f}", "arch/x86/kernel/irq_32.c print_stack_overflow"),
+            ),
+            (
+                *("other", "double timer add", r"NEIGH: BUG, double timer add"),
+                *("NEIGH: double timer add{f}", "net/core/neighbour.c neigh_add_timer"),
+            ),
+            (
+                *(
+                    "other",
+                    "Destroying alive neighbour",
+                    r"(?:neighbour: )?Destroying alive neighbour",
+                ),
+                *("destroying alive neighbour{f}", "net/core/neighbour.c neigh_destroy"),
+            ),
+            (
+                *("other", "FAULT_FLAG_ALLOW_RETRY", r"FAULT_FLAG_ALLOW_RETRY missing"),
+                *("FAULT_FLAG_ALLOW_RETRY missing{f}", "fs/userfaultfd.c handle_userfault"),
+            ),
+            (
+                *("slab", "Unexpected gfp", r"Unexpected gfp: 0x[0-9a-f]+ .* Fix your code!"),
+                *("slab: unexpected gfp{f}", "mm/slab_common.c kmalloc_fix_flags"),
+            ),
+            (
+                *(
+                    "slab",
+                    "failed with error -",
+                    r"(?:__)?kmem_cache_create\w*\(.{1,60}\) failed with error -?\d+",
+                ),
+                *("kmem_cache_create failed{f}", "mm/slab_common.c __kmem_cache_create_args"),
+            ),
+            (
+                *("other", "getblk(): invalid block size", r"getblk\(\): invalid block size"),
+                *("getblk: invalid block size{f}", "fs/buffer.c __getblk_slow"),
+            ),
+            (
+                *(
+                    "other",
+                    "prior to jump label init",
+                    r"Warning! \w+\(\) used prior to jump label init!",
+                ),
+                *(
+                    "feature used before jump label init{f}",
+                    "arch/powerpc/include/asm/cpu_has_feature.h",
+                ),
+            ),
+            (
+                *(
+                    "filesystem",
+                    "inode tracked as orphan",
+                    r"EXT4-fs \(\S+\): Inode \d+ .* inode tracked as orphan",
+                ),
+                *(
+                    "EXT4-fs error: inode tracked as orphan{f}",
+                    "fs/ext4/super.c ext4_destroy_inode",
+                ),
+            ),
+            (
+                *("filesystem", "no buf ops on daddr", r"XFS \(\S+\): .{0,60}no buf ops on daddr"),
+                *("XFS: no buf ops{f}", "fs/xfs/xfs_buf.c xfs_buf_submit"),
+            ),
+            (
+                *(
+                    "filesystem",
+                    "MetaData crosses page",
+                    r"(?:jfs: )?MetaData crosses page boundary",
+                ),
+                *(
+                    "JFS error: metadata crosses page boundary{f}",
+                    "fs/jfs/jfs_metapage.c __get_metapage",
+                ),
+            ),
+            (
+                *(
+                    "other",
+                    "UBI assert failed in",
+                    r"(?:\S+ error: )?.{0,40}UBI assert failed in (?P<bare>\w+) at \d+",
+                ),
+                *("UBI assert failed{f}", "drivers/mtd/ubi/debug.h ubi_assert"),
+            ),
+            (
+                *("other", "OOPS: ", r"OOPS: (?:Bogus kernel PC \[|RPC \[)"),
+                *("Oops: bogus kernel PC{f}", "arch/sparc/mm/fault_64.c bad_kernel_pc"),
+            ),
+            (
+                *(
+                    "general-protection",
+                    "general protection fault",
+                    r"general protection fault: [0-9a-f]{4}\s*$",
+                ),
+                *("general protection fault{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
+            ),
+            (
+                *("bug", "invalid operand", r"invalid operand: [0-9a-f]{4}\s*$"),
+                *("kernel BUG{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
+            ),
+            (
+                *("divide-error", "divide error", r"divide error: [0-9a-f]{4}\s*$"),
+                *("divide error{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
+            ),
+        )
     ),
     _rule(
         "other",

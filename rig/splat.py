@@ -766,7 +766,8 @@ class Scanner:
         report = _Report(rule, self._line, self._line + 1, match, [raw], from_cut=rule is CUT)
         report.first = report.latest = match.string if match else ""
         # Any words behind BUG may be a program's, written where the kernel's own go.
-        report.prefix, report.unsure = prefix, prefix is not None or rule is RULES[-1]
+        report.prefix = prefix
+        report.unsure = prefix is not None or rule is RULES[-1] or rule.shy
         self._open[caller] = report
         if not report.unsure:
             self._count(report)
