@@ -17,7 +17,8 @@ _STAMP = re.compile(
 STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
 _LEVEL = re.compile(
-    r"<\d+>|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?"
+    r"<\d+>|\[\d{1,2}: {0,15}[^\]\n]{1,24}?: *\d{1,7}\] ?"
+    r"|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?"
     r"|c\d{1,3} {1,7}\d{1,7} |\[pid:\d+,cpu\d+,[^\]]{1,40}\] ?"
 )
 # What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
@@ -52,7 +53,9 @@ _RECORDED = re.compile(
             r"|[~/][\w~/.-]{0,60} ?[#$] "
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} )?(?=\d{{1,3}},\d+,\d+,)"
             rf"|\[?{_ISO}\]? {{0,3}}|\[?{_CLOCK}\]?:? "
-            r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[: ] ?",
+            r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[: ] ?"
+            # lines that somebody has numbered
+            r"|\d{1,6}\t",
             # which CPU or thread, as some vendors' kernels say it
             r"\[(?: {1,20}|\.{3})\] ?|\[c\d+ +\d+\] ?|\(\d\)\[\d+:[^\]]{1,40}\] ?"
             r"|\[ *[TC]\d+\] ?|-\(\d\)",
@@ -68,6 +71,8 @@ _QUOTED = re.compile(
 _INDENTED = re.compile(r"[ \t]{1,40}")
 _MAILED = re.compile("=C2=A0|=A0|=20|\xa0|&nbsp;")  # spaces that were made of others
 _ENCODED = re.compile("=(2E|3D|5B|5D)")  # and other signs, by some mail programs
+_ESCAPED = re.compile(r"\\([\[\]_*<>#`])")  # by who writes Markdown
+_TYPESET = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")  # quotes, by who makes pages
 _ODD_SPACE = re.compile("[=\xa0&]")
 _PREFIXES = 6  # at most so many of them
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -121,6 +126,10 @@ def split(raw: str) -> tuple[bool, str, str]:
     line = _ANSI.sub("", raw) if "\x1b" in raw else raw
     if _ODD_SPACE.search(line):
         line = _ENCODED.sub(lambda sign: chr(int(sign[1], 16)), _MAILED.sub(" ", line))
+    if "\\" in line:
+        line = _ESCAPED.sub(r"\1", line)
+    if not line.isascii():
+        line = line.translate(_TYPESET)
     stamped, caller, start = False, "", 0
     for stamp in _STAMP.finditer(line):
         stamped, start, caller = True, stamp.end(), stamp["caller"] or ""

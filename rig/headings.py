@@ -28,8 +28,8 @@ class Rule:
     at: the function is the one that takes the lock. die: it is the line of die(), which may follow
         what has said why. prelude: without a line of die() behind it, it was about a program of
         user space. named: the function is one that it names, none of its trace. patient: the panic
-        that it leads to comes behind a list of no known length. shy: a program may say it as well; it
-    counts where a line follows that only a report has.
+        that it leads to comes behind a list of no known length. shy: a program may say it, too; it
+        counts where a line follows that only a report has.
     """
 
     type: str
@@ -301,8 +301,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "lockdep",
-        "locking deadlock detected",
-        BOXED + "circular locking deadlock detected!",
+        "deadlock detected!",
+        BOXED + "(?:circular locking|lock recursion) deadlock detected!",
         "possible deadlock{f}",
         "kernel/locking/rtmutex-debug.c (< 5.11)",
     ),
@@ -395,7 +395,7 @@ RULES: tuple[Rule, ...] = (
         "LOCKUP",
         r"(?:NMI )?(?:[Ww]atchdog: )?(?:CPU ?\d+: )?(?:[Ww]atchdog|Watchdog CPU:?\d+|NMI Watchdog) "
         r"detected (?:[hH]ard )?LOCKUP\b|(?:NMI )?(?:watchdog: )?CPU \d+ (?:self-detected hard"
-        r" LOCKUP|Hard LOCKUP$|detected hard LOCKUP on other CPUs)",
+        r" LOCKUP|Hard LOCKUP\s*$|detected hard LOCKUP on other CPUs)",
         "hard lockup{f}",
         "kernel/watchdog.c watchdog_hardlockup_check",
         all_cpus=True,
@@ -414,7 +414,7 @@ RULES: tuple[Rule, ...] = (
         "hung-task",
         "INFO: ",
         r"INFO: task .{1,40}:\d+ (?:<writer> )?(?:blocked (?:in I/O wait )?|can't die )for"
-        r"(?: more than \d+|(?: more)?(?: than)?$)",
+        r"(?: (?:more than )?\d+|(?: more)?(?: than)?$)",
         "INFO: task hung{f}",
         "kernel/hung_task.c check_hung_task",
     ),
@@ -554,8 +554,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        " ***   FORMAT=",
-        r"(?:\*\*\* )?(?P<what>[A-Z][A-Z0-9 /-]{3,40}) \*\*\*   FORMAT=[0-9A-F]",
+        "FORMAT=",
+        r"(?:\*\*\* )?(?P<what>[A-Z][A-Z0-9 /-]{3,40}) \*\*\* +FORMAT=[0-9A-F]",
         "Oops: {what}{f}",
         "arch/m68k/kernel/traps.c bad_super_trap",
         "oops",
@@ -859,7 +859,7 @@ RULES: tuple[Rule, ...] = (
         rf"(?:Oops: (?P<what>[^:\[]+){_DIE}|Internal error: (?P<error>[^:\[]*){_DIE}"
         rf"|Oops - (?P<trap>[\w (),-]+) \[#\d+\]|(?P<old>int3|debug|bounds|alignment check){_DIE}"
         rf"|Oops: (?P<power>[^\[,]{{3,60}}), sig: \d+ \[#\d+\]"
-        rf"|(?P<mips>(?:[A-Z]|do_cpu )[\w ]{{5,60}})!? ?\[#\d+\]:"
+        rf"|(?P<mips>(?:[A-Z]|do_cpu )[\w ]{{5,60}})!? ?\[#\d+\]:?"
         rf"|(?P<s390>[A-Za-z][a-z -]{{5,40}}): [0-9a-f]{{4}}(?: ilc:\d)? \[#"
         rf"|\S{{1,16}}\(\d+\): (?P<sparc>[\w ]{{3,40}}) \[#\d+\])",
         "Oops: {what}{error}{trap}{old}{power}{mips}{s390}{sparc}{f}",
@@ -1565,16 +1565,16 @@ RULES: tuple[Rule, ...] = (
                 *(
                     "general-protection",
                     "general protection fault",
-                    r"general protection fault: [0-9a-f]{4}\s*$",
+                    r"general protection fault: +[0-9a-f]{4}\s*$",
                 ),
                 *("general protection fault{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
             ),
             (
-                *("bug", "invalid operand", r"invalid operand: [0-9a-f]{4}\s*$"),
+                *("bug", "invalid operand", r"invalid operand: +[0-9a-f]{4}\s*$"),
                 *("kernel BUG{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
             ),
             (
-                *("divide-error", "divide error", r"divide error: [0-9a-f]{4}\s*$"),
+                *("divide-error", "divide error", r"divide error: +[0-9a-f]{4}\s*$"),
                 *("divide error{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
             ),
         )

@@ -42,6 +42,7 @@ _DEATH, _DYING = 200, ("exit_signals", "do_exit", "make_task_dead", "rewind_stac
 # All but those that take any words for one.
 _EXACT = frozenset(rule for rule in RULES if not rule.pattern.pattern.endswith(".*)"))
 _NUMBERED = {rule: number for number, rule in enumerate(RULES)}
+_HEAD = 6  # lines in which a fault says its address
 _BEGUN = 3  # lines of a report that has just begun
 _SHORT = 4  # lines of one in which the heading may not have ended
 _SOON = 40  # lines in which what follows from a report comes
@@ -156,7 +157,7 @@ _PC = re.compile(
 )
 _LINK = re.compile(rf"\s*(?:ra|lr) : {SYMBOL}|LR is at {SYMBOL.replace('<func>', '<lr>')}")
 _WORK = re.compile(r"Workqueue: \S+ ([A-Za-z_][\w.]*)")
-_LOW, _PAGE = re.compile(r"\b(?:address:?|at|addr) (?:0x)?([0-9a-f]{8,16})\b"), 4096
+_LOW, _PAGE = re.compile(r"\b(?:address:?|at|addr|DAR:)\s+(?:0x)?([0-9a-fA-F]{8,16})\b"), 4096
 _SECTION = re.compile(r"\s*<(?P<end>/)?(?P<name>IRQ|NMI|SOFTIRQ)>\s*$")
 # Of a thread's interrupt: its own.
 _OWNER = re.compile(rf"(?:INFO: )?Allocated in {SYMBOL}")
@@ -947,7 +948,8 @@ def _splat(report: _Report, *, cut: bool) -> Splat:
         type, title = "warning", "WARNING{f}"  # BUG() says nothing before its heading
     if type == "warning" and report.preamble:
         type, title = _warn_kind(report.preamble, type, title)
-    if type == "page-fault" and (low := _LOW.search(report.lines[0])) and int(low[1], 16) < _PAGE:
+    low = _LOW.search("\n".join(report.lines[:_HEAD])) if type == "page-fault" else None
+    if low and int(low[1], 16) < _PAGE:
         type, title = "null-deref", "BUG: kernel NULL pointer dereference{access}{f}"
     frame = _culprit(report)
     lone = report.rule.frame and not frame and len(report.lines) < 2
