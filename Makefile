@@ -17,7 +17,7 @@ help:
 	@echo 'make boot-and-test   set up, build the default kernel, boot it, run every guest suite'
 	@echo 'make test            set up, then the tests of the tool, real kernel included'
 	@echo 'make quick           set up, then lint, types and the tests that need no kernel'
-	@echo 'make accept WHAT=spine  measure a must-hold list (spine, loop, handover, series, bench, verdicts), write ci/acceptance/'
+	@echo 'make accept WHAT=spine  measure a must-hold list (spine, loop, handover, series, bench, verdicts, hardware), write ci/acceptance/'
 	@echo 'make setup           set up only; make lock: resolve requirements.lock anew'
 	@echo 'ARGS="..." is handed on to rig boot-and-test and to pytest'
 
@@ -38,7 +38,7 @@ quick: setup
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m mypy --strict ci/*.py
-	@$(PY) -m pytest -q -m 'not kernel and not board' $(ARGS)
+	@$(PY) -m pytest -q -m 'not kernel and not board and not slow' $(ARGS)
 
 accept: setup
 	@$(PY) ci/accept_$(WHAT).py $(ARGS)

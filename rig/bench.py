@@ -39,7 +39,8 @@ _GIT_S = 60.0
 @dataclass(frozen=True, kw_only=True)
 class Request(Files):
     """`rig bench`. kernels: of rig.toml, () for the default one. against: another, that they are
-    compared with. exact, timed: which sets. only: programs whose line has this in it. check: exact
+    compared with. exact, timed: which sets. only: programs whose line has this in it. machine: of
+    rig.toml, for the timed set, instead of that of the set. check: exact
     figures against where the branch has left main, or on main against what was accepted. accept:
     why what is measured now is the baseline from now on, None to accept nothing. explain: how many
     programs are run once more to say which functions a difference is made of.
@@ -51,6 +52,7 @@ class Request(Files):
     timed: bool = True
     only: str = ""
     boots: int = stats.LEAST_BOOTS
+    machine: str | None = None
     check: bool = False
     accept: str | None = None
     explain: int = EXPLAINED
@@ -182,6 +184,8 @@ def _check_request(request: Request, names: Sequence[str]) -> None:
         raise UsageError("--check and --accept are for one kernel")
     if (request.check or accepts) and request.only:
         raise UsageError("--check and --accept are for the whole set", hint="leave --only out")
+    if request.machine and not request.timed:
+        raise UsageError("--machine is for the timed set: the exact machine is what it is")
     if (request.check or accepts) and not request.exact:
         raise UsageError("--check and --accept are for exact figures")
 
@@ -193,6 +197,9 @@ def _wanted(request: Request, config: Config) -> BenchSet:
         exact=benchset.chosen(whole.exact, request.only),
         timed=benchset.chosen(whole.timed, request.only),
     )
+    if request.machine:
+        own = config.machine(whole.machine or None)
+        found = replace(found, machine=request.machine, image=own.image)
     exact = found.exact if request.exact else ()
     if not exact and not (found.timed if request.timed else ()):
         every: tuple[benchset.Entry, ...] = (*whole.exact, *whole.timed)

@@ -64,14 +64,15 @@ class TimedEntry(Entry):
 @dataclass(frozen=True)
 class BenchSet:
     """All of it. directory: where programs are. machine: of rig.toml, what timed ones run on.
-    ungated: patterns, as of a shell, of the names of exact figures that are told and not held
-    against anything.
+    image: with what they need, where that machine has another one. ungated: patterns, as of a
+    shell, of the names of exact figures that are told and not held against anything.
     """
 
     directory: Path
     exact: tuple[ExactEntry, ...] = ()
     timed: tuple[TimedEntry, ...] = ()
     machine: str = ""
+    image: str = ""
     ungated: tuple[str, ...] = ()
 
     def gated(self, name: str) -> bool:

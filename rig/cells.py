@@ -50,7 +50,7 @@ class End(enum.StrEnum):
 @dataclass(frozen=True)
 class Told:
     """One cell's end. code: its last exit code. counts: its cases by status. seconds: of its last
-    try. place: of its results, below the matrix's.
+    try. place: of its results, below the matrix's. allowed: why it may fail.
     """
 
     cell: str
@@ -61,6 +61,12 @@ class Told:
     why: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     place: str = ""
+    allowed: str = ""
+
+    @property
+    def saved(self) -> str:
+        """Its saved run, below the matrix's results; there may be none."""
+        return f"{self.place}/run-{self.tries}.json" if self.place else ""
 
     @property
     def final(self) -> bool:
@@ -98,14 +104,11 @@ class Request:
 def begun(request: Request) -> State:
     """The state to go on from; UsageError where another matrix, or commit, was begun there."""
     mark = digest(*(cell.command for cell in request.cells))[:16]
-    fresh = State(request.commit, mark, tuple(Told(cell.name) for cell in request.cells))
-    path = request.results / STATE
-    if not path.exists():
+    those = tuple(Told(cell.name, allowed=cell.allowed) for cell in request.cells)
+    fresh = State(request.commit, mark, those)
+    if not (request.results / STATE).exists():
         return fresh
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=State)
-    except (OSError, msgspec.MsgspecError) as error:
-        raise InfrastructureError(f"{path}: no state of a matrix: {error}") from error
+    found = load(request.results)
     if (found.commit, found.matrix) != (fresh.commit, fresh.matrix):
         what = "commit" if found.commit != fresh.commit else "matrix"
         raise UsageError(
@@ -114,6 +117,15 @@ def begun(request: Request) -> State:
         )
     kept = {one.cell: one for one in found.cells if one.final}
     return replace(fresh, cells=tuple(kept.get(one.cell, one) for one in fresh.cells))
+
+
+def load(results: Path) -> State:
+    """What was saved there; InfrastructureError where it cannot be read."""
+    path = results / STATE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InfrastructureError(f"{path}: no state of a matrix: {error}") from error
 
 
 def commit(root: Path) -> str:
@@ -194,16 +206,14 @@ class Runner:
 
     def _admit(self, cell: Cell) -> None:
         """Wait until there is room for it; where nothing runs there is."""
-        machine, needs = self._config.machine(cell.machine), (0, 0)
-        if isinstance(machine, MachineConfig):
-            needs = (machine.cpus, machine.memory_mib + budget.QEMU_MIB)
+        own = needs(cell, self._config)
         with self._changed:
-            while self._taken and not self._fits(needs):
+            while self._taken and not self._fits(own):
                 self._changed.wait(_LOOK_S)
-            self._taken[cell.name] = needs
+            self._taken[cell.name] = own
 
-    def _fits(self, needs: tuple[int, int]) -> bool:
-        cores, mib = (sum(one) for one in zip(needs, *self._taken.values(), strict=True))
+    def _fits(self, own: tuple[int, int]) -> bool:
+        cores, mib = (sum(one) for one in zip(own, *self._taken.values(), strict=True))
         few = not self._request.jobs or len(self._taken) < self._request.jobs
         return few and cores <= self._host.cores and mib <= self._host.memory_mib
 
@@ -220,6 +230,7 @@ class Runner:
         with self._changed:
             if self._stop and not told.final:
                 return
+            told = replace(told, allowed=cell.allowed)
             cells = tuple(told if one.cell == cell.name else one for one in self.state.cells)
             self.state = replace(self.state, cells=cells)
             self._save()
@@ -227,25 +238,12 @@ class Runner:
 
     def _tried(self, cell: Cell) -> Told:
         if cell.kernel in self._unbuilt:
-            code, why = BuildError.exit_code, self._unbuilt[cell.kernel]
-            return Told(cell.name, End.UNBUILT, code, why=why)
+            return unbuilt(cell, self._unbuilt[cell.kernel])
         told = Told(cell.name)
         while not self._stop and told.tries < TRIES and told.end in (End.NOT_RUN, End.LOST):
-            told = self._once(cell, told.tries + 1)
+            results = self._request.results
+            told = once(cell, told.tries + 1, results, lambda w, log: self._run(cell.name, w, log))
         return told
-
-    def _once(self, cell: Cell, number: int) -> Told:
-        place = self._request.results / "cells" / cell.name
-        place.mkdir(parents=True, exist_ok=True)
-        saved = place / f"run-{number}.json"
-        saved.unlink(missing_ok=True)
-        words = cell.words("--results", str(place), "--json", str(saved))
-        began = time.monotonic()
-        code = self._run(cell.name, words, place / f"output-{number}.log")
-        seconds = round(time.monotonic() - began, 1)
-        end, why, counts = judged(code, saved)
-        at = str(place.relative_to(self._request.results))
-        return Told(cell.name, end, code, number, seconds, why, counts, at)
 
     def _run(self, name: str, words: Sequence[str], log: Path) -> int:
         """The exit code of a rig, what it says in a log."""
@@ -277,8 +275,43 @@ class Runner:
         _ask_to_end(those)
 
     def _save(self) -> None:
-        text = msgspec.json.format(msgspec.json.encode(self.state), indent=1).decode()
-        write_whole(self._request.results / STATE, text + "\n")
+        save(self.state, self._request.results)
+
+
+def once(cell: Cell, number: int, results: Path, run: Callable[[Sequence[str], Path], int]) -> Told:
+    """The number-th try of a cell. run: a rig with these words, what it says in a log, to its exit
+    code.
+    """
+    place = results / "cells" / cell.name
+    place.mkdir(parents=True, exist_ok=True)
+    saved = place / f"run-{number}.json"
+    saved.unlink(missing_ok=True)
+    words = cell.words("--results", str(place), "--json", str(saved))
+    began = time.monotonic()
+    code = run(words, place / f"output-{number}.log")
+    seconds = round(time.monotonic() - began, 1)
+    end, why, counts = judged(code, saved)
+    at = str(place.relative_to(results))
+    return Told(cell.name, end, code, number, seconds, why, counts, at, cell.allowed)
+
+
+def unbuilt(cell: Cell, why: str) -> Told:
+    """What a cell comes to whose kernel was not built."""
+    return Told(cell.name, End.UNBUILT, BuildError.exit_code, why=why, allowed=cell.allowed)
+
+
+def needs(cell: Cell, config: Config) -> tuple[int, int]:
+    """Cores and MiB of a cell's machine; none of a board's."""
+    machine = config.machine(cell.machine)
+    if isinstance(machine, MachineConfig):
+        return machine.cpus, machine.memory_mib + budget.QEMU_MIB
+    return 0, 0
+
+
+def save(state: State, results: Path) -> None:
+    """Write it where the matrix goes on from."""
+    text = msgspec.json.format(msgspec.json.encode(state), indent=1).decode()
+    write_whole(results / STATE, text + "\n")
 
 
 def _ask_to_end(those: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         _add_doctor, _add_build, _add_boot, _add_boot_and_test, _add_kselftest, _add_kunit,
         _add_exact, _add_bench, _add_mutants, _add_scan, _add_report, _add_history, _add_matrix,
-        _add_repro, _add_store, _add_power, _add_console,
+        _add_nightly, _add_repro, _add_store, _add_power, _add_console,
     ):  # fmt: skip
         add(verbs)
     return parser
@@ -200,6 +200,9 @@ def _add_bench(verbs: _Verbs) -> None:
                         help="programs whose line has these words (A|B: or those)")  # fmt: skip
     parser.add_argument("--boots", type=int, default=5, metavar="N",
                         help="boots of each kernel for the timed set (default 5)")  # fmt: skip
+    parser.add_argument(
+        "--machine", metavar="M", help="[machine.M] for the timed set: a board, too"
+    )
     parser.add_argument("--check", action="store_true",
                         help="exact set against where this branch has left main, or on main "
                              "against ci/baselines; 1 if worse")  # fmt: skip
@@ -332,12 +335,28 @@ def _add_matrix(verbs: _Verbs) -> None:
         )
         one.add_argument("--matrix", type=Path, metavar="F", help="instead of ci/matrix.toml")
         _json_flag(one)
-    running.add_argument("--on", choices=("local", "github", "gitlab"), default="local",
-                         help="run here, or print what a runner of theirs takes")  # fmt: skip
+    running.add_argument("--on", choices=("local", "slurm", "github", "gitlab"),
+                         default="local",
+                         help="run here, on a cluster, or print what runners take")  # fmt: skip
     running.add_argument("-n", dest="jobs", type=int, default=0, metavar="N",
                          help="cells at a time (default: what cores and memory allow)")  # fmt: skip
     running.add_argument("--results", type=Path, metavar="DIR",
                          help="default: results/matrix-COMMIT")  # fmt: skip
+
+
+def _add_nightly(verbs: _Verbs) -> None:
+    words = "everything of ci/nightly.toml within its time, what is news in it, pages and a mail"
+    parser = _verb(verbs, "nightly", _nightly, words)
+    parser.add_argument("--plan", type=Path, metavar="F", help="instead of ci/nightly.toml")
+    parser.add_argument("--budget", type=float, default=0.0, metavar="HOURS",
+                        help="instead of the plan's")  # fmt: skip
+    parser.add_argument("--only", action="append", default=[], metavar="PART",
+                        help="this part of the plan (repeatable)")  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="DIR", help="instead of results/")
+    parser.add_argument("--no-mail", action="store_true", help="neither a mail nor a hook")
+    parser.add_argument("--accept", nargs=2, metavar=("NIGHT", "WHY"),
+                        help="run nothing: have a night count as good, for a reason")  # fmt: skip
+    _json_flag(parser)
 
 
 def _add_repro(verbs: _Verbs) -> None:
@@ -487,6 +506,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         timed=not arguments.exact,
         only=arguments.only,
         boots=arguments.boots,
+        machine=arguments.machine,
         check=arguments.check,
         accept=arguments.accept,
         explain=arguments.explain,
@@ -628,8 +648,14 @@ def _history_of(arguments: argparse.Namespace, known: History) -> int:
 def _cells(arguments: argparse.Namespace, config: Config) -> tuple[Cell, ...]:
     from rig import matrix
 
-    path = arguments.matrix.absolute() if arguments.matrix else config.root / matrix.FILE
-    return matrix.only(matrix.read(path, config), arguments.only)
+    return matrix.only(matrix.read(_matrix_file(arguments, config), config), arguments.only)
+
+
+def _matrix_file(arguments: argparse.Namespace, config: Config) -> Path:
+    from rig import matrix
+
+    named: Path | None = arguments.matrix
+    return named.absolute() if named else config.root / matrix.FILE
 
 
 def _matrix_list(arguments: argparse.Namespace) -> int:
@@ -647,20 +673,51 @@ def _matrix_run(arguments: argparse.Namespace) -> int:
 
     config = _as_written(arguments)
     found = _cells(arguments, config)
-    if arguments.on != "local":
+    if arguments.on in ("github", "gitlab"):
         print(matrix.github(found) if arguments.on == "github" else matrix.gitlab(found))
         return 0
     commit = cells.commit(config.root)
     results = arguments.results or config.root / "results" / f"matrix-{commit[:12] or 'none'}"
     request = cells.Request(found, results.absolute(), commit, arguments.jobs)
     with _progress(arguments) as progress:
-        state = cells.Runner(request, config, progress.note).run()
+        if arguments.on == "slurm":
+            from rig import slurm
+
+            asked = matrix.slurm(_matrix_file(arguments, config))
+            state = slurm.Runner(request, config, asked, progress.note).run()
+        else:
+            state = cells.Runner(request, config, progress.note).run()
     if arguments.json:
         _print_json(state)
     else:
         print("\n".join(cells.summary(state, found)))
         print(f"results: {request.results}")
     return state.exit_code(found)
+
+
+def _nightly(arguments: argparse.Namespace) -> int:
+    """0 when the night is good: nothing bad was seen, and all of it was run."""
+    from rig import afterwards, nightly, nightmail
+
+    config = _as_written(arguments)
+    results = (arguments.results or config.root / "results").absolute()
+    if arguments.accept:
+        night = nightly.accept(results, *arguments.accept)
+        print(f"{night.name} counts as good: {night.accepted}")
+        return 0
+    plan = nightly.read(arguments.plan or config.root / nightly.FILE)
+    if arguments.no_mail:
+        plan = dataclasses.replace(plan, mail=None, hook=None)
+    request = nightly.Request(results, arguments.budget, tuple(arguments.only))
+    with _progress(arguments) as progress:
+        seen = nightly.Nightly(request, plan, config, progress.note).run()
+        page = afterwards.conclude(seen, plan, results, config.root, progress.note)
+    if arguments.json:
+        _print_json(seen.summary)
+    else:
+        print(nightmail.text(seen.night, seen.summary), end="")
+        print(f"pages: {page}")
+    return 0 if seen.summary.good else 1
 
 
 def _is_meant(arguments: argparse.Namespace, one: Line | Trend) -> bool:

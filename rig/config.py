@@ -154,18 +154,34 @@ class SystemConfig:
 
 
 @dataclass(frozen=True)
+class NetworkConfig:
+    """[machine.<name>.network]: where kernels are served to a board that boots from the network.
+
+    address, port: of this host, towards the board. url: what the board calls that, where it is
+    another one ("" for http://ADDRESS:PORT).
+    """
+
+    address: str
+    port: int = 8037
+    url: str = ""
+
+
+@dataclass(frozen=True)
 class BoardConfig:
     """[machine.<name>] of kind "baremetal": a board.
 
     image: what kernels under test find as their root, in memory. append: more words for them.
     serial: their console, as the kernel names it. configs: fragments that the board's hardware
-    needs in each kernel. lock: a directory, or HOST:DIRECTORY, for one run at a time.
+    needs in each kernel. lock: a directory, or HOST:DIRECTORY, for one run at a time. deploy: how
+    they get there: "kexec", "grub" (booted once) or "network" (the firmware asks there first).
     """
 
     name: str
     power: PowerConfig
     console: ConsoleConfig | None = None
     system: SystemConfig | None = None
+    network: NetworkConfig | None = None
+    deploy: str = "kexec"
     kind: str = "baremetal"
     arch: str = "x86_64"
     image: str = "debian"
@@ -285,6 +301,7 @@ def load(path: Path) -> Config:
         _check_power(path, board)
         _check_console(path, board)
         _check_system(path, board)
+        _check_deploy(path, board)
     config.kernel()
     config.machine()
     return config
@@ -332,6 +349,7 @@ def _check_machine(path: Path, machine: MachineConfig) -> None:
         raise UsageError(f"{where} memory_mib is {machine.memory_mib}", hint="at least 128")
 
 
+DEPLOYS = ["kexec", "grub", "network"]
 _LOGIN = ("address", "port", "user", "password")
 _SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ipmi": (("address", "user", "password"), (*_LOGIN, "cipher")),
@@ -394,6 +412,21 @@ def _check_system(path: Path, board: BoardConfig) -> None:
         raise UsageError(f"{where}: no kernel is booted on a board of {board.arch} yet")
 
 
+def _check_deploy(path: Path, board: BoardConfig) -> None:
+    where, network = f"{path}: [machine.{board.name}]", board.network
+    if board.deploy not in DEPLOYS:
+        raise UsageError(f"{where} deploy is {board.deploy!r}", hint=nearest(board.deploy, DEPLOYS))
+    if network is None:
+        if board.deploy == "network":
+            raise UsageError(f"{where} has no network", hint=f"[machine.{board.name}.network]")
+        return
+    if not network.address or not 1 <= network.port <= 65535:
+        raise UsageError(f"{where[:-1]}.network] needs an address of this host, and a port")
+    if network.url and not re.fullmatch(r"http://[\w.:\[\]-]+(/[\w./-]*)?", network.url):
+        hint = "as http://192.0.2.1:8037; firmware knows no other kind everywhere"
+        raise UsageError(f"{where[:-1]}.network] url is {network.url!r}", hint=hint)
+
+
 def _check_way(
     where: str,
     told: PowerConfig | ConsoleConfig,
@@ -453,7 +486,10 @@ def _machines(
         own = _table(path, f"machine.{name}", table)
         split[own.get("kind") == "baremetal"][name] = own
     for name, table in split[True].items():
-        parts = (("power", PowerConfig), ("console", ConsoleConfig), ("system", SystemConfig))
+        parts: tuple[tuple[str, type], ...] = (
+            *(("power", PowerConfig), ("console", ConsoleConfig), ("system", SystemConfig)),
+            ("network", NetworkConfig),
+        )
         for part, cls in parts:
             where = f"machine.{name}.{part}"
             known = tuple(one.name for one in dataclasses.fields(cls))

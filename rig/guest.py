@@ -177,6 +177,18 @@ class Guest:
                 ) from error
         return self._suites[built.directory]
 
+    def ask(self, script: str) -> str:
+        """What a shell script in the guest says; InfrastructureError where it fails, or
+        ConnectionLost, SessionTimeout.
+        """
+        done = self._session.run(["sh", "-c", script], timeout_s=self._deadline(_MOUNT_TIMEOUT_S))
+        if done.exit_code:
+            raise InfrastructureError(
+                "the guest could not be asked about itself",
+                output=(done.stdout + done.stderr)[-2000:].decode(errors="replace"),
+            )
+        return done.stdout.decode(errors="replace")
+
     def close(self) -> None:
         """End the session and the machine; nothing is left behind."""
         self.fit = False

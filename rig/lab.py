@@ -404,8 +404,9 @@ class BoardLab(KernelLab):
                 self._machine.cut()
 
     def close(self) -> None:
-        """Give the board back."""
+        """Give the board back; the next boot claims it anew."""
         self._held.close()
+        self._board = None
 
 
 def open_lab(
@@ -417,10 +418,22 @@ def open_lab(
     cold: bool = False,
 ) -> KernelLab:
     """The lab of a kernel and a [machine.NAME] (None: the default one), on the user's store."""
-    chosen = config.machine(machine)
-    if isinstance(chosen, BoardConfig):
-        return BoardLab(config, kernel, chosen, open_store(), progress)
-    return KernelLab(config, kernel, chosen, open_store(), progress, cold=cold)
+    return lab_of(config, kernel, config.machine(machine), open_store(), progress, cold=cold)
+
+
+def lab_of(
+    config: Config,
+    kernel: KernelConfig,
+    machine: MachineConfig | BoardConfig,
+    store: Store,
+    progress: Progress = QUIET,
+    *,
+    cold: bool = False,
+) -> KernelLab:
+    """The lab of a kernel and a machine, of whatever kind that is."""
+    if isinstance(machine, BoardConfig):
+        return BoardLab(config, kernel, machine, store, progress)
+    return KernelLab(config, kernel, machine, store, progress, cold=cold)
 
 
 def _satisfied(fragment: Path, kernel: Kernel) -> bool:

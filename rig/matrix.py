@@ -72,10 +72,24 @@ class _Block:
 
 
 @dataclass(frozen=True)
+class Slurm:
+    """[slurm]: what is asked of a cluster. partition, account: "" for its default ones. hours: of a
+    cell or a build, at most. build_cpus, build_mib: for a kernel's build.
+    """
+
+    partition: str = ""
+    account: str = ""
+    hours: float = 6.0
+    build_cpus: int = 4
+    build_mib: int = 8192
+
+
+@dataclass(frozen=True)
 class _Matrix:
     cells: tuple[_Block, ...]
     exclude: tuple[_Rule, ...] = field(default=())
     allowed: tuple[_Rule, ...] = field(default=())
+    slurm: Slurm = field(default_factory=Slurm)
 
 
 def read(path: Path, config: Config) -> tuple[Cell, ...]:
@@ -84,12 +98,7 @@ def read(path: Path, config: Config) -> tuple[Cell, ...]:
     A kernel or machine that rig.toml lacks is, and so is a rule that is about no cell: it would be
     believed to do something.
     """
-    try:
-        matrix = msgspec.toml.decode(path.read_bytes(), type=_Matrix)
-    except OSError as error:
-        raise UsageError(f"no matrix: {path}: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"{path}: {error}") from error
+    matrix = _matrix(path)
     if not all((*matrix.cells, *(b.kernels and b.machines and b.suites for b in matrix.cells))):
         raise UsageError(f"{path}: a block of cells has no kernels, no machines or no suites")
     found = tuple(dict.fromkeys(cell for block in matrix.cells for cell in _product(block)))
@@ -103,6 +112,23 @@ def read(path: Path, config: Config) -> tuple[Cell, ...]:
     if not kept:
         raise UsageError(f"{path}: there are no cells in it")
     return tuple(_with_allowance(cell, matrix.allowed) for cell in kept)
+
+
+def _matrix(path: Path) -> _Matrix:
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=_Matrix)
+    except OSError as error:
+        raise UsageError(f"no matrix: {path}: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def slurm(path: Path) -> Slurm:
+    """What a matrix asks of a cluster; UsageError as read()."""
+    found = _matrix(path).slurm
+    if found.hours <= 0 or found.build_cpus < 1 or found.build_mib < 1:
+        raise UsageError(f"{path}: [slurm] hours, build_cpus and build_mib are more than nothing")
+    return found
 
 
 def _product(block: _Block) -> Iterator[Cell]:

@@ -14,6 +14,7 @@ _ROW = 22
 _TOP = 6
 _BAR = 14
 _AXIS = 26
+_STEPS = 64
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,37 @@ def spans(rows: Sequence[Span], title: str, names: Sequence[str]) -> str:
         body.append(_text(_WIDTH - _VALUE + 12, y + _BAR, _ns(points[0]), "value"))
     body.append(_text(_LABEL, height - 6, "ticks: " + ", ".join(names), "note"))
     return _svg(body, height, title)
+
+
+def steps(points: Sequence[tuple[str, float]], title: str) -> str:
+    """A value that is held until the next one, from its least to its most. points: name and value,
+    in their order. Pure.
+    """
+    if not points:
+        return ""
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    span, width = high - low or 1.0, _WIDTH - 2 * _VALUE
+    each = width / max(len(points) - 1, 1)
+
+    def place(value: float) -> float:
+        return _STEPS - 14 - (value - low) / span * (_STEPS - 24)
+
+    path, body = f"M{_VALUE:.1f} {place(values[0]):.1f}", []
+    for at, (name, value) in enumerate(points[1:], 1):
+        x = _VALUE + at * each
+        path += f"H{x:.1f}V{place(value):.1f}"
+        if value != values[at - 1]:
+            words = f"{name}: {number(values[at - 1])} \u2192 {number(value)}"
+            style = "dot worse" if value > values[at - 1] else "dot"
+            body.append(
+                f'<circle class="{style}" cx="{x:.1f}" cy="{place(value):.1f}" r="4">'
+                f"<title>{escape(words)}</title></circle>"
+            )
+    body.insert(0, f'<path class="trend" d="{path}"/>')
+    body.append(_text(_VALUE - 8, place(values[0]) + 4, number(values[0]), "label"))
+    body.append(_text(_WIDTH - _VALUE + 8, place(values[-1]) + 4, number(values[-1]), "value"))
+    return _svg(body, _STEPS, title)
 
 
 def lines(rows: Sequence[Line], title: str, x_name: str) -> str:

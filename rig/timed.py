@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rig import initramfs, process, rows, stats
+from rig import conditions, initramfs, process, rows, stats
 from rig.benchset import BenchSet, TimedEntry
-from rig.config import Config, KernelConfig, MachineConfig
+from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
 from rig.errors import CrashError, InfrastructureError, LostMachineError, RigError
 from rig.exact import ProgramFailedError
 from rig.guest import Guest
 from rig.kbuild import Kernel
-from rig.lab import KernelLab
+from rig.lab import KernelLab, lab_of
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Case, Measurement, Status
@@ -74,13 +74,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """One kind of boot: a kernel, a number of CPUs, what runs there."""
+    """One kind of boot: a kernel, a number of CPUs, what runs there. board: its name, or ""."""
 
     kernel: KernelConfig
     lab: KernelLab
     cpus: int
     built: BuiltSuite
     entries: tuple[TimedEntry, ...]
+    board: str = ""
 
 
 def measure(
@@ -103,12 +104,19 @@ def measure(
     progress.stage("timed set", total)
     found: list[Seen] = []
     done = itertools.count(1)
+    lacking: set[int] = set()
     for boot in range(boots):
         # Forwards and backwards: what drifts while this goes on favours nobody.
         for kernel, those in _in_turn(plans, boot):
             every: dict[str, Row] = {}
             for plan in those:
-                every |= _boot(plan, boot, len(record.run.consoles), record, progress, done)
+                if plan.cpus in lacking:
+                    continue
+                try:
+                    every |= _boot(plan, boot, len(record.run.consoles), record, progress, done)
+                except _TooFewCPUsError as error:
+                    lacking.add(plan.cpus)
+                    _notice(record, str(error))
             found.append(Seen(kernel, boot, every))
             _keep(record, found[-1])
     return tuple(found)
@@ -131,19 +139,29 @@ def _plans(
 ) -> list[Plan]:
     process.prepare()
     plans = []
-    base = config.emulated(wanted.machine or None)
+    base = _base(wanted, config)
     for kernel in kernels:
         built: BuiltSuite | None = None
         for cpus in sorted({cpus for entry in wanted.timed for cpus in entry.cpus}):
-            lab = KernelLab(config, kernel, _with_cpus(base, cpus), store, progress, cold=True)
+            lab = lab_of(config, kernel, _with_cpus(base, cpus), store, progress, cold=True)
             lab.prepare(())
             built = built or _built(wanted, kernel, lab.kernel, config.root, place, extra)
             entries = tuple(entry for entry in wanted.timed if cpus in entry.cpus)
-            plans.append(Plan(kernel, lab, cpus, built, entries))
+            board = base.name if isinstance(base, BoardConfig) else ""
+            plans.append(Plan(kernel, lab, cpus, built, entries, board))
     return plans
 
 
-def _with_cpus(machine: MachineConfig, cpus: int) -> MachineConfig:
+def _base(wanted: BenchSet, config: Config) -> MachineConfig | BoardConfig:
+    """The machine, with the image that has what the programs need."""
+    own = config.machine(wanted.machine or None)
+    return replace(own, image=wanted.image) if wanted.image else own
+
+
+def _with_cpus(machine: MachineConfig | BoardConfig, cpus: int) -> MachineConfig | BoardConfig:
+    """A board has the CPUs it has: its kernel is told to leave the rest alone."""
+    if isinstance(machine, BoardConfig):
+        return replace(machine, append=f"{machine.append} maxcpus={cpus}".strip())
     return replace(machine, name=f"{machine.name}, {cpus} CPU{'s' * (cpus > 1)}", cpus=cpus)
 
 
@@ -182,10 +200,11 @@ def _boot(
     plan: Plan, boot: int, number: int, record: Record, progress: Progress, done: Iterator[int]
 ) -> dict[str, Row]:
     """All rows of one boot."""
-    guest = plan.lab.boot(number, record)
-    record.update(plan.lab.describe)
-    found: dict[str, Row] = {}
-    with contextlib.closing(guest):
+    with contextlib.closing(plan.lab), contextlib.closing(plan.lab.boot(number, record)) as guest:
+        record.update(plan.lab.describe)
+        if plan.board:
+            _note_conditions(plan, guest, record)
+        found: dict[str, Row] = {}
         for entry in plan.entries:
             found |= _run(plan, entry, boot, guest, record)
             progress.step(f"{plan.kernel.name}, boot {boot + 1}: {entry.run}", next(done))
@@ -196,6 +215,27 @@ def _boot(
         if late:
             raise CrashError(f"{plan.kernel.name} reported {late[0].title}", output=late[0].text)
     return found
+
+
+class _TooFewCPUsError(Exception):
+    """The board has not so many."""
+
+
+def _note_conditions(plan: Plan, guest: Guest, record: Record) -> None:
+    """What the board's times depend on; _TooFewCPUsError where it cannot run this at all."""
+    facts = conditions.understood(guest.ask(conditions.SCRIPT))
+    online = int(facts.get("cpus_online", "0"))
+    if online < plan.cpus:
+        those = ", ".join(dict.fromkeys(entry.words[0] for entry in plan.entries))
+        raise _TooFewCPUsError(f"left out: {those} with {plan.cpus} CPUs, the board has {online}")
+    record.update(lambda run: replace(run, machine={**run.machine, **facts}))
+    for why in conditions.uneven(facts):
+        _notice(record, f"times on {plan.board} differ by themselves: {why}")
+
+
+def _notice(record: Record, words: str) -> None:
+    if words not in record.run.notices:
+        record.update(lambda run: replace(run, notices=(*run.notices, words)))
 
 
 def _run(plan: Plan, entry: TimedEntry, boot: int, guest: Guest, record: Record) -> dict[str, Row]:

@@ -25,6 +25,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What a night asks for."""
+    words = "every row of the fault drill, not only those that belong to CI"
+    parser.addoption("--whole-drill", action="store_true", help=words)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What tests run is not to be remembered on this host."""

@@ -55,13 +55,21 @@ while [ $# -gt 0 ]; do
     if [ $what = get ]; then
         if [ $1 = power ]; then echo power:$(cat power); else echo $1:default; fi
     else
-        [ $1 = power ] && [ ! -e stuck ] && echo $2 >power
+        [ $1 = power ] && [ ! -e stuck ] && {{ {switch} }} && echo $2 >power
         shift
     fi
     shift
 done
 exit 0
 """
+
+
+@dataclass(frozen=True)
+class Switch:
+    """What a BMC switches: shell commands."""
+
+    on: str
+    off: str
 
 
 @dataclass(frozen=True)
@@ -120,12 +128,15 @@ def wait_for_listener(port: int, started: subprocess.Popen[bytes], log: Path) ->
 
 
 @contextlib.contextmanager
-def ipmi(directory: Path, sol: str = "") -> Iterator[Emulated]:
-    """A BMC that is off. sol: whose line it serves over LAN ("tcp:ADDRESS:PORT")."""
+def ipmi(directory: Path, sol: str = "", switch: Switch | None = None) -> Iterator[Emulated]:
+    """A BMC that is off. sol: whose line it serves over LAN ("tcp:ADDRESS:PORT"). switch: what it
+    switches, if anything.
+    """
     wanted("ipmi_sim", "ipmitool")
     port = free_port(socket.SOCK_DGRAM)
     chassis = directory / "chassis"
-    chassis.write_text(CHASSIS.format(directory=directory))
+    does = f"case $2 in 1) {switch.on};; *) {switch.off};; esac;" if switch else ":;"
+    chassis.write_text(CHASSIS.format(directory=directory, switch=does))
     chassis.chmod(0o755)
     (directory / "power").write_text("0\n")
     told = {"port": port, "chassis": f"{chassis} 0x20", "user": USER, "password": PASSWORD}

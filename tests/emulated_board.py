@@ -1,18 +1,20 @@
 """A board without hardware: a machine of QEMU's with Debian installed on its disk, which boots by
 itself, GRUB first, whenever its power comes on. Its power is a QMP command away: run as a program,
-`emulated_board.py on|off|status SOCKET`.
+`emulated_board.py on|off|status SOCKET`. Its firmware asks the network first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,6 +51,13 @@ menuentry "Debian GNU/Linux" --id debian {{
 }}
 if [ -f $prefix/custom.cfg ]; then source $prefix/custom.cfg; fi
 """
+# What its owner has put there, once (docs/add-a-board.md).
+CUSTOM = f"""\
+menuentry "rig: the kernel under test" --id rig {{
+    search --no-floppy --fs-uuid --set=root {UUID}
+    source /var/lib/rig/grub.cfg
+}}
+"""
 NETWORK = """\
 [Match]
 Type=ether
@@ -58,6 +67,7 @@ Address=10.0.2.15/24
 Gateway=10.0.2.2
 LinkLocalAddressing=no
 """
+SERVED = "10.0.2.100:80"  # what the board calls it
 # What a kernel is told under emulation (rig/machine/plan.py).
 APPEND = (
     "tsc=reliable no_timer_check watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60 norandmaps"
@@ -112,7 +122,7 @@ class Installed:
 def installed(store: Store) -> Installed:
     """Debian on a disk: from the store, or installed now (a minute or two, and the network)."""
     script = INSTALL.format(uuid=UUID, units=shlex.join(UNITS), part=PART_MIB)
-    key = digest("1", script, GRUB, NETWORK, *PACKAGES, *EXCLUDE)[:32]
+    key = digest("2", script, GRUB, CUSTOM, NETWORK, *PACKAGES, *EXCLUDE)[:32]
     entry = store.publish("testboard", key, lambda directory: _install(directory, script))
     return Installed(
         entry / "disk.img",
@@ -132,6 +142,7 @@ def _install(directory: Path, script: str) -> None:
         "etc/ssh/ssh_host_ed25519_key.pub": (directory / "host_key.pub").read_text(),
         "etc/systemd/network/board.network": NETWORK,
         "boot/grub/grub.cfg": GRUB,
+        "boot/grub/custom.cfg": CUSTOM,
     }
     for name, text in files.items():
         path = overlay / name
@@ -167,14 +178,16 @@ def _install(directory: Path, script: str) -> None:
 
 @dataclass(frozen=True)
 class EmulatedBoard:
-    """One that stands there, off. port: of its sshd; serial: of its line, which speaks telnet; both
-    on loopback. monitor: for its power. overlay: what its disk has come to.
+    """One that stands there, off. port: of its sshd; serial: of its line, which speaks telnet;
+    served: what it boots from before its disk, if anybody listens there; all on loopback. monitor:
+    for its power. overlay: what its disk has come to.
     """
 
     name: str
     installed: Installed
     port: int
     serial: int
+    served: int
     monitor: Path
     overlay: Path
 
@@ -182,13 +195,14 @@ class EmulatedBoard:
         """A shell command."""
         return shlex.join([sys.executable, __file__, word, str(self.monitor)])
 
-    def toml(self, **more: str) -> str:
+    def toml(self, **more: object) -> str:
         """Its tables in rig.toml; more: of its machine's own."""
         extra = "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
         return f"""
 [machine.{self.name}]
 kind = "baremetal"
 append = "{APPEND}"
+configs = ["lkdtm"]
 {extra}
 [machine.{self.name}.power]
 kind = "command"
@@ -201,6 +215,11 @@ rest_s = 0.2
 kind = "telnet"
 address = "127.0.0.1"
 port = {self.serial}
+
+[machine.{self.name}.network]
+address = "127.0.0.1"
+port = {self.served}
+url = "http://{SERVED}"
 
 [machine.{self.name}.system]
 address = "127.0.0.1"
@@ -221,15 +240,22 @@ def standing(
     process.run([*words, str(overlay)], timeout_s=60)
     with tempfile.TemporaryDirectory(prefix="rig-board-") as place:  # short: a socket's path
         monitor = Path(place, "qmp")
-        port, serial = _free_port(), _free_port()
+        port, serial, served = _free_port(), _free_port(), _free_port()
+        # What its firmware fetches, and nothing else of the world.
+        through = shlex.join([sys.executable, __file__, "through", str(served)])
+        if "," in through:
+            raise RuntimeError(f"QEMU takes no comma in {through}")
+        network = f"user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22"
+        network += f",bootfile=http://{SERVED}/{name}.ipxe"
+        network += f",guestfwd=tcp:{SERVED}-cmd:{through}"
         argv = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
             # Not max: with what AVX2 is in QEMU 7.2, libcrypto's sha256 of a file is another one.
             *("-machine", "q35", "-accel", "tcg", "-cpu", "Nehalem,+invtsc,x-force-features=on"),
             *("-smp", "2", "-m", str(memory_mib), "-S", "-no-shutdown"),
-            *("-drive", f"file={overlay},format=qcow2,if=virtio,cache=unsafe"),
-            *("-netdev", f"user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22"),
-            *("-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"),
+            *("-drive", f"file={overlay},format=qcow2,if=none,id=disk,cache=unsafe"),
+            *("-device", "virtio-blk-pci,drive=disk,bootindex=2", "-netdev", network),
+            *("-device", "virtio-net-pci,netdev=net,bootindex=1", "-device", "virtio-rng-pci"),
             "-chardev",
             f"socket,id=serial,host=127.0.0.1,port={serial},server=on,wait=off,telnet=on",
             *("-serial", "chardev:serial"),
@@ -243,7 +269,7 @@ def standing(
                 if time.monotonic() > deadline or started.poll() is not None:
                     raise RuntimeError((directory / f"{name}-qemu.log").read_text())
                 time.sleep(0.05)
-            yield EmulatedBoard(name, made, port, serial, monitor, overlay)
+            yield EmulatedBoard(name, made, port, serial, served, monitor, overlay)
         finally:
             process.end(started, grace_s=0)
 
@@ -284,5 +310,27 @@ def _told(file: Any, command: str) -> dict[str, Any]:
             return dict(said["return"])
 
 
+def through(port: str) -> int:
+    """Standard input and output are a connection of the board's: hand it on to a port of ours."""
+    with (
+        contextlib.suppress(ConnectionRefusedError),
+        socket.create_connection(("127.0.0.1", int(port))) as line,
+    ):
+        words = threading.Thread(target=_handed_on, args=(line,), daemon=True)
+        words.start()
+        while data := line.recv(1 << 16):
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+    return 0
+
+
+def _handed_on(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := os.read(0, 1 << 16):
+            line.sendall(data)
+        line.shutdown(socket.SHUT_WR)
+
+
 if __name__ == "__main__":
-    sys.exit(switched(*sys.argv[1:3]))
+    word, *rest = sys.argv[1:]
+    sys.exit(through(*rest) if word == "through" else switched(word, *rest))

@@ -71,7 +71,6 @@ product	QEMU Standard PC
 firmware	1.16.2
 memory_kib	1500000
 room_kib	700000
-kexec	/sbin/kexec
 net	52:54:00:12:34:56 10.0.2.15/24
 gateway	10.0.2.2
 """  # noqa: W291
@@ -117,6 +116,26 @@ def test_mistakes_in_its_system(tmp_path: Path, line: str, words: str) -> None:
         loaded(tmp_path, f"{BOARD}{text}{line}\n").machine("board1")
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('deploy = "pxe"', "deploy is 'pxe'"),
+        ('deploy = "network"', "has no network"),
+        ('[machine.board1.network]\naddress = ""', "needs an address of this host"),
+        ('[machine.board1.network]\naddress = "192.0.2.1"\nport = 0', "needs an address of this"),
+        ('[machine.board1.network]\naddress = "192.0.2.1"\nurl = "tftp://x"', "url is 'tftp://x'"),
+        ('[machine.board1.network]\naddress = "192.0.2.1"\nroot = "x"', "unknown key 'root'"),
+    ],
+)
+def test_mistakes_in_how_kernels_get_there(tmp_path: Path, lines: str, words: str) -> None:
+    head, _, rest = BOARD.partition("\n[machine.board1.power]")
+    own, _, table = lines.partition("[machine.board1.network]")
+    text = f"{head}\n{own}\n[machine.board1.power]{rest}{SYSTEM}"
+    text += f"[machine.board1.network]{table}\n" if table else ""
+    with pytest.raises(UsageError, match=words):
+        loaded(tmp_path, text)
+
+
 def known_good(tmp_path: Path) -> KnownGood:
     board = loaded(tmp_path, BOARD + SYSTEM).machine("board1")
     assert isinstance(board, configuration.BoardConfig)
@@ -132,7 +151,7 @@ def test_what_a_system_says_of_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"), [("kexec", "has no kexec"), ("net", "does not say which card")]
+    ("line", "words"), [("room_kib", "how much room"), ("net", "does not say which card")]
 )
 def test_a_system_that_will_not_do(tmp_path: Path, line: str, words: str) -> None:
     said = re.sub(rf"^{line}\t.*$", f"{line}\t", SAID, flags=re.MULTILINE)
@@ -255,6 +274,61 @@ def test_a_kernel_is_booted_and_the_board_comes_back(
     assert parts["console-0.log"].count("Linux version") == 1
     assert "rig: ready" in parts["console-0.log"]
     assert parts["system-1.log"].count("Linux version") == 1
+
+
+@pytest.mark.board
+@pytest.mark.parametrize("way", ["grub", "network"])
+def test_it_is_booted_once_by_its_firmware(
+    board: EmulatedBoard, built_kernel: Kernel, project: Path, way: str
+) -> None:
+    looks = "uname -r; findmnt -no SOURCE /; cat /proc/cmdline"
+    toml = board.toml(deploy=way)
+    code, said = ended(rig(project, toml, "boot", "--json", "--", "sh", "-c", looks))
+    assert code == 0, said
+    value, _ = json.JSONDecoder().raw_decode(said, f"\n{said}".index("\n{"))
+    assert value["machine"]["deploy"] == way
+    release = in_its_system(board, "uname -r").strip()
+    assert release.endswith("-amd64")
+    parts = consoles(project)
+    # Firmware and boot loader speak in the system's recording, the kernel in its own.
+    assert "reboot: " in parts["system-0.log"]
+    assert parts["console-0.log"].startswith(("Starting new kernel", "Linux version"))
+    assert parts["console-0.log"].count("Linux version") == 1
+    assert "rig: ready" in parts["console-0.log"]
+    assert parts["system-1.log"].count("Linux version") == 1
+    if way == "grub":
+        assert "next_entry=rig" not in in_its_system(board, "grub-editenv - list")
+        changed = in_its_system(
+            board, "find / -xdev -type f -newer /var/lib/rig/jumped ! -path '/var/lib/rig/*'"
+        )
+        others = {one for one in changed.split() if not one.startswith("/var/log/journal/")}
+        assert others <= EVERY_BOOT, changed
+
+
+@pytest.mark.board
+def test_a_kernel_whose_board_boots_its_own_system_instead_is_not_blamed(
+    board: EmulatedBoard, built_kernel: Kernel, project: Path
+) -> None:
+    # The kernel is not where the script says: the firmware goes on to the disk.
+    toml = board.toml(deploy="network").replace("http://10.0.2.100:80", "http://10.0.2.100:81")
+    code, said = ended(rig(project, toml, "boot", "--", "true"))
+    assert code == 123, said
+    assert "board1 booted its own system again, and not the kernel it was given by network" in said
+    assert "Traceback" not in said
+    assert in_its_system(board, "uname -r").strip().endswith("-amd64")
+
+
+@pytest.mark.board
+def test_times_are_taken_on_it(board: EmulatedBoard, built_kernel: Kernel, project: Path) -> None:
+    words = ("bench", "--timed", "--boots", "1", "--only", "unused.c timed", "--json", "bench.json")
+    code, said = ended(rig(project, board.toml(), *words))
+    assert code == 0, said
+    assert "times on board1 differ by themselves: nobody can tell its clock rate" in said
+    value = json.loads((project / "bench.json").read_bytes())
+    assert value["timed"][0]["rows"]
+    run = json.loads(next((project / "results").glob("*/run.json")).read_bytes())
+    assert run["machine"]["kind"] == "baremetal"
+    assert run["machine"]["clocksource"]
 
 
 @pytest.mark.board

@@ -46,8 +46,14 @@ def test_what_is_not_as_it_should_be_is_said(tmp_path: Path) -> None:
     assert "nothing of it was saved" in drill.troubles(fault, Seen(tmp_path))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fault" in metafunc.fixturenames:
+        whole = metafunc.config.getoption("--whole-drill")
+        rows = [one for one in FAULTS if whole or one.ci]
+        metafunc.parametrize("fault", rows, ids=[one.name for one in rows])
+
+
 @pytest.mark.kernel
-@pytest.mark.parametrize("fault", [one for one in FAULTS if one.ci], ids=lambda one: one.name)
 def test_a_fault_gets_its_verdict(fault: Fault, tmp_path: Path) -> None:
     directory = tmp_path / f"drill-{abs(hash(fault.name)) % 10**8}"
     directory.mkdir()

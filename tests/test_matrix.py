@@ -149,6 +149,7 @@ def interrupted(*_):
         log.write(f"{name} tidies up\\n")
     sys.exit(130)
 signal.signal(signal.SIGINT, interrupted)
+signal.signal(signal.SIGTERM, interrupted)
 with open(here / "log", "a") as log:
     log.write(f"{name} begins\\n")
 how = here / (f"build-{kernel}" if words[0] == "build" else name)

@@ -16,7 +16,8 @@ from rig.console import Console
 from rig.errors import BootError, HangError, InfrastructureError
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import power, wire
+from rig.machine import deploy, power, wire
+from rig.machine.deploy import BANNER
 from rig.machine.knowngood import About, KnownGood
 from rig.machine.plan import without_kernel_threads
 from rig.machine.qemu import MAX_SLOWDOWN, READY, REFERENCE_LOGIN_S
@@ -28,12 +29,8 @@ Tell = Callable[[str], object]
 
 _DEAF = "rig: nobody can log in"
 _PANIC = r"Kernel panic - not syncing[^\n]*\n"
-_BANNER = "Linux version "
 # That another system is coming up, which may say no more than that: images have no login there.
 _OTHER = re.compile(r"GNU GRUB|^  Booting `|^[^\[\]\n]{0,80} login: ", re.MULTILINE)
-# What the known-good kernel says last (kernel/kexec_core.c, since 2.6.13).
-_JUMP = "Starting new kernel"
-_JUMP_S = 180.0  # its services come to an end first
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 60.0
 _LOOK_S, _OVERLAP = 0.25, 256
 _QUIET_S = 5.0  # after which a kernel that has panicked has said all
@@ -80,6 +77,7 @@ class Board:
     def __post_init__(self) -> None:
         self._power = power.of(self.config, self.root)
         self.system = KnownGood(self.config, self.root)
+        self.deploy = deploy.of(self.config, self.system)
         self._wire: Wire = wire.of(self.config, self.root)
         self._console: Console | None = None
         self._session: Session | None = None
@@ -124,39 +122,64 @@ class Board:
         assert self.about is not None
         return self._session, self.about
 
-    def jump(self, path: Path) -> Console:
+    def jump(self, path: Path, release: str) -> Console:
         """Go to the loaded kernel; its console, from its first word, is recorded in path.
 
-        InfrastructureError where the board does not leave its own system.
+        release: the kernel's. InfrastructureError where the board does not leave its own system, or
+        comes back into it.
         """
         assert self._console is not None
         assert self._session is not None
         before = self._console
         start = before.size()
         self.away = True
-        self.system.jump(self._session)
+        self.deploy.go(self._session)
         self._hang_up()
-        self._await_jump(before, start)
+        at = self._await_jump(before, start, release)
         line = self._wire.handed_on()
         before.wait_closed(_ANSWER_S)
-        heard = _from_the_jump(before.since(start))
+        heard = before.since(start)[at:]
         console = self._listening(line, path, heard.encode())
         before.close()
         self._console = console
         return console
 
-    def _await_jump(self, console: Console, start: int) -> None:
-        deadline, known = time.monotonic() + _JUMP_S, start
-        while not _from_the_jump(console.since(start)):
+    def _await_jump(self, console: Console, start: int, release: str) -> int:
+        """Where in what was said since start the kernel's own words begin."""
+        limit_s = self.deploy.limit_s
+        deadline, known = time.monotonic() + limit_s, start
+        while (at := self.deploy.begun(console.since(start))) is None:
             left = deadline - time.monotonic()
             if left <= 0 or console.closed:
-                raise InfrastructureError(
-                    f"{self.name} did not leave its own system within {_JUMP_S:.0f} s of kexec",
-                    output=console.since(start)[-4000:],
-                    hint=f"the whole console is in {console.path}",
+                raise self._astray(
+                    f"{self.name} did not go to the kernel within {limit_s:.0f} s of being told to",
+                    console,
+                    start,
                 )
-            console.wait_news(known, left)
+            console.wait_news(known, min(left, 1.0))
             known = console.size()
+        if self.deploy.reboots:
+            self._check_whose(console, start, release)
+        return at
+
+    def _check_whose(self, console: Console, start: int, release: str) -> None:
+        """That it is not its own system again, whose boot says nothing of the kernel under test."""
+        own = self.about.facts.get("known_good") if self.about else ""
+        banner = re.search(rf"{BANNER}(\S+)\s", console.since(start))
+        if banner and banner[1] == own != release:
+            raise self._astray(
+                f"{self.name} booted its own system again, and not the kernel it was given by "
+                f"{self.config.deploy}",
+                console,
+                start,
+            )
+
+    def _astray(self, words: str, console: Console, start: int) -> InfrastructureError:
+        return InfrastructureError(
+            words,
+            output=console.since(start)[-4000:],
+            hint=f"the whole console is in {console.path}",
+        )
 
     def let_go(self, number: int) -> None:
         """The kernel under test has ended, or is to: from here on the line is the system's again.
@@ -188,12 +211,19 @@ class Board:
     def unload(self) -> None:
         """Its own system stays, and forgets the kernel that it was given."""
         if self._session is not None:
-            self.system.unload(self._session)
+            self.deploy.unload(self._session)
 
     def _return(self, before: str) -> None:
         began, limit_s = time.monotonic(), self.system.config.returns_s
         self.tell(f"waiting for {self.system.where} (up to {limit_s:.0f} s)")
         found = self.system.awaited(before, limit_s)
+        if found is None and self.deploy.reboots:
+            # What was to be booted once may have been booted just now: the run that asked for it,
+            # or ours, came to its end before the board had got there.
+            self.tell(f"{self.name} is not back ({self.system.why}): its power is cycled once more")
+            self._check()
+            self._power.cycle()
+            found = self.system.awaited(before, limit_s)
         took = time.monotonic() - began
         if found is None:
             self.lost = (
@@ -220,6 +250,7 @@ class Board:
     def close(self) -> None:
         """Hang up; idempotent. Its power stays as it is."""
         self._hang_up()
+        self.deploy.close()
         console, self._console = self._console, None
         self._wire.close()
         if console:
@@ -256,14 +287,6 @@ class Board:
         session, self._session = self._session, None
         if session:
             session.close()
-
-
-def _from_the_jump(said: str) -> str:
-    """What a console says from the jump on: the known-good kernel's last word, or the first of the
-    next one where that was not heard. "" where there is neither yet. Pure.
-    """
-    starts = [at for at in (said.find(_JUMP), said.find(_BANNER)) if at >= 0]
-    return said[min(starts) :] if starts else ""
 
 
 class BaremetalMachine:
@@ -344,7 +367,8 @@ class BaremetalMachine:
         """For the report. ready_s, login_s: seconds from the jump until the guest was ready, and
         from then until we were logged in.
         """
-        found = {"name": self._board.name, "kind": "baremetal", "deploy": "kexec"}
+        found = {"name": self._board.name, "kind": "baremetal"}
+        found["deploy"] = self._board.config.deploy
         found |= self._about.facts if self._about else {}
         found |= {"command_line": self.append} if self.append else {}
         if self._ready_s:
@@ -361,10 +385,9 @@ class BaremetalMachine:
         self.append = kernel_command_line(self._board.config, self._root, self._about, self._append)
         self._check_memory(self._about)
         self._loaded = True
-        system = self._board.system
-        system.load(session, self._kernel.image, self._root.archive, self.append)
+        self._board.deploy.load(session, self._kernel.image, self._root.archive, self.append)
         self._jumped = True
-        self._console = self._board.jump(self._path)
+        self._console = self._board.jump(self._path, self._kernel.release)
         self._started = time.monotonic()
         self._watcher.start()
         self._await_ready()
@@ -482,9 +505,9 @@ class BaremetalMachine:
         """
         if _OTHER.search(news):
             return True
-        if _BANNER not in news:
+        if BANNER not in news:
             return False
-        releases = [found[1] for found in re.finditer(rf"{_BANNER}(\S+)", text)]
+        releases = [found[1] for found in re.finditer(rf"{BANNER}(\S+)", text)]
         return len(releases) > 1 or any(one != self._kernel.release for one in releases)
 
     def _await_ready(self) -> None:

@@ -1,8 +1,7 @@
-"""A board's own system, known to be good: reached, looked at, and made to start another kernel."""
+"""A board's own system, known to be good: reached, looked at, written to where it may be."""
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import time
 from collections.abc import Iterable, Sequence
@@ -17,11 +16,10 @@ from rig.store import file_sha256
 
 _TRY_S = 20.0  # for one login
 _PAUSE_S = 1.0  # between two
-_ASK_S, _COPY_S, _LOAD_S = 120.0, 1800.0, 300.0
+_ASK_S, _COPY_S = 120.0, 1800.0
 _SPARE_KIB = 16 * 1024  # of its disk, which is not ours to fill
 _ABOUT = r"""
 mkdir -p "$1" || exit 1
-kexec -u >/dev/null 2>&1  # what an interrupted run had loaded
 say() { name=$1; shift; printf '%s\t%s\n' "$name" "$*"; }
 say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
 say release "$(uname -r)"
@@ -33,7 +31,6 @@ say product "$(cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name 2
 say firmware "$(cat /sys/class/dmi/id/bios_version 2>/dev/null)"
 say memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
 say room_kib "$(df -Pk "$1" | awk 'NR == 2 { print $4 }')"
-say kexec "$(command -v kexec)"
 set -- $SSH_CONNECTION
 ip -4 -o addr show | while read -r _ card _ address _; do
     [ "${address%/*}" = "$3" ] && say net "$(cat "/sys/class/net/$card/address") $address"
@@ -45,14 +42,6 @@ _KEPT = r"""
 ls -A /sys/fs/pstore 2>/dev/null | sed 's|^|/sys/fs/pstore/|'
 [ -e "$1/jumped" ] && find /var/lib/systemd/pstore -type f -newer "$1/jumped" 2>/dev/null
 true
-"""
-# The console has to show what is said last ("Starting new kernel" is a notice). systemctl comes
-# back at once, and says so where it may not; kexec itself never does.
-_GO = r"""
-touch "$1/jumped"
-echo 7 >/proc/sys/kernel/printk
-if [ -d /run/systemd/system ]; then exec systemctl kexec; fi
-(sleep 1; sync; exec kexec -e) </dev/null >/dev/null 2>&1 &
 """
 
 
@@ -126,22 +115,17 @@ class KnownGood:
         """What it is; InfrastructureError where it cannot do what it is there for. ConnectionLost
         and SessionTimeout where it does not answer.
         """
-        done = session.run(["sh", "-c", _ABOUT, "rig", self.config.directory], timeout_s=_ASK_S)
-        said = done.stdout.decode(errors="replace")
-        if done.exit_code:
+        code, said, complaint = self.ask(session, _ABOUT)
+        if code:
             raise InfrastructureError(
                 f"{self.where} has no directory {self.config.directory}, and none can be made",
-                output=done.stderr.decode(errors="replace"),
+                output=complaint,
                 hint="directory = one that it may write to: is its disk mounted read-only?",
             )
         return self._understood(said)
 
     def _understood(self, said: str) -> About:
         told = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
-        if not told.get("kexec"):
-            raise InfrastructureError(
-                f"{self.where} has no kexec", hint="install kexec-tools on it"
-            )
         card, _, cidr = told.get("net", "").partition(" ")
         if not cidr:
             raise InfrastructureError(f"{self.where} does not say which card it is reached by")
@@ -159,29 +143,9 @@ class KnownGood:
             )
         return About(told["boot_id"], net, int(numbers[0]), int(numbers[1]), facts)
 
-    def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
-        """Have a kernel and its initramfs in memory, to be jumped to. InfrastructureError."""
-        try:
-            self._load(session, kernel, root, words)
-        except (ConnectionLost, SessionTimeout) as error:
-            raise InfrastructureError(
-                f"{self.where} went away, or hung, while the kernel was sent to it: {error.message}"
-            ) from error
-
-    def _load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
-        names = self._copy(session, {"kernel": kernel, "initrd": root})
-        argv = ["kexec", "-a", "-l", names["kernel"], f"--initrd={names['initrd']}"]
-        done = session.run([*argv, f"--command-line={words}"], timeout_s=_LOAD_S)
-        if done.exit_code:
-            raise InfrastructureError(
-                f"{self.where} did not take the kernel (kexec ends with {done.exit_code})",
-                output=(done.stdout + done.stderr)[-2000:].decode(errors="replace"),
-                reproduce=shlex.join([*argv, f"--command-line={words}"]),
-            )
-
-    def _copy(self, session: Session, wanted: dict[str, Path]) -> dict[str, str]:
+    def copy(self, session: Session, wanted: dict[str, Path]) -> dict[str, str]:
         """Where the files lie on the board; what lay there of others is removed, what is there
-        already is not sent again.
+        already is not sent again. ConnectionLost, SessionTimeout, InfrastructureError.
         """
         directory = self.config.directory
         sums = {name: file_sha256(path) for name, path in wanted.items()}
@@ -233,25 +197,16 @@ class KnownGood:
             )
         return done.stdout.decode(errors="replace")
 
-    def unload(self, session: Session) -> None:
-        """Forget a kernel that was loaded and is not jumped to."""
-        with contextlib.suppress(ConnectionLost, SessionTimeout):
-            session.run(["kexec", "-u"], timeout_s=_ASK_S)
-
-    def jump(self, session: Session) -> None:
-        """Go to the loaded kernel, its file systems in order. The session is lost by it.
-
-        InfrastructureError where the system refuses.
+    def ask(
+        self, session: Session, script: str, *words: str, timeout_s: float = _ASK_S
+    ) -> tuple[int, str, str]:
+        """Exit code, output and complaints of a shell script there, whose $1 is our directory.
+        ConnectionLost, SessionTimeout.
         """
-        argv = ["sh", "-c", _GO, "rig", self.config.directory]
-        with contextlib.suppress(ConnectionLost, SessionTimeout):
-            done = session.run(argv, timeout_s=_ASK_S)
-            # Its services end now, the one that we are in among them.
-            if done.exit_code and done.exit_code < 128 and done.stderr:
-                raise InfrastructureError(
-                    f"{self.where} does not go to the kernel",
-                    output=done.stderr.decode(errors="replace"),
-                )
+        argv = ["sh", "-c", script, "rig", self.config.directory, *words]
+        done = session.run(argv, timeout_s=timeout_s)
+        said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return done.exit_code, *said
 
     def crashes(self, session: Session, into: Path, label: str) -> tuple[Path, ...]:
         """What a kernel has left in the firmware's store (pstore), copied; there it is removed, for

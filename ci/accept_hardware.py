@@ -1,0 +1,281 @@
+"""Measure what boards must hold, on an emulated one, and write ci/acceptance/hardware.json.
+
+Run by `make accept WHAT=hardware`; some two hours on an idle host. The board is a QEMU machine with
+Debian on its disk (tests/emulated_board.py), its power OpenIPMI's simulator, its line telnet. A
+step that passed is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).absolute().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import emulated_bmc  # noqa: E402
+import emulated_board  # noqa: E402
+from accept_loop import Here, exactly, notices, opened, whole  # noqa: E402
+from acceptance import Acceptance, Figure, Place, Step, leftovers, say  # noqa: E402
+from emulated_board import EmulatedBoard  # noqa: E402
+
+from rig import process  # noqa: E402
+from rig.store import open_store  # noqa: E402
+
+NAME = "board1"
+KERNELS, EVERY = 20, 4  # of so many, one is broken
+RUN_S = 3600.0
+LKDTM = "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type"
+BROKEN = (
+    ("panics early", f"{LKDTM}=PANIC", r"Kernel panic - not syncing: dumptest"),
+    ("hangs with interrupts off", f"{LKDTM}=HARDLOCKUP", r"printed nothing more in \d+ s"),
+    ("has no network", "rig_net=02:00:00:00:00:00,10.0.2.15,255.255.255.0,", "nobody can log in"),
+    ("has no init", "rdinit=/dev/console", r"No working init found"),
+    ("has the wrong root", "rdinit=/nothing root=/dev/nowhere", r"Unable to mount root fs"),
+)
+NOT_BOOTED, LOST = 125, 123  # exit codes of `rig boot -- COMMAND`
+BACK = f"{NAME} is back in its own system after"
+MEASURED = (
+    *("rig", "rig.toml", "images", "kernel-configs", "patches", "guest-tests/abi"),
+    *("tests/emulated_board.py", "tests/emulated_bmc.py"),
+    *("ci/accept_hardware.py", "ci/accept_loop.py", "ci/acceptance.py"),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A board on the table, its BMC, and the directory that rigs for it run in."""
+
+    here: Here
+    board: EmulatedBoard
+    bmc: emulated_bmc.Emulated
+    project: Path
+
+    def toml(self, **more: object) -> str:
+        """The board's tables, its power the BMC's; more: of its machine's own."""
+        head, _, rest = self.board.toml(**more).partition(f"[machine.{NAME}.power]")
+        _, _, tail = rest.partition(f"[machine.{NAME}.console]")
+        power = (
+            f'[machine.{NAME}.power]\nkind = "ipmi"\naddress = "127.0.0.1"\n'
+            f'port = {self.bmc.port}\nuser = "{emulated_bmc.USER}"\n'
+            'password = "env:RIG_BMC"\nrest_s = 0.2\n\n'
+        )
+        lock = f'kind = "baremetal"\nlock = "{self.project / "locks"}"\n'
+        own = head.replace('kind = "baremetal"\n', lock)
+        return f"{own}{power}[machine.{NAME}.console]{tail}"
+
+    def start(
+        self, toml: str, *words: str, password: str = emulated_bmc.PASSWORD
+    ) -> subprocess.Popen[bytes]:
+        """A rig at work there; both of its streams are one."""
+        head = (self.here.clone / "rig.toml").read_text(encoding="utf-8")
+        (self.project / "rig.toml").write_text(f"{head}\n{toml}", encoding="utf-8")
+        at = words.index("--") if "--" in words else len(words)
+        rig = str(self.here.clone / ".venv/bin/rig")
+        argv = [rig, *words[:at], "--machine", NAME, *words[at:]]
+        env = {**self.here.environment(), "RIG_BMC": password}
+        say(f"rig {' '.join(words)}"[:150])
+        return process.spawn(
+            ["env", "--default-signal=INT", *argv],
+            cwd=self.project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, toml: str, *words: str, password: str = emulated_bmc.PASSWORD) -> tuple[int, str]:
+        """Exit code, and what it said."""
+        started = self.start(toml, *words, password=password)
+        try:
+            said, _ = started.communicate(timeout=RUN_S)
+        finally:
+            process.end(started)
+        return int(started.returncode), said.decode(errors="replace")
+
+    def in_its_system(self, command: str) -> str:
+        """What a command there says; "" where the board is not in its own system."""
+        board = self.board
+        known = f"KnownHostsCommand=/bin/echo board {board.installed.host_key}"
+        words = [
+            "ssh",
+            "-i",
+            str(board.installed.key),
+            "-p",
+            str(board.port),
+            "-o",
+            "BatchMode=yes",
+        ]
+        words += ["-o", "HostKeyAlias=board", "-o", known, "-o", "IdentitiesOnly=yes"]
+        argv = [*words, "-o", "ConnectTimeout=30", "root@127.0.0.1", command]
+        done = process.run(argv, timeout_s=120, check=False)
+        return done.output if done.returncode == 0 else ""
+
+    @property
+    def is_back(self) -> bool:
+        """Whether it is in its own system."""
+        return "-amd64" in self.in_its_system("uname -r")
+
+
+@contextlib.contextmanager
+def table(place: Place) -> Iterator[Bench]:
+    """A board and its BMC, until the step is over."""
+    here = opened(place)
+    project = here.temporary / "project"
+    bmc = here.temporary / "bmc"
+    for one in (project, bmc):
+        one.mkdir()
+    for name in ("patches", "kernel-configs", "images", "guest-tests", "ci", "tests"):
+        (project / name).symlink_to(here.clone / name)
+    with contextlib.ExitStack() as stack:
+        board = stack.enter_context(emulated_board.standing(NAME, open_store(), here.temporary))
+        switch = emulated_bmc.Switch(board.power("on"), board.power("off"))
+        powered = stack.enter_context(emulated_bmc.ipmi(bmc, switch=switch))
+        yield Bench(here, board, powered, project)
+
+
+def measured(step: Callable[[Bench], list[Figure]]) -> Step:
+    """A step on a table of its own, that leaves nothing running."""
+
+    def on_a_table(place: Place) -> list[Figure]:
+        with table(place) as bench:
+            figures = step(bench)
+        return [*figures, leftovers(place)]
+
+    return on_a_table
+
+
+def abi(way: str) -> Step:
+    """The abi suite on a kernel that got there this way."""
+
+    def step(bench: Bench) -> list[Figure]:
+        toml = bench.toml(deploy=way)
+        code, said = bench.run(toml, "boot-and-test", "--suite", "abi", "--json", "run.json")
+        run = json.loads((bench.project / "run.json").read_bytes()) if code in (0, 1) else {}
+        cases = [case["status"] for case in run.get("cases", [])]
+        if code:
+            say(said[-3000:])
+        how = f"rig boot-and-test --suite abi on a board, deploy = {way!r}: "
+        how += f"{cases.count('pass')} passed, {cases.count('skip')} skipped"
+        right = code == 0 and run.get("machine", {}).get("deploy") == way and "pass" in cases
+        return [
+            exactly(f"abi_by_{way}", int(right), "runs that pass", 1, how),
+            exactly(f"back_after_abi_by_{way}", int(bench.is_back), "boards", 1, how),
+        ]
+
+    return measured(step)
+
+
+def in_a_row(bench: Bench) -> list[Figure]:
+    """Twenty kernels, five of them broken, each in its own way."""
+    right = back = 0
+    slowest = 0.0
+    for number in range(KERNELS):
+        broken = BROKEN[number // EVERY] if number % EVERY == EVERY // 2 else None
+        append = broken[1] if broken else f"rig_number={number}"
+        began = time.monotonic()
+        words = ("boot", "--append", append, "--", "cat", "/proc/cmdline")
+        code, said = bench.run(bench.toml(), *words)
+        slowest = max(slowest, time.monotonic() - began)
+        if broken:
+            fine = code == NOT_BOOTED and bool(re.search(broken[2], said))
+        else:
+            fine = code == 0 and f"rig_number={number}" in said
+        fine = fine and "Traceback" not in said
+        right += fine
+        back += BACK in said and bench.is_back
+        if not fine:
+            say(f"kernel {number} ({broken[0] if broken else 'whole'}): {code}\n{said[-3000:]}")
+    how = f"rig boot on a board by kexec: {', '.join(one[0] for one in BROKEN)}, others whole"
+    how += f"; the slowest took {slowest:.0f} s"
+    return [
+        exactly("kernels_in_a_row_judged_right", right, "kernels", KERNELS, how),
+        exactly("kernels_in_a_row_board_back", back, "times", KERNELS, how),
+    ]
+
+
+def killed(bench: Bench) -> list[Figure]:
+    """kill -9 of a rig in the middle of a run; the next one gets the board back."""
+    started = bench.start(bench.toml(), "boot", "--", "sh", "-c", "echo there; sleep 10000")
+    assert started.stdout is not None
+    for line in started.stdout:
+        if line.strip() == b"there":
+            break
+    started.send_signal(signal.SIGKILL)
+    process.end(started)
+    code, said = bench.run(bench.toml(), "boot", "--", "echo", "again")
+    told = "was left as it was by a run that did not come to its end" in said
+    fine = code == 0 and told and "again" in said.splitlines()
+    if not fine:
+        say(f"{code}\n{said[-3000:]}")
+    how = "kill -9 of a rig while its kernel runs on the board, then rig boot"
+    return [
+        exactly("recovered_after_kill_9", int(fine), "boards", 1, how),
+        exactly("back_after_kill_9", int(bench.is_back), "boards", 1, how),
+    ]
+
+
+def errors(bench: Bench) -> list[Figure]:
+    """What is wrong with a board is one clear error, and no verdict on a kernel."""
+    whole_ = bench.toml()
+    board = bench.board
+    dead = whole_.replace(f"port = {board.serial}\n", f"port = {emulated_bmc.free_port()}\n")
+    gone = whole_.replace(f"port = {board.port}\n", f"port = {emulated_bmc.free_port()}\n")
+    gone += "returns_s = 15\n"
+    fill = "dd if=/dev/zero of=/fill bs=1M 2>/dev/null; sync; df -Pk / | tail -n 1"
+    figures = [
+        _error(bench, "wrong_bmc_password", whole_, r"password", password="not-that-one"),
+        _error(bench, "dead_console", dead, rf"the console of {NAME} at .* is dead: "),
+        _error(bench, "unreachable_board", gone, rf"{NAME} did not come back: the system of"),
+    ]
+    code, said = bench.run(whole_, "boot", "--", "true")  # it is in its own system from here on
+    if code:
+        say(said[-2000:])
+    bench.in_its_system(f"rm -rf /var/lib/rig/*; {fill}")
+    figures.append(_error(bench, "full_board_disk", whole_, rf"the disk of {NAME} is full: "))
+    bench.in_its_system("rm -f /fill; sync")
+    code, said = bench.run(whole_, "boot", "--", "true")
+    how = "rig boot after all of them"
+    return [*figures, exactly("board_well_after_errors", code, "exit code", 0, how)]
+
+
+def _error(bench: Bench, name: str, toml: str, words: str, *, password: str = "") -> Figure:
+    code, said = bench.run(toml, "boot", "--", "true", password=password or emulated_bmc.PASSWORD)
+    told = [line for line in said.splitlines() if re.search(rf"^(?:rig: )?error: .*{words}", line)]
+    fine = code == LOST and len(told) == 1 and "Traceback" not in said
+    if password and password in said:
+        fine = False
+    if not fine:
+        say(f"{name}: exit code {code}\n{said[-3000:]}")
+    how = f"rig boot: {told[0][:200] if told else 'nothing of it was said'}"
+    return exactly(f"error_{name}", int(fine), "clear errors", 1, how)
+
+
+STEPS: dict[str, Step] = {
+    "abi_by_kexec": abi("kexec"),
+    "abi_by_grub": abi("grub"),
+    "abi_by_network": abi("network"),
+    "in_a_row": measured(in_a_row),
+    "killed": measured(killed),
+    "errors": measured(errors),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure; 0 when every bar was held, else 1."""
+
+    def place(work: Path, name: str, commit: str) -> Place:
+        return Here(ROOT, work, name, commit)
+
+    steps = {name: whole(step) for name, step in STEPS.items()}
+    about = "measure the must-hold list of boards"
+    measure = Acceptance("hardware", about, ROOT, steps, place, notices, MEASURED)
+    return measure.main(list(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

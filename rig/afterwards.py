@@ -1,0 +1,89 @@
+"""What follows a night: its files, its pages, a mail, a hook, and room for the next one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from rig import nightmail, process, site
+from rig.errors import InfrastructureError, RigError
+from rig.nightly import Plan, Seen, thinned
+from rig.results import to_json
+
+SUMMARY, JUNIT, KCIDB = "summary.txt", "junit.xml", "kcidb.json"
+_HOOK_S = 600.0
+_TAIL = 2000
+
+
+def conclude(
+    seen: Seen, plan: Plan, results: Path, root: Path, say: Callable[[str], object]
+) -> Path:
+    """All of it; the page to begin with. Who cannot be told does not change what was seen: that is
+    said. InfrastructureError where not even the files can be written.
+    """
+    night, said = seen.night, seen.summary
+    try:
+        (seen.place / SUMMARY).write_text(nightmail.text(night, said), encoding="utf-8")
+        (seen.place / JUNIT).write_bytes(nightmail.junit(night))
+        (seen.place / KCIDB).write_bytes(to_json(nightmail.kcidb(night)))
+        page = site.write(seen, results)
+    except OSError as error:
+        raise InfrastructureError(
+            f"what the night came to could not be written: {error}"
+        ) from error
+    for step in (_mail, _hook, _room):
+        try:
+            step(seen, plan, results, root, say)
+        except RigError as error:
+            say(error.message)
+    return page
+
+
+def _mail(seen: Seen, plan: Plan, _results: Path, root: Path, say: Callable[[str], object]) -> None:
+    mail = plan.mail
+    if mail is None or (mail.when == "bad" and seen.summary.good):
+        return
+    nightmail.send(nightmail.message(seen.night, seen.summary, mail), mail, root)
+    say(f"mail sent to {', '.join(mail.to)}")
+
+
+def _hook(seen: Seen, plan: Plan, _results: Path, root: Path, say: Callable[[str], object]) -> None:
+    hook = plan.hook
+    if hook is None or (hook.when == "bad" and seen.summary.good):
+        return
+    env = {
+        **os.environ,
+        "RIG_NIGHT": str(seen.place.absolute()),
+        "RIG_NIGHT_GOOD": str(int(seen.summary.good)),
+    }
+    log = seen.place / "hook.log"
+    with (seen.place / SUMMARY).open("rb") as text, log.open("wb") as output:
+        started = process.spawn(
+            ["sh", "-c", hook.run],
+            cwd=root, env=env, stdin=text, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            code = started.wait(_HOOK_S)
+        except subprocess.TimeoutExpired:
+            code = -1
+        finally:
+            process.end(started)
+    if code:
+        words = log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
+        how = f"ended with exit code {code}" if code > 0 else f"did not end in {_HOOK_S:.0f} s"
+        raise InfrastructureError(f"the hook {how}: {words}")
+    say("the hook was run")
+
+
+def _room(
+    _seen: Seen, plan: Plan, results: Path, _root: Path, say: Callable[[str], object]
+) -> None:
+    gone = thinned(results, plan.keep, plan.keep_gib)
+    site.rewritten(results, gone)
+    if gone:
+        say(f"logs of {len(gone)} old night(s) removed: {', '.join(gone)}")
+
+
+__all__ = ["JUNIT", "KCIDB", "SUMMARY", "conclude"]

@@ -1,0 +1,299 @@
+"""How a kernel gets onto a board: by kexec, or booted once: by GRUB, or from the network."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from rig.config import BoardConfig
+from rig.errors import InfrastructureError
+from rig.machine.knowngood import KnownGood
+from rig.machine.netboot import Server, script
+from rig.session import ConnectionLost, Session, SessionTimeout
+
+BANNER = "Linux version "
+# What the known-good kernel says last (kernel/kexec_core.c, since 2.6.13); boot loaders are told to
+# say the same.
+JUMP = "Starting new kernel"
+_LOAD_S = 300.0
+_JUMP_S = 180.0  # its services come to an end first
+_SILENT_S = 20.0  # from the last block that was fetched until a kernel has said something
+# The console has to show what is said last ("Starting new kernel" is a notice). systemctl comes
+# back at once, and says so where it may not; kexec itself never does.
+_KEXEC = r"""
+touch "$1/jumped"
+echo 7 >/proc/sys/kernel/printk
+if [ -d /run/systemd/system ]; then exec systemctl kexec; fi
+(sleep 1; sync; exec kexec -e) </dev/null >/dev/null 2>&1 &
+"""
+_REBOOT = r"""
+touch "$1/jumped"
+echo 7 >/proc/sys/kernel/printk
+if [ -d /run/systemd/system ]; then exec systemctl reboot; fi
+(sleep 1; sync; exec reboot) </dev/null >/dev/null 2>&1 &
+"""
+# Which GRUB, and whether it can do what is asked of it: its entry is there, and it can write what
+# it boots next, or that entry would be booted for ever (GRUB's manual: load_env, save_env).
+_GRUB = r"""
+say() { name=$1; shift; printf '%s\t%s\n' "$name" "$*"; }
+for grub in grub grub2; do command -v "$grub-reboot" >/dev/null && break; done
+command -v "$grub-reboot" >/dev/null || exit 0
+say grub "$grub"
+say uuid "$("$grub-probe" --target=fs_uuid "$1")"
+say path "$("$grub-mkrelpath" "$1")"
+say abstraction "$("$grub-probe" --target=abstraction "/boot/$grub" | xargs)"
+say fs "$("$grub-probe" --target=fs "/boot/$grub")"
+grep -qsE -- '^[^#]*menuentry .*--id[ =]*["'\'']?rig\b' "/boot/$grub/grub.cfg" \
+    "/boot/$grub/custom.cfg" && say entry rig
+true
+"""
+_WRITE = 'printf %s "$2" >"$1/grub.cfg.part" && mv -f "$1/grub.cfg.part" "$1/grub.cfg" && sync'
+_ENTRY = """\
+menuentry "rig: the kernel under test" --id rig {{
+    search --no-floppy --fs-uuid --set=root {uuid}
+    source {path}/grub.cfg
+}}
+"""
+# File systems on which GRUB cannot write a block in place.
+_NO_SAVING = ("btrfs", "zfs", "f2fs")
+
+
+class Deploy(Protocol):
+    """One way.
+
+    reboots: the board goes through its firmware, and what is to be booted once may wait there for
+    the next boot where a run was interrupted. limit_s: until the kernel has to be begun.
+    """
+
+    reboots: bool
+    limit_s: float
+
+    def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
+        """Have a kernel and its initramfs where they are taken from. InfrastructureError."""
+
+    def go(self, session: Session) -> None:
+        """Leave the system for that kernel; the session is lost by it. InfrastructureError where
+        the system refuses.
+        """
+
+    def unload(self, session: Session) -> None:
+        """Forget a kernel that was loaded and is not gone to."""
+
+    def begun(self, said: str) -> int | None:
+        """Where in what the console said the kernel's own words begin; None while they have not."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
+def of(board: BoardConfig, system: KnownGood) -> Deploy:
+    """The way of a board."""
+    if board.deploy == "grub":
+        return Grub(system)
+    if board.deploy == "network":
+        return Network(board, system)
+    return Kexec(system)
+
+
+class Kexec:
+    """From kernel to kernel, with no firmware between."""
+
+    reboots = False
+    limit_s = _JUMP_S
+
+    def __init__(self, system: KnownGood) -> None:
+        self._system = system
+
+    def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
+        """As Deploy."""
+        system = self._system
+        with _sending(system):
+            code, _, _ = system.ask(
+                session, "command -v kexec && { kexec -u >/dev/null 2>&1; true; }"
+            )
+            if code:
+                hint = "install kexec-tools on it"
+                raise InfrastructureError(f"{system.where} has no kexec", hint=hint)
+            names = system.copy(session, {"kernel": kernel, "initrd": root})
+            argv = ["kexec", "-a", "-l", names["kernel"], f"--initrd={names['initrd']}"]
+            argv.append(f"--command-line={words}")
+            done = session.run(argv, timeout_s=_LOAD_S)
+        if done.exit_code:
+            raise InfrastructureError(
+                f"{system.where} did not take the kernel (kexec ends with {done.exit_code})",
+                output=(done.stdout + done.stderr)[-2000:].decode(errors="replace"),
+                reproduce=shlex.join(argv),
+            )
+
+    def go(self, session: Session) -> None:
+        """As Deploy."""
+        _leave(self._system, session, _KEXEC)
+
+    def unload(self, session: Session) -> None:
+        """As Deploy."""
+        with contextlib.suppress(ConnectionLost, SessionTimeout):
+            self._system.ask(session, "kexec -u")
+
+    def begun(self, said: str) -> int | None:
+        """As Deploy."""
+        return first_word(said)
+
+    def close(self) -> None:
+        """As Deploy."""
+
+
+class Grub:
+    """By the board's own boot loader, once: an entry of its menu that reads a file of ours."""
+
+    reboots = True
+
+    def __init__(self, system: KnownGood) -> None:
+        self._system = system
+        self._grub = "grub"
+        self.limit_s = system.config.returns_s
+
+    def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
+        """As Deploy."""
+        system = self._system
+        with _sending(system):
+            path = self._checked(session)
+            names = system.copy(session, {"kernel": kernel, "initrd": root})
+            text = grub_file(
+                {one: f"{path}/{Path(name).name}" for one, name in names.items()}, words
+            )
+            code, said, complaint = system.ask(session, _WRITE, text)
+        if code:
+            raise InfrastructureError(
+                f"{system.where} did not keep GRUB's file", output=said + complaint
+            )
+
+    def _checked(self, session: Session) -> str:
+        """Our directory as GRUB calls it."""
+        system = self._system
+        _, said, complaint = system.ask(session, _GRUB)
+        told = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
+        if not told.get("grub"):
+            hint = 'install grub2-common on it, or use deploy = "kexec"'
+            raise InfrastructureError(f"{system.where} has no grub-reboot", hint=hint)
+        if not told.get("uuid") or not told.get("path"):
+            where = f"{system.where} cannot tell where GRUB finds {system.config.directory}"
+            raise InfrastructureError(where, output=complaint)
+        held = told.get("abstraction") or (told["fs"] if told.get("fs") in _NO_SAVING else "")
+        if held:
+            raise InfrastructureError(
+                f"GRUB of {system.where} cannot boot anything once: it cannot write to {held}, "
+                "where its own files are",
+                hint='deploy = "kexec" needs no boot loader',
+            )
+        self._grub = told["grub"]
+        if not told.get("entry"):
+            raise InfrastructureError(
+                f"GRUB of {system.where} has no entry rig",
+                output=_ENTRY.format(uuid=told["uuid"], path=told["path"]),
+                hint=f"put this into /boot/{self._grub}/custom.cfg, once",
+            )
+        return told["path"]
+
+    def go(self, session: Session) -> None:
+        """As Deploy."""
+        _leave(self._system, session, f"{self._grub}-reboot rig || exit 1\n{_REBOOT}")
+
+    def unload(self, session: Session) -> None:
+        """As Deploy."""
+        with contextlib.suppress(ConnectionLost, SessionTimeout):
+            self._system.ask(session, f"{self._grub}-editenv - unset next_entry")
+
+    def begun(self, said: str) -> int | None:
+        """As Deploy."""
+        return first_word(said)
+
+    def close(self) -> None:
+        """As Deploy."""
+
+
+def grub_file(names: dict[str, str], words: str) -> str:
+    """What GRUB's entry reads. names: of kernel and initrd, as GRUB finds them. Pure."""
+    quoted = " ".join(shlex.quote(word) for word in words.split())
+    return (
+        f"linux {shlex.quote(names['kernel'])} {quoted}\n"
+        f"initrd {shlex.quote(names['initrd'])}\n"
+        f'echo "{JUMP}"\n'
+    )
+
+
+class Network:
+    """By the board's firmware, which asks the network first: a script of iPXE's, served once."""
+
+    reboots = True
+
+    def __init__(self, board: BoardConfig, system: KnownGood) -> None:
+        assert board.network is not None
+        self._board, self._system, self._network = board.name, system, board.network
+        self._server: Server | None = None
+        self.limit_s = system.config.returns_s
+
+    def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
+        """As Deploy."""
+        if self._server is None:
+            self._server = Server(self._network.address, self._network.port)
+        url = self._network.url or f"http://{self._network.address}:{self._network.port}"
+        self._server.offer(
+            f"/{self._board}.ipxe",
+            script(self._board, url.rstrip("/"), words, JUMP),
+            {"/kernel": kernel, "/initrd": root},
+        )
+
+    def go(self, session: Session) -> None:
+        """As Deploy."""
+        _leave(self._system, session, _REBOOT)
+
+    def unload(self, session: Session) -> None:
+        """As Deploy."""
+        if self._server is not None:
+            self._server.withdraw()
+
+    def begun(self, said: str) -> int | None:
+        """As Deploy; also where it has taken all of it and says nothing."""
+        at = first_word(said)
+        taken = self._server.taken if self._server is not None else 0.0
+        if at is None and taken and time.monotonic() - taken > _SILENT_S:
+            return len(said)
+        return at
+
+    def close(self) -> None:
+        """As Deploy."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+
+def first_word(said: str) -> int | None:
+    """Where the last word before a kernel is, or its first where that was not heard. Pure."""
+    starts = [at for at in (said.find(JUMP), said.find(BANNER)) if at >= 0]
+    return min(starts, default=None)
+
+
+@contextlib.contextmanager
+def _sending(system: KnownGood) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionLost, SessionTimeout) as error:
+        raise InfrastructureError(
+            f"{system.where} went away, or hung, while the kernel was sent to it: {error.message}"
+        ) from error
+
+
+def _leave(system: KnownGood, session: Session, go: str) -> None:
+    """Its file systems in order."""
+    with contextlib.suppress(ConnectionLost, SessionTimeout):
+        code, _, complaint = system.ask(session, go)
+        # Its services end now, the one that we are in among them.
+        if code and code < 128 and complaint:
+            raise InfrastructureError(f"{system.where} does not go to the kernel", output=complaint)
+
+
+__all__ = ["BANNER", "JUMP", "Deploy", "first_word", "grub_file", "of"]

@@ -1,0 +1,296 @@
+"""One night: what was seen in it, and what is another than in the nights before. Pure."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rig.results import Run, Status
+
+SCHEMA = 1
+_TURNS, _RECENT = 3, 14  # so often good and bad in so many nights is no news but a flaky case
+
+
+class End(enum.StrEnum):
+    """What became of a part of a night. Only the first is good."""
+
+    DONE = "done"
+    FAILED = "failed"  # it gave no results, or not all
+    OUT_OF_TIME = "out of time"
+    NOT_BEGUN = "not begun"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one case, or of one report of a kernel. words: why it is not good. again: the command that
+    runs it once more. place: the run it is from, below the night's directory.
+    """
+
+    status: Status
+    words: str = ""
+    again: str = ""
+    place: str = ""
+    allowed: str = ""
+
+    @property
+    def bad(self) -> bool:
+        """Whether somebody has to look at it."""
+        return not self.status.good
+
+
+@dataclass(frozen=True)
+class Level:
+    """A figure. gated: it may not become more."""
+
+    value: float
+    unit: str
+    gated: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """What belonged together. code: its exit code. left: what of it was not run, in words."""
+
+    name: str
+    end: End = End.NOT_BEGUN
+    seconds: float = 0.0
+    code: int = 0
+    why: str = ""
+    again: str = ""
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Night:
+    """All of it. name: when it began, to sort by. kernels: name -> release. results, figures,
+    warnings: by what they are of, in words; warnings are reports of kernels. accepted: why it
+    counts as good although something was not.
+    """
+
+    name: str
+    began: str
+    commit: str = ""
+    kernels: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    results: Mapping[str, Outcome] = field(default_factory=dict)
+    figures: Mapping[str, Level] = field(default_factory=dict)
+    warnings: Mapping[str, Outcome] = field(default_factory=dict)
+    seconds: float = 0.0
+    good: bool = False
+    accepted: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def is_base(self) -> bool:
+        """Whether others are measured by it."""
+        return self.good or bool(self.accepted)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A case or a warning. before: what it was when it was last run, "" where it never was. since:
+    the night it has been so from, as far as is known.
+    """
+
+    what: str
+    now: Outcome
+    before: str = ""
+    since: str = ""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A figure that is another one than in the last good night it was in."""
+
+    what: str
+    before: float
+    after: float
+    unit: str
+    base: str
+
+    @property
+    def more(self) -> float:
+        """By how much."""
+        return self.after - self.before
+
+    @property
+    def words(self) -> str:
+        """For a line."""
+        share = f" ({self.more / self.before:+.2%})" if self.before else ""
+        return f"{self.what}: {self.before:,.10g} -> {self.after:,.10g} {self.unit}{share}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a reader has to know, in that order. gone: what was run in the last night and is not in
+    this one, although its part came to its end. left: what there was no time for, or what failed
+    before it gave results.
+    """
+
+    new: tuple[Change, ...] = ()
+    regressions: tuple[Moved, ...] = ()
+    warnings: tuple[Change, ...] = ()
+    flaky: tuple[Change, ...] = ()
+    still: tuple[Change, ...] = ()
+    fixed: tuple[Change, ...] = ()
+    better: tuple[Moved, ...] = ()
+    gone: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    allowed: tuple[Change, ...] = ()
+    base: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Nothing bad was seen, and nothing was left out."""
+        bad = (self.new, self.regressions, self.warnings, self.flaky, self.still, self.gone)
+        return not any((*bad, self.left))
+
+    @property
+    def because(self) -> str:
+        """All of it in a few words, as the subject of a mail has them."""
+        counted = (
+            (len(self.new), "new failure"),
+            (len(self.regressions), "regression"),
+            (len(self.warnings), "new warning"),
+            (len(self.flaky), "flaky case"),
+            (len(self.still), "still failing"),
+            (len(self.gone), "gone"),
+            (len(self.fixed), "fixed"),
+        )
+        words = [f"{count} {_plural(what, count)}" for count, what in counted if count]
+        if self.left:
+            words.append("incomplete")
+        return ", ".join(words) or "all good"
+
+
+def _plural(what: str, count: int) -> str:
+    return f"{what}s" if count > 1 and what not in ("still failing", "gone", "fixed") else what
+
+
+def name_of(case: str, kernel: str, machine: str) -> str:
+    """What a case of a run is called here."""
+    return f"{case} [{kernel}, {machine}]"
+
+
+def of_run(
+    run: Run, place: str, allowed: str = ""
+) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+    """Results and warnings of a run. allowed: why all of it may fail."""
+    kernel, machine = run.kernel.get("name", "no kernel"), run.machine.get("name", "no machine")
+    results: dict[str, Outcome] = {}
+    for case in run.cases:
+        key = name_of(case.id, kernel, machine)
+        words = case.message if not case.status.good else ""
+        now = Outcome(case.status, words, case.reproduce, place, allowed)
+        if key not in results or now.bad:  # told twice: what is not good is what counts
+            results[key] = now
+    warnings = {
+        name_of(one.title, kernel, machine): Outcome(
+            Status.CRASH, one.type, run.command, place, allowed
+        )
+        for one in run.splats
+    }
+    return results, warnings
+
+
+def summary(now: Night, before: Sequence[Night]) -> Summary:
+    """What is to be said of a night. before: the nights before it, in their order, the last good
+    one among them if there was one.
+    """
+    earlier = [one for one in before if one.name < now.name]
+    base = next((one for one in reversed(earlier) if one.is_base), None)
+    changes: dict[str, list[Change]] = {name: [] for name in ("new", "still", "flaky", "fixed")}
+    allowed: list[Change] = []
+    for what, outcome in now.results.items():
+        seen = [(one.name, one.results[what]) for one in earlier if what in one.results]
+        kind = _kind(outcome, [one for _, one in seen])
+        if not kind:
+            continue
+        change = Change(what, outcome, seen[-1][1].status if seen else "", _since(seen, outcome))
+        if outcome.allowed and outcome.bad:
+            allowed.append(change)
+        else:
+            changes[kind].append(change)
+    moved = _moved(now, earlier)
+    return Summary(
+        new=tuple(changes["new"]),
+        regressions=tuple(sorted((m for m in moved if m.more > 0), key=_size, reverse=True)),
+        warnings=_new_warnings(now, earlier),
+        flaky=tuple(changes["flaky"]),
+        still=tuple(changes["still"]),
+        fixed=tuple(changes["fixed"]),
+        better=tuple(sorted((m for m in moved if m.more < 0), key=_size, reverse=True)),
+        gone=_gone(now, earlier),
+        left=tuple(_left(now.parts)),
+        allowed=tuple(allowed),
+        base=base.name if base else "",
+    )
+
+
+def _kind(now: Outcome, seen: Sequence[Outcome]) -> str:
+    """Of which sort of news a case is; "" for none."""
+    row = [one.bad for one in (*seen[-_RECENT + 1 :], now)]
+    turns = sum(a != b for a, b in itertools.pairwise(row))
+    if now.status is Status.FLAKY or (now.bad and turns >= _TURNS):
+        return "flaky"
+    if now.bad:
+        return "still" if seen and seen[-1].bad else "new"
+    return "fixed" if seen and seen[-1].bad and turns < _TURNS else ""
+
+
+def _since(seen: Sequence[tuple[str, Outcome]], now: Outcome) -> str:
+    """The first of the nights in a row that it has been so in; "" for this one."""
+    since = ""
+    for name, one in reversed(seen):
+        if one.bad != now.bad:
+            break
+        since = name
+    return since
+
+
+def _moved(now: Night, earlier: Sequence[Night]) -> list[Moved]:
+    """Gated figures that are others than in the last good night that has them."""
+    found = []
+    bases = [one for one in earlier if one.is_base]
+    for what, level in now.figures.items():
+        base = next((one for one in reversed(bases) if what in one.figures), None)
+        if base is None or not level.gated:
+            continue
+        old = base.figures[what]
+        if old.unit == level.unit and old.value != level.value:
+            found.append(Moved(what, old.value, level.value, level.unit, base.name))
+    return found
+
+
+def _size(one: Moved) -> float:
+    return abs(one.more) / one.before if one.before else float("inf")
+
+
+def _new_warnings(now: Night, earlier: Sequence[Night]) -> tuple[Change, ...]:
+    known = {what for one in earlier for what in one.warnings}
+    return tuple(
+        Change(what, outcome)
+        for what, outcome in now.warnings.items()
+        if what not in known and not outcome.allowed
+    )
+
+
+def _gone(now: Night, earlier: Sequence[Night]) -> tuple[str, ...]:
+    """What is not there any more, where nothing was left out that could have had it."""
+    if not earlier or any(part.end is not End.DONE or part.left for part in now.parts):
+        return ()
+    last = earlier[-1]
+    return tuple(what for what in (*last.results, *last.figures)
+                 if what not in now.results and what not in now.figures)  # fmt: skip
+
+
+def _left(parts: Iterable[Part]) -> Iterable[str]:
+    for part in parts:
+        if part.end is not End.DONE:
+            yield f"{part.name}: {part.end}{f', {part.why}' if part.why else ''}"
+        yield from (f"{part.name}: {what}" for what in part.left)
+
+
+__all__ = ["Change", "End", "Level", "Moved", "Night", "Outcome", "Part", "Summary", "summary"]

@@ -1,0 +1,551 @@
+"""A night: its parts run for real, to their end or to that of the night; what is told of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import aiosmtpd.controller
+import kcidb_io
+import pytest
+from emulated_bmc import free_port
+from fake_kernel import make_project
+
+from rig import afterwards, cells, cli, config, nightly, nightmail, site
+from rig.cells import State, Told
+from rig.config import Config
+from rig.errors import InfrastructureError, UsageError
+from rig.night import End, Level, Night, Outcome, Part, summary
+from rig.nightly import Hook, Mail, Nightly, Plan, Request
+from rig.results import Case, Run, Splat, Status, to_json
+
+ROOT = Path(__file__).parent.parent
+TOML = """
+[kernel.k]
+[machine.one]
+cpus = 1
+memory_mib = 512
+"""
+# A part of a night: it leaves what lies there for it, waits if it is told to, and tidies up.
+PART = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+name, place = sys.argv[1:]
+here = Path(os.environ["RIG_STAGE"])
+def interrupted(*_):
+    (here / "log").open("a").write(f"{name} tidies up\\n")
+    sys.exit(130)
+signal.signal(signal.SIGINT, interrupted)
+(here / "log").open("a").write(f"{name} begins\\n")
+for one in (here / name).iterdir() if (here / name).is_dir() else ():
+    if one.name != "how":
+        (shutil.copytree if one.is_dir() else shutil.copy2)(one, Path(place) / one.name)
+how = (here / name / "how").read_text().split() if (here / name / "how").exists() else ["0"]
+if how[0] == "waits":
+    time.sleep(60)
+print("error: so it is told" if how[0] != "0" else "fine")
+sys.exit(int(how[0]))
+"""
+RUN = Run(
+    "20260101-000000-k",
+    "2026-01-01T00:00:00+00:00",
+    "rig boot-and-test k",
+    {"name": "k", "release": "6.12.1"},
+    {"name": "one"},
+    cases=(Case("abi", "wait", "a", Status.PASS), Case("abi", "wait", "b", Status.PASS)),
+    complete=True,
+)
+BROKEN = replace(
+    RUN,
+    cases=(
+        Case("abi", "wait", "a", Status.PASS),
+        Case("abi", "wait", "b", Status.FAIL, message="<b> & broke", reproduce="rig again b"),
+    ),
+    splats=(Splat("warning", "WARNING in f", 1, 2, "f", "", False),),
+)
+READS = {"matrix": "matrix", "exact": "bench", "faults": "junit", "stress": "run"}
+JUNIT = """<testsuites><testsuite name="s"><testcase classname="drill" name="row one"/>
+<testcase classname="drill" name="row two">{}</testcase></testsuite></testsuites>"""
+
+
+def bench(value: int) -> str:
+    row = {"name": "nop", "value": value, "unit": "instructions", "calls": 1}
+    return json.dumps({"exact": [{"kernel": "k", "rows": [row]}]})
+
+
+class Stage:
+    """A project whose parts leave what they are given."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_project(root, TOML)
+        bench_ = root / "guest-tests/bench"
+        bench_.mkdir(parents=True)
+        (bench_ / "bench.toml").write_text("")
+        self.config: Config = config.load(root / "rig.toml")
+        self.here, self.results = root / "stage", root / "results"
+        self.here.mkdir()
+        (root / "part.py").write_text(PART)
+        monkeypatch.setenv("RIG_STAGE", str(self.here))
+        self.said: list[str] = []
+        self.plan = Plan(
+            tuple(
+                nightly.PartOf(name, f"python part.py {name} {{place}}", reads)
+                for name, reads in READS.items()
+            )
+        )
+        self.whole()
+
+    def leaves(self, part: str, files: dict[str, str | bytes], how: str = "0") -> None:
+        place = self.here / part
+        place.mkdir(exist_ok=True)
+        for name, text in {**files, "how": how}.items():
+            path = place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    def matrix(self, run: Run, *more: Told) -> None:
+        end = cells.End.PASS if run.exit_code == 0 else cells.End.FAIL
+        told = Told("abi-k-one", end, run.exit_code, 1, 1.0, place="cells/abi-k-one")
+        state = State("c", "m", (told, *more))
+        at = "cells/abi-k-one"
+        files: dict[str, str | bytes] = {
+            "matrix.json": to_json(state),
+            f"{at}/run-1.json": to_json(run),
+            f"{at}/{run.id}/report.html": "<p>a report</p>",
+        }
+        self.leaves("matrix", files, str(run.exit_code))
+
+    def whole(self) -> None:
+        self.matrix(RUN)
+        self.leaves("exact", {"bench.json": bench(100)})
+        self.leaves("faults", {"junit.xml": JUNIT.format("")})
+        stress = replace(RUN, id="s", cases=(Case("stress", "storm", "", Status.PASS),))
+        self.leaves("stress", {"run.json": to_json(stress)})
+
+    def night(self, **more: Any) -> nightly.Seen:
+        last = nightly.places(self.results)
+        while last and time.strftime("%Y%m%d-%H%M%S", time.gmtime()) <= last[-1].name:
+            time.sleep(0.05)  # a night is called after its second
+        request = Request(self.results, **more)
+        return Nightly(request, self.plan, self.config, self.said.append).run()
+
+    def told(self, seen: nightly.Seen) -> Path:
+        return afterwards.conclude(
+            seen, self.plan, self.results, self.config.root, self.said.append
+        )
+
+    @property
+    def log(self) -> list[str]:
+        return (self.here / "log").read_text().splitlines()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(tmp_path, monkeypatch)
+
+
+# -- what is run ----------------------------------------------------------------------------------
+
+
+def test_a_night_that_is_well(stage: Stage) -> None:
+    seen = stage.night()
+    assert seen.summary.good
+    assert [(part.name, part.end) for part in seen.night.parts] == [
+        ("matrix", End.DONE), ("exact", End.DONE), ("faults", End.DONE), ("stress", End.DONE),
+    ]  # fmt: skip
+    assert sorted(seen.night.results) == [
+        "abi/wait::a [k, one]", "abi/wait::b [k, one]", "cell abi-k-one", "faults: drill::row one",
+        "faults: drill::row two", "stress/storm [k, one]",
+    ]  # fmt: skip
+    assert seen.night.figures == {"nop [k, exact]": Level(100.0, "instructions")}
+    assert seen.night.kernels == {"k": "6.12.1"}
+    assert nightly.load(seen.place / nightly.NIGHT) == seen.night
+    assert seen.night.good
+
+
+def test_two_nights_with_a_failure_and_ten_instructions_more(stage: Stage) -> None:
+    stage.night()
+    stage.matrix(BROKEN)
+    stage.leaves("exact", {"bench.json": bench(110)})
+    stage.leaves("faults", {"junit.xml": JUNIT.format('<failure message="too late"/>')}, "1")
+    seen = stage.night()
+    said = seen.summary
+    assert [one.what for one in said.new] == [
+        "abi/wait::b [k, one]", "cell abi-k-one", "faults: drill::row two",
+    ]  # fmt: skip
+    assert [one.words for one in said.regressions] == [
+        "nop [k, exact]: 100 -> 110 instructions (+10.00%)"
+    ]
+    assert [one.what for one in said.warnings] == ["WARNING in f [k, one]"]
+    assert said.because == "3 new failures, 1 regression, 1 new warning"
+    text = nightmail.text(seen.night, said).splitlines()
+    assert text[2:7] == [
+        "New failures:",
+        "  FAIL abi/wait::b [k, one]",
+        "    <b> & broke",
+        "    was pass",
+        "    rig again b",
+    ]
+    assert text.index("Regressions:") < text.index("New warnings of kernels:")
+    assert max(len(line) for line in text) < 100
+
+
+def test_what_there_is_no_time_for_is_the_end_of_it(stage: Stage) -> None:
+    stage.leaves("exact", {}, "waits")
+    seen = stage.night(budget_h=33 / 3600)
+    assert [part.end for part in seen.night.parts] == [
+        End.DONE, End.OUT_OF_TIME, End.NOT_BEGUN, End.NOT_BEGUN,
+    ]  # fmt: skip
+    assert stage.log == ["matrix begins", "exact begins", "exact tidies up"]
+    assert seen.summary.because == "incomplete"
+    assert "faults: not begun, the night was over" in seen.summary.left
+
+
+def test_a_part_has_its_own_share(stage: Stage) -> None:
+    first, *rest = stage.plan.part
+    stage.plan = replace(stage.plan, part=(replace(first, at_most_h=1 / 3600), *rest))
+    stage.leaves("matrix", {}, "waits")
+    seen = stage.night()
+    assert [part.end for part in seen.night.parts][:2] == [End.OUT_OF_TIME, End.DONE]
+
+
+@pytest.mark.parametrize(
+    ("files", "how", "words"),
+    [
+        ({}, "0", "not a saved run"),
+        ({"run.json": "{"}, "0", "not a saved run"),
+        ({}, "3", "exit code 3: error: so it is told"),
+    ],
+)
+def test_a_part_that_leaves_nothing_is_no_pass(
+    stage: Stage, files: dict[str, str | bytes], how: str, words: str
+) -> None:
+    (stage.here / "stress/run.json").unlink()
+    stage.leaves("stress", files, how)
+    seen = stage.night()
+    part = seen.night.parts[-1]
+    assert part.end is End.FAILED
+    assert not seen.summary.good
+    assert re.search(words, part.why), part.why
+
+
+def test_cells_that_were_not_run_are_told(stage: Stage) -> None:
+    lost = Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3")
+    may = Told("abi-k-three", cells.End.LOST, 3, 2, allowed="it is new")
+    stage.matrix(RUN, lost, may)
+    assert stage.night().summary.left == ("matrix: abi-k-two: lost, exit code 3",)
+
+
+def test_only_some_parts(stage: Stage) -> None:
+    seen = stage.night(only=("exact",))
+    assert [part.name for part in seen.night.parts] == ["exact"]
+    with pytest.raises(UsageError, match="there is no part exakt"):
+        stage.night(only=("exakt",))
+
+
+def test_one_night_at_a_time(stage: Stage) -> None:
+    runner = Nightly(Request(stage.results), stage.plan, stage.config)
+    with runner._alone(), pytest.raises(InfrastructureError, match="another night runs"):
+        stage.night()
+
+
+def test_a_night_that_is_interrupted_keeps_what_there_is(stage: Stage) -> None:
+    stage.leaves("exact", {}, "waits")
+
+    def interrupt() -> None:
+        end = time.monotonic() + 30
+        while not (stage.here / "log").exists() or "exact begins" not in stage.log:
+            if time.monotonic() > end:
+                return
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    killer = threading.Thread(target=interrupt)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        stage.night()
+    killer.join()
+    assert stage.log[-1] == "exact tidies up"
+    night = nightly.load(nightly.places(stage.results)[-1] / nightly.NIGHT)
+    assert "abi/wait::a [k, one]" in night.results
+    assert [part.end for part in night.parts][:3] == [End.DONE, End.OUT_OF_TIME, End.NOT_BEGUN]
+    assert not night.good
+
+
+def test_a_regression_stays_until_it_is_accepted(stage: Stage) -> None:
+    stage.night()
+    stage.leaves("exact", {"bench.json": bench(110)})
+    stage.night()
+    again = stage.night()
+    assert len(again.summary.regressions) == 1
+    with pytest.raises(UsageError, match="for a reason"):
+        nightly.accept(stage.results, again.night.name, " ")
+    with pytest.raises(UsageError, match="there is no night 1999"):
+        nightly.accept(stage.results, "1999", "why not")
+    nightly.accept(stage.results, again.night.name, "it is what the check costs")
+    assert stage.night().summary.good
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "missing required field `part`"),
+        ("part = []", "has no"),
+        ('[[part]]\nname="a"\nrun="x {place}"\nreads="runs"', "reads 'runs'"),
+        ('[[part]]\nname="a"\nrun="x"\nreads="run"', "has no {place}"),
+        ('[[part]]\nname="a"\nrun="x \' {place}"\nreads="run"', "No closing quotation"),
+        ('[[part]]\nname="a/b"\nrun="x {place}"\nreads="run"', "a name of its own"),
+        ('x = 1\n[[part]]\nname="a"\nrun="x {place}"\nreads="run"', "unknown key 'x'"),
+        ('budget_h = 0\n[[part]]\nname="a"\nrun="x {place}"\nreads="run"', "more than nothing"),
+        ('[[part]]\nname="a"\nrun="x {place}"\nreads="run"\n[mail]\nto=[]\nfrom="x"', "needs `to`"),
+        ('[[part]]\nname="a"\nrun="x {place}"\nreads="run"\n[hook]\nrun="x"\nwhen="no"', "when is"),
+    ],
+)
+def test_what_is_wrong_in_a_plan(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "nightly.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        nightly.read(path)
+
+
+def test_that_of_the_project() -> None:
+    plan = nightly.read(ROOT / nightly.FILE)
+    assert [one.name for one in plan.part] == ["matrix", "exact", "faults", "stress"]
+    for one in plan.part:
+        words = [word.replace("{place}", "x") for word in shlex.split(one.run)]
+        if words[0] == "rig":
+            cli._parser().parse_args(words[1:])
+        else:
+            assert (ROOT / words[4]).is_file()
+
+
+# -- what is told ---------------------------------------------------------------------------------
+
+
+class Kept:
+    """A handler of aiosmtpd's that keeps what it is sent, and what its server was told."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.refuses = False
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+        if self.refuses:
+            return "554 no such list"
+        found = message_from_bytes(envelope.content, policy=policy.default)
+        assert isinstance(found, EmailMessage)
+        self.mails.append(found)
+        return "250 fine"
+
+
+@contextlib.contextmanager
+def a_mail_server() -> Iterator[tuple[Kept, int]]:
+    kept = Kept()
+    port = free_port()
+    server = aiosmtpd.controller.Controller(kept, hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        yield kept, port
+    finally:
+        server.stop()
+
+
+def test_a_mail_names_both_first(stage: Stage) -> None:
+    stage.night()
+    stage.matrix(BROKEN)
+    stage.leaves("exact", {"bench.json": bench(110)})
+    with a_mail_server() as (kept, port):
+        mail = Mail(
+            ("l@example.org", "m@example.org"), "Rig <rig@example.org>", f"127.0.0.1:{port}"
+        )
+        stage.plan = replace(stage.plan, mail=mail)
+        seen = stage.night()
+        stage.told(seen)
+        (one,) = kept.mails
+        assert one["Subject"].startswith(
+            "[rig] 6.12.1: 2 new failures, 1 regression, 1 new warning"
+        )
+        assert one["To"] == "l@example.org, m@example.org"
+        assert one["Message-ID"].endswith("@example.org>")
+        assert one.get_content_type() == "text/plain"
+        body = one.get_content().splitlines()
+        assert body[2:4] == ["New failures:", "  FAIL abi/wait::b [k, one]"]
+        assert body[body.index("Regressions:") + 1].strip() == (
+            "nop [k, exact]: 100 -> 110 instructions (+10.00%)"
+        )
+        stage.plan = replace(stage.plan, mail=replace(mail, when="bad"))
+        stage.whole()
+        stage.told(stage.night())
+        assert len(kept.mails) == 1  # a good night
+        kept.refuses = True
+        stage.plan = replace(stage.plan, mail=mail)
+        page = stage.told(stage.night())
+        assert page.is_file()
+        assert any("the mail could not be sent by 127.0.0.1" in words for words in stage.said)
+
+
+def test_a_mail_server_that_is_not_there_costs_no_night(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAIL_PASSWORD", "a-secret-word")
+    mail = Mail(("l@example.org",), "rig@example.org", "127.0.0.1:1", user="rig",
+                password="env:MAIL_PASSWORD")  # fmt: skip
+    stage.plan = replace(stage.plan, mail=mail)
+    page = stage.told(stage.night())
+    assert page.is_file()
+    assert any("could not be sent" in words for words in stage.said)
+    assert "a-secret-word" not in "\n".join(stage.said)
+
+
+def test_a_hook_gets_the_summary(stage: Stage) -> None:
+    stage.plan = replace(stage.plan, hook=Hook('cat >"$RIG_NIGHT/heard"; echo $RIG_NIGHT_GOOD >&2'))
+    seen = stage.night()
+    stage.told(seen)
+    assert (seen.place / "heard").read_text() == (seen.place / "summary.txt").read_text()
+    assert (seen.place / "hook.log").read_text() == "1\n"
+    stage.plan = replace(stage.plan, hook=Hook("echo no way; exit 7"))
+    stage.told(stage.night())
+    assert any("the hook ended with exit code 7: no way" in words for words in stage.said)
+
+
+def test_for_other_programs(stage: Stage) -> None:
+    stage.night()
+    stage.matrix(BROKEN, Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3"))
+    seen = stage.night()
+    stage.told(seen)
+    suite = ET.parse(seen.place / "junit.xml").getroot()[0]
+    assert (suite.get("failures"), suite.get("errors")) == ("3", "1")
+    assert suite.find("testcase[@name='abi/wait::b [k, one]']/failure") is not None
+    assert suite.find("testcase[@classname='part']/error") is not None
+    told = json.loads((seen.place / "kcidb.json").read_bytes())
+    kcidb_io.schema.V4_3.validate(told)
+    statuses = {one["path"]: one["status"] for one in told["tests"]}
+    assert statuses["abi.wait.b"] == "FAIL"
+    assert statuses["abi.wait.a"] == "PASS"
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+
+def test_pages_escape_what_is_not_ours(stage: Stage) -> None:
+    stage.night()
+    evil = "<script>alert(1)</script>"
+    case = Case("abi", "wait", evil, Status.FAIL, message=f'"{evil}', reproduce=f"rig '{evil}'")
+    splat = Splat("warning", f"WARNING in {evil}", 1, 2, "f", "", False)
+    stage.matrix(replace(RUN, cases=(case,), splats=(splat,), machine={"name": f"one{evil}"}))
+    seen = stage.night()
+    page = stage.told(seen)
+    pages = [page, seen.place / "index.html", *page.parent.glob("*.html")]
+    assert len(pages) >= 6
+    for one in pages:
+        text = one.read_text()
+        assert evil not in text, one
+        assert text.count("<script>") == text.count("</script>") == 1, one
+    assert "&lt;script&gt;alert(1)" in page.read_text()
+
+
+def test_pages_lead_to_what_they_tell_of(stage: Stage) -> None:
+    stage.told(stage.night())
+    stage.matrix(BROKEN)
+    seen = stage.night()
+    page = stage.told(seen)
+    for one in (page, seen.place / "index.html", *page.parent.glob("cases-*.html")):
+        for name in re.findall(r'href="([^"]+)"', one.read_text()):
+            path, _, anchor = name.partition("#")
+            if path.startswith("data:"):
+                continue
+            target = one.parent / path if path else one
+            assert target.is_file(), f"{one}: {name}"
+            assert not anchor or anchor == "main" or f'id="{anchor}"' in target.read_text(), name
+    strips = (page.parent / "cases-abi.html").read_text()
+    assert f'title="{seen.night.name}: fail">F</a>' in strips
+    assert "report and console" in page.read_text()
+
+
+def test_old_nights_keep_what_they_came_to(stage: Stage) -> None:
+    stage.matrix(BROKEN)
+    for _ in range(2):
+        stage.told(stage.night())
+    stage.plan = replace(stage.plan, keep=1)
+    stage.told(stage.night())
+    old, middle, last = nightly.places(stage.results)
+    assert not (old / "matrix").exists()
+    assert not (middle / "matrix").exists()
+    assert (last / "matrix").is_dir()
+    assert (old / "summary.txt").is_file()
+    assert "report and console" not in (old / "index.html").read_text()
+    assert "report and console" in (last / "index.html").read_text()
+    assert nightly.load(old / nightly.NIGHT).results
+
+
+def test_a_hundred_nights(stage: Stage) -> None:
+    """Of a thousand results each; the thousand of them are a step of the acceptance."""
+    nights = stage.results / nightly.PLACE
+    results = {f"abi/p{n}::c [k, one]": Outcome(Status.PASS) for n in range(1000)}
+    for number in range(100):
+        bad = {"abi/p3::c [k, one]": Outcome(Status.FAIL, "x")} if number % 7 == 3 else {}
+        figures = {"nop [k, exact]": Level(100 + number // 30, "instructions")}
+        name = f"2025{number:04}-000000"
+        night = Night(name, "2025-01-01T00:00:00+00:00", parts=(Part("matrix", End.DONE),),
+                      results={**results, **bad}, figures=figures, good=not bad)  # fmt: skip
+        (nights / name).mkdir(parents=True)
+        nightly.save(night, nights / name)
+    seen = stage.night()
+    began = time.monotonic()
+    page = stage.told(seen)
+    took = time.monotonic() - began
+    assert took < 30
+    assert page.stat().st_size < 2_000_000
+    assert "101" in page.read_text()
+    assert (page.parent / "cases-abi.html").stat().st_size < 1_000_000
+
+
+# -- the verb -------------------------------------------------------------------------------------
+
+
+def test_the_verb(stage: Stage) -> None:
+    root = stage.config.root
+    (root / "ci").mkdir(exist_ok=True)
+    parts = "\n".join(
+        f'[[part]]\nname = "{one.name}"\nrun = "{one.run}"\nreads = "{one.reads}"\n'
+        for one in stage.plan.part
+    )
+    (root / "ci/nightly.toml").write_text(parts)
+    argv = [sys.executable, "-m", "rig", "nightly"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*argv, *words], cwd=root, env=env, capture_output=True, text=True, check=False
+        )
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "all good" in done.stdout
+    page = done.stdout.splitlines()[-1].removeprefix("pages: ")
+    assert Path(page).is_file()
+    stage.matrix(BROKEN)
+    time.sleep(1)
+    done = run("--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["new"][0]["what"] == "abi/wait::b [k, one]"
+    name = nightly.places(stage.results)[-1].name
+    assert run("--accept", name, "known").returncode == 0
+    assert run("--accept", name, "").returncode == 2
+    assert site.briefs(stage.results)[-1].name == name
+    assert summary(nightly.load(stage.results / f"nights/{name}/night.json"), []).new
