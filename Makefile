@@ -17,7 +17,7 @@ help:
 	@echo 'make boot-and-test   set up, build the default kernel, boot it, run every guest suite'
 	@echo 'make test            set up, then the tests of the tool, real kernel included'
 	@echo 'make quick           set up, then lint, types and the tests that need no kernel'
-	@echo 'make accept WHAT=spine  measure a must-hold list (spine, loop, handover, series, bench, verdicts, hardware), write ci/acceptance/'
+	@echo 'make accept WHAT=spine  measure a must-hold list (spine, loop, handover, series, bench, verdicts, hardware, nightly), write ci/acceptance/'
 	@echo 'make setup           set up only; make lock: resolve requirements.lock anew'
 	@echo 'ARGS="..." is handed on to rig boot-and-test and to pytest'
 
