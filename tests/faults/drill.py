@@ -45,9 +45,9 @@ class Fault:
     the host, to a rig that runs. around: what is set up before and taken down behind it. kernel:
     instead of the default one. exit_code, status, words: of the run, of the first program, and an
     expression for its message, or for what the rig said where no program ran. notice: one for what
-    the run has to say besides. after: whether the second program has to pass; before: whether the
-    one before has. litter: the rig cannot tidy up. within_s: wall seconds on an idle host. ci:
-    whether it is part of CI.
+    has to be said besides, in the run or to whoever watches. after: whether the second program has
+    to pass; before: whether the one before has. litter: the rig cannot tidy up. within_s: wall
+    seconds on an idle host. ci: whether it is part of CI.
     """
 
     name: str
@@ -417,7 +417,8 @@ FAULTS = (
     Fault("two rigs at once", 0, "pass", "", script="sleep 1", act=beside_another, within_s=120),
     Fault(
         "a snapshot is cut in half", 0, "pass", "", script="true",
-        notice="booted from power-on", around=with_damage("snapshot", "memory", cut_in_half),
+        notice="in the store is damaged: memory has .*; making it again",
+        around=with_damage("snapshot", "memory", cut_in_half),
         within_s=180,
     ),
     Fault(
@@ -518,7 +519,7 @@ def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
         found.append(f"its message is {first.get('message', seen.output[-300:])!r}")
     if fault.after and second.get("status") != "pass":
         found.append(f"the second program is {second.get('status')}: {second.get('message')}")
-    notices = "\n".join(seen.run.get("notices", []))
+    notices = "\n".join([*seen.run.get("notices", []), seen.output])
     if fault.notice and not re.search(fault.notice, notices):
         found.append(f"it is not said: {fault.notice}")
     if seen.took_s > fault.within_s * slower:
