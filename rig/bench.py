@@ -24,7 +24,7 @@ from rig.outcome import Files
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.report import save
-from rig.results import Run, to_json
+from rig.results import Measurement, Run, to_json
 from rig.rows import EXACT_UNIT
 from rig.stats import Word
 from rig.store import Store, digest
@@ -497,6 +497,27 @@ def described(result: Result) -> dict[str, object]:
         "exit_code": result.exit_code,
         "directory": str(result.directory),
     }
+
+
+def remembered(result: Result) -> tuple[Run, ...]:
+    """A run a kernel, with its exact figures, for the history; of a kernel that was measured twice
+    the later one. Pure.
+    """
+    last = {one.kernel: one for one in result.exact}
+    return tuple(
+        replace(
+            result.run,
+            id=f"{result.run.id}-{name}",
+            kernel={**one.facts, "name": name},
+            machine={"name": "exact"},
+            cases=(),
+            splats=(),
+            measurements=tuple(
+                Measurement(row.name, row.value, row.unit) for row in one.rows.values()
+            ),
+        )
+        for name, one in last.items()
+    )
 
 
 def text(result: Result) -> str:

@@ -518,6 +518,8 @@ def _bench(arguments: argparse.Namespace) -> int:
         result = bench.run(request, _config(arguments), open_store(), progress)
     sys.stdout.write(bench.text(result))
     print(f"report: {result.directory / bench.PAGE_NAME}", flush=True)
+    for run in bench.remembered(result):
+        _remember(run)
     return result.exit_code
 
 

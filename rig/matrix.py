@@ -20,7 +20,9 @@ _GITHUB_MOST = 256  # cells of one matrix of GitHub's
 
 @dataclass(frozen=True)
 class Cell:
-    """One suite on one kernel and one machine. allowed: why it may fail, "" where it may not."""
+    """One suite on one kernel and one machine. suite: of guest-tests/, or "kselftest:TARGET", one
+    of the kernel tree's own. allowed: why it may fail, "" where it may not.
+    """
 
     kernel: str
     machine: str
@@ -34,9 +36,12 @@ class Cell:
 
     def words(self, *more: str) -> list[str]:
         """The command that runs it, behind `rig`."""
-        return [
-            "boot-and-test", self.kernel, "--machine", self.machine, "--suite", self.suite, *more,
-        ]  # fmt: skip
+        kind, _, target = self.suite.rpartition(":")
+        if kind:
+            what = [kind, target, "--kernel", self.kernel, "--machine", self.machine]
+        else:
+            what = ["boot-and-test", self.kernel, "--machine", self.machine, "--suite", self.suite]
+        return [*what, *more]
 
     @property
     def command(self) -> str:
@@ -145,6 +150,10 @@ def _check(cell: Cell, path: Path, config: Config) -> None:
     ):
         if name not in known:
             raise UsageError(f"{path}: no {what} {name!r} in rig.toml", hint=nearest(name, known))
+    kind, _, target = cell.suite.rpartition(":")
+    if kind not in ("", "kselftest") or not target:
+        hint = "one of guest-tests/, or kselftest:TARGET"
+        raise UsageError(f"{path}: {cell.suite!r} is no suite", hint=hint)
 
 
 def _shown(rule: _Rule) -> str:

@@ -291,6 +291,18 @@ def test_the_page_has_plots_that_say_how_and_on_what() -> None:
     assert text.count("<figure>") == text.count("<figcaption>") >= 2
 
 
+def test_what_the_history_keeps_of_it() -> None:
+    twice = result(exact=(measured("plain", rows(a=1)), measured("async", rows(a=5)),
+                          measured("async", rows(a=7))))  # fmt: skip
+    kept = {run.kernel["name"]: run for run in bench.remembered(twice)}
+    assert [*kept] == ["plain", "async"]
+    assert [(one.name, one.value, one.unit) for one in kept["async"].measurements] == [
+        ("a", 7.0, "instructions")
+    ]
+    assert len({run.id for run in kept.values()}) == 2
+    assert kept["async"].machine == {"name": "exact"}
+
+
 def test_the_words_for_a_terminal() -> None:
     text = bench.text(full())
     assert "MORE pread 1 B, direct, 64: call: 64 -> 128 instructions (+64, +100.0%)" in text

@@ -98,6 +98,15 @@ def test_what_is_wrong_in_it(project: Config, old: str, new: str, words: str) ->
         read(project, MATRIX.replace(old, new, 1))
 
 
+def test_a_cell_of_the_trees_own_tests(project: Config) -> None:
+    found = read(project, MATRIX.replace('suites = ["abi"]', 'suites = ["kselftest:timers"]'))
+    assert found[0].name == "kselftest-timers-k-one"
+    assert found[0].command == "rig kselftest timers --kernel k --machine one"
+    for wrong in ("kunit:x", "kselftest:"):
+        with pytest.raises(UsageError, match="is no suite"):
+            read(project, MATRIX.replace('suites = ["abi"]', f'suites = ["{wrong}"]'))
+
+
 def test_only_those_with_these_words(project: Config) -> None:
     found = read(project)
     assert [cell.name for cell in matrix.only(found, "one k-")] == ["abi-k-one"]
