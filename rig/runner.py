@@ -222,7 +222,9 @@ def _not_started(code: int, arguments: Sequence[str]) -> str:
 
 
 def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite]) -> list[str]:
-    """No ini file, no terminal output, nothing captured: the rig's own lines are what is seen."""
+    """No ini file, no terminal output, nothing captured: the rig's own lines are what is seen. And
+    no plugin that happens to be installed: it may know nothing of items that are no functions.
+    """
     chosen = [
         *(["-k", request.keyword] if request.keyword else []),
         *(["-x"] if request.exit_first else []),
@@ -233,7 +235,8 @@ def _pytest_arguments(request: Request, config: Config, suites: Sequence[Suite])
         *(["--rig-timeout", str(request.timeout_s)] if request.timeout_s else []),
     ]
     return [
-        "-c", os.devnull, "--rootdir", str(config.root), "-s", "-p", "no:randomly",
+        "-c", os.devnull, "--rootdir", str(config.root), "-s",
+        "--disable-plugin-autoload", "-p", "rig.pytest_plugin",
         "-o", f"cache_dir={config.root / '.pytest_cache'}",
         "--rig-toml", str(config.root / configuration.FILE_NAME),
         *chosen, *request.pytest_args, *(str(one.directory) for one in suites),

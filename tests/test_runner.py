@@ -91,6 +91,22 @@ def test_a_green_run(writer: Writer, drive: Drive, notes: Notes) -> None:
     assert (outcome.directory.parent / "latest").resolve() == outcome.directory
 
 
+def test_a_plugin_that_happens_to_be_installed_is_none_of_ours(
+    writer: Writer, drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for pytest in general may know nothing of items that are no functions, as labgrid's."""
+    installed = tmp_path / "installed"
+    (installed / "other-1.0.dist-info").mkdir(parents=True)
+    (installed / "other-1.0.dist-info/METADATA").write_text("Name: other\nVersion: 1.0\n")
+    (installed / "other-1.0.dist-info/entry_points.txt").write_text("[pytest11]\nother = other\n")
+    (installed / "other.py").write_text(
+        "def pytest_runtest_setup(item):\n    item.fixturenames  # of functions only\n"
+    )
+    monkeypatch.syspath_prepend(installed)
+    writer.suite("abi", submit=TWO)
+    assert drive().exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("body", "code", "error"),
     [
