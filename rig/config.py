@@ -174,6 +174,7 @@ class BoardConfig:
     serial: their console, as the kernel names it. configs: fragments that the board's hardware
     needs in each kernel. lock: a directory, or HOST:DIRECTORY, for one run at a time. deploy: how
     they get there: "kexec", "grub" (booted once) or "network" (the firmware asks there first).
+    place, coordinator: of labgrid, for kind "labgrid": whose turn it is, power and console by it.
     """
 
     name: str
@@ -182,6 +183,8 @@ class BoardConfig:
     system: SystemConfig | None = None
     network: NetworkConfig | None = None
     deploy: str = "kexec"
+    place: str = ""
+    coordinator: str = ""
     kind: str = "baremetal"
     arch: str = "x86_64"
     image: str = "debian"
@@ -302,6 +305,7 @@ def load(path: Path) -> Config:
         _check_console(path, board)
         _check_system(path, board)
         _check_deploy(path, board)
+        _check_place(path, board)
     config.kernel()
     config.machine()
     return config
@@ -342,7 +346,9 @@ def _check_machine(path: Path, machine: MachineConfig) -> None:
     if machine.accel not in ("auto", "tcg", "kvm"):
         raise UsageError(f"{where} accel is {machine.accel!r}", hint="one of auto, tcg, kvm")
     if machine.kind != "qemu":
-        raise UsageError(f"{where} kind is {machine.kind!r}", hint="known: qemu, baremetal")
+        raise UsageError(
+            f"{where} kind is {machine.kind!r}", hint="known: qemu, baremetal, labgrid"
+        )
     if not 1 <= machine.cpus <= 64:
         raise UsageError(f"{where} cpus is {machine.cpus}", hint="between 1 and 64")
     if not 128 <= machine.memory_mib <= 1 << 20:
@@ -356,6 +362,7 @@ _SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "redfish": (("address", "user", "password"), (*_LOGIN, "system", "certificate")),
     "pdudaemon": (("address", "pdu", "outlet"), ("address", "port", "pdu", "outlet", "status")),
     "command": (("on", "off", "status"), ("on", "off", "status")),
+    "labgrid": ((), ()),
 }
 """What each kind of switch has to be told, and what it may be told."""
 
@@ -367,6 +374,7 @@ _LINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conserver": (("address", "name"), ("address", "port", "name")),
     "serial": (("device",), ("device", "speed")),
     "command": (("command",), ("command",)),
+    "labgrid": ((), ()),
 }
 """The same of each kind of console."""
 
@@ -427,6 +435,18 @@ def _check_deploy(path: Path, board: BoardConfig) -> None:
         raise UsageError(f"{where[:-1]}.network] url is {network.url!r}", hint=hint)
 
 
+def _check_place(path: Path, board: BoardConfig) -> None:
+    where = f"{path}: [machine.{board.name}]"
+    by_labgrid = [
+        part
+        for part in ("power", "console")
+        if getattr(getattr(board, part), "kind", "") == "labgrid"
+    ]
+    if board.kind != "labgrid" and (board.place or board.coordinator or by_labgrid):
+        what = by_labgrid[0] if by_labgrid else "a place"
+        raise UsageError(f"{where} has {what} of labgrid, and is of kind {board.kind}")
+
+
 def _check_way(
     where: str,
     told: PowerConfig | ConsoleConfig,
@@ -484,7 +504,9 @@ def _machines(
     split: dict[bool, dict[str, Any]] = {True: {}, False: {}}
     for name, table in _table(path, "machine", data.get("machine", {})).items():
         own = _table(path, f"machine.{name}", table)
-        split[own.get("kind") == "baremetal"][name] = own
+        if own.get("kind") == "labgrid":
+            own = _of_labgrid(path, name, own)
+        split[own.get("kind") in ("baremetal", "labgrid")][name] = own
     for name, table in split[True].items():
         parts: tuple[tuple[str, type], ...] = (
             *(("power", PowerConfig), ("console", ConsoleConfig), ("system", SystemConfig)),
@@ -496,6 +518,14 @@ def _machines(
             _reject_unknown(path, where, _table(path, where, table.get(part, {})), known)
     machines = _tables(path, "machine", {"machine": split[False]}, MachineConfig)
     return machines, _tables(path, "machine", {"machine": split[True]}, BoardConfig)
+
+
+def _of_labgrid(path: Path, name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """A board whose power and console are those of its place, unless it says otherwise."""
+    where = f"{path}: [machine.{name}]"
+    if not table.get("place"):
+        raise UsageError(f"{where} has no place", hint='place = "...", as labgrid calls it')
+    return {"power": {"kind": "labgrid"}, "console": {"kind": "labgrid"}, **table}
 
 
 def _reject_unknown(path: Path, where: str, table: dict[str, Any], known: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ import msgspec
 from rig import process
 from rig.config import BoardConfig
 from rig.errors import InfrastructureError
+from rig.machine.labgrid import Place, TakenError
 
 # Whoever may use the board may see who does: /run/lock is everybody's.
 DEFAULT = "/run/lock"
@@ -59,6 +60,8 @@ class Holder:
     @property
     def words(self) -> str:
         """For a person."""
+        if not self.pid:
+            return f"{self.user} on {self.host} ({self.what})"
         return f"{self.user} on {self.host} (process {self.pid}, since {self.since}: {self.what})"
 
 
@@ -126,6 +129,8 @@ def _awaited(board: BoardConfig, own: Holder, tell: Callable[[str], object]) -> 
 
 def take(board: BoardConfig, own: Holder) -> Hold:
     """Hold it from now on; BusyError where somebody does."""
+    if board.place:
+        return _Placed(board, own)
     place = board.lock or DEFAULT
     host, colon, directory = place.partition(":")
     name = f"rig-{board.name}.lock"
@@ -181,6 +186,31 @@ class _Local:
             if self.tidy:
                 os.ftruncate(self._file, 0)
             os.close(self._file)
+
+
+class _Placed(_Local):
+    """A place of labgrid's, and a file of this host: labgrid knows users of hosts, and no
+    processes.
+    """
+
+    def __init__(self, board: BoardConfig, own: Holder) -> None:
+        super().__init__(Path(board.lock or DEFAULT) / f"rig-{board.name}.lock", own)
+        self._place = Place(board)
+        try:
+            self._place.acquire()
+        except TakenError as taken:
+            super().over()
+            raise BusyError(Holder(taken.host, taken.user, 0, "", self._place.where)) from taken
+        except BaseException:
+            super().over()
+            raise
+
+    def over(self) -> None:
+        if self._held:
+            try:
+                self._place.release()
+            finally:
+                super().over()
 
 
 def _opened(path: Path) -> int:

@@ -20,6 +20,7 @@ from rig import credential, process
 from rig.config import BoardConfig, PowerConfig
 from rig.credential import Secret
 from rig.errors import InfrastructureError
+from rig.machine.labgrid import Place
 
 _ASK_S = 30.0  # for one answer of a BMC or a daemon
 _LOOK_S = 0.5  # between two looks at whether it has happened
@@ -138,6 +139,7 @@ def of(board: BoardConfig, root: Path) -> Power:
         "redfish": lambda: Redfish(board.name, config, secret, root),
         "pdudaemon": lambda: Pdudaemon(config),
         "command": lambda: Command(config),
+        "labgrid": lambda: Labgrid(board),
     }
     return Power(board.name, makers[config.kind](), config.takes_s, config.rest_s)
 
@@ -387,6 +389,22 @@ class Command:
                 reproduce=done.command,
             )
         return done.returncode == 0
+
+
+class Labgrid:
+    """A place of labgrid's, which has to be acquired."""
+
+    tells = True
+
+    def __init__(self, board: BoardConfig) -> None:
+        self._place = Place(board)
+        self.where = self._place.where
+
+    def set(self, on: bool) -> None:
+        self._place.set(on)
+
+    def is_on(self) -> bool | None:
+        return self._place.is_on()
 
 
 class Pdudaemon(Command):

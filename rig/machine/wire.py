@@ -19,6 +19,7 @@ from typing import Protocol
 from rig import credential, process
 from rig.config import BoardConfig, ConsoleConfig
 from rig.errors import InfrastructureError, UsageError
+from rig.machine.labgrid import Place
 from rig.machine.power import passwords
 
 _CHUNK = 65536
@@ -202,6 +203,9 @@ def of(board: BoardConfig, root: Path) -> Wire:
         made = Telnet if config.kind == "telnet" else Tcp
         where = f"the console of {board.name} at {config.address}:{config.port}"
         return Wire(lambda: made(config.address, config.port), where)
+    if config.kind == "labgrid":
+        place = Place(board)
+        return Wire(lambda: _of_place(place), f"the console of {place.where}")
     if config.kind == "serial":
         where = f"the console of {board.name} at {config.device}"
         return Wire(lambda: Serial(config.device, config.speed), where)
@@ -215,6 +219,12 @@ def of(board: BoardConfig, root: Path) -> Wire:
         return Wire(lambda: Program(argv, where, break_keys=b"\x05cl0", carried=_ENTERED), where)
     where = f"the console of {board.name} by `{config.command}`"
     return Wire(lambda: Program(["sh", "-c", f"exec {config.command}"], where), where)
+
+
+def _of_place(place: Place) -> Far:
+    port = place.serial()
+    made = Tcp if port.protocol == "raw" else Telnet
+    return made(port.host, port.port)
 
 
 def _over_lan(board: BoardConfig, config: ConsoleConfig, root: Path) -> Wire:

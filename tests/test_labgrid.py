@@ -1,0 +1,205 @@
+"""A place of labgrid's as a board: with its own coordinator and exporter, for real, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from emulated_bmc import free_port, running, wait_for_port
+
+from rig import config
+from rig.config import BoardConfig
+from rig.errors import InfrastructureError, UsageError
+from rig.machine import claim, power, wire
+from rig.machine.claim import BusyError
+
+PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+READY_S = 60.0
+
+
+def program(name: str) -> str:
+    """One of labgrid's."""
+    found = shutil.which(name, path=PATH)
+    assert found is not None
+    return found
+
+
+@dataclass
+class Lab:
+    """A coordinator with one place, its outlet and its console."""
+
+    coordinator: str
+    root: Path
+    outlet: dict[str, bool]
+    serial: socket.socket
+    said: list[bytes] = field(default_factory=list)
+
+    def client(self, *words: str, user: str = "") -> str:
+        env = {**os.environ, **({"LG_USERNAME": user} if user else {})}
+        argv = [program("labgrid-client"), "-x", self.coordinator, *words]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    def board(self, more: str = "") -> BoardConfig:
+        path = self.root / "rig.toml"
+        path.write_text(
+            f'[kernel.k]\n[machine.m]\n[machine.board1]\nkind = "labgrid"\nplace = "b1"\n'
+            f'coordinator = "{self.coordinator}"\nlock = "{self.root / "locks"}"\n{more}'
+        )
+        return config.load(path).board("board1")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    if shutil.which("labgrid-coordinator", path=PATH) is None:
+        pytest.skip("labgrid is not installed")
+    outlet = {"on": False}
+
+    class Outlet(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.count("/") == 3:
+                outlet["on"] = self.path.endswith("1")
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"1" if outlet["on"] else b"0")
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    serial = socket.create_server(("127.0.0.1", 0))
+    web = http.server.HTTPServer(("127.0.0.1", 0), Outlet)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    place = f"127.0.0.1:{free_port()}"
+    resources = tmp_path / "exporter.yaml"
+    resources.write_text(
+        f"board:\n  NetworkSerialPort: {{host: 127.0.0.1, port: {serial.getsockname()[1]}, "
+        f"protocol: raw}}\n  NetworkPowerPort: {{model: simplerest, index: '3', "
+        f"host: 'http://127.0.0.1:{web.server_address[1]}/outlet/{{index}}/{{value}}'}}\n"
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(serial.close)
+        stack.callback(web.shutdown)
+        log = tmp_path / "coordinator.log"
+        words = [program("labgrid-coordinator"), "-l", place]
+        started = stack.enter_context(running(words, log))
+        wait_for_port(int(place.rpartition(":")[2]), started, log)
+        words = [program("labgrid-exporter"), "-c", place, "-n", "e", "--hostname", "127.0.0.1"]
+        stack.enter_context(running([*words, str(resources)], tmp_path / "exporter.log"))
+        one = Lab(place, tmp_path, outlet, serial)
+        one.client("-p", "b1", "create")
+        one.client("-p", "b1", "add-match", "*/board/*")
+        deadline = time.monotonic() + READY_S
+        while "NetworkPowerPort" not in one.client("resources"):
+            assert time.monotonic() < deadline, (tmp_path / "exporter.log").read_text()
+            time.sleep(0.2)
+        yield one
+
+
+def test_a_place_is_acquired_switched_heard_and_released(lab: Lab) -> None:
+    board = lab.board()
+    with claim.claimed(board, "rig boot", lambda words: None) as hold:
+        assert hold.held()
+        assert "b1" in lab.client("who")
+        one = power.of(board, lab.root)
+        assert one.status() is False
+        assert (one.set(True).seen, lab.outlet["on"]) == (True, True)
+        assert one.cycle().seen
+        line = wire.of(board, lab.root)
+        ours = line.open()
+        far, _ = lab.serial.accept()
+        far.sendall(b"Linux version 6.12\r\n")
+        ours.settimeout(20)
+        assert ours.recv(100).startswith(b"Linux version")
+        ours.sendall(b"root\n")
+        assert far.recv(100) == b"root\n"
+        line.close()
+        ours.close()
+        far.close()
+    assert "b1" not in lab.client("who")
+
+
+def test_who_has_it_is_told_and_waited_for(lab: Lab) -> None:
+    assert "acquired place" in lab.client("-p", "b1", "acquire", user="somebody")
+    board = lab.board()
+    with pytest.raises(BusyError) as caught:
+        claim.take(board, claim.ourselves("rig boot"))
+    assert "somebody on " in str(caught.value)
+    assert "place b1 of labgrid" in str(caught.value)
+    said: list[str] = []
+    threading.Timer(2.0, lambda: lab.client("-p", "b1", "release", user="somebody")).start()
+    with claim.claimed(board, "rig boot", said.append):
+        pass
+    assert said[0].startswith("waiting for board1, which is held by somebody on ")
+
+
+def test_a_second_run_of_this_user_waits_and_one_that_was_killed_does_not_matter(lab: Lab) -> None:
+    board = lab.board()
+    first = claim.take(board, claim.ourselves("rig boot first"))
+    with pytest.raises(BusyError, match="rig boot first"):
+        claim.take(board, claim.ourselves("rig boot second"))
+    first.over()
+    first.over()
+    lab.client("-p", "b1", "acquire")  # as a run leaves it that was killed
+    second = claim.take(board, claim.ourselves("rig boot second"))
+    second.over()
+    assert "b1" not in lab.client("who")
+
+
+def test_what_is_wrong_is_one_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = lab.board()
+    with pytest.raises(InfrastructureError, match=r"place b1 of labgrid: .*not acquired"):
+        power.of(board, lab.root).status()
+    other = lab.board('[machine.board1.console]\nkind = "tcp"\naddress = "127.0.0.1"\nport = 1\n')
+    assert other.console is not None
+    assert (other.power.kind, other.console.kind) == ("labgrid", "tcp")
+    lost = config.load(lab.root / "rig.toml").board("board1")
+    object.__setattr__(lost, "coordinator", f"127.0.0.1:{free_port()}")
+    with pytest.raises(InfrastructureError, match="coordinator"):
+        claim.take(lost, claim.ourselves("rig boot"))
+    object.__setattr__(lost, "coordinator", lab.coordinator)
+    object.__setattr__(lost, "place", "nothing")
+    with pytest.raises(InfrastructureError, match=r"place nothing of labgrid: .*matches nothing"):
+        claim.take(lost, claim.ourselves("rig boot"))
+    claim.take(board, claim.ourselves("rig boot")).over()  # nothing of that was left held
+
+
+def test_no_client_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rig.machine import labgrid
+
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shutil.which("labgrid-client") is None
+    with pytest.raises(InfrastructureError, match="labgrid-client is not installed"):
+        labgrid._client()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('kind = "labgrid"', "has no place"),
+        (
+            'kind = "baremetal"\nplace = "x"\n[machine.b.power]\nkind = "labgrid"',
+            "of labgrid, and is",
+        ),
+        (
+            'kind = "labgrid"\nplace = "x"\n[machine.b.power]\nkind = "labgrid"\nport = 1',
+            "has port",
+        ),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "rig.toml"
+    path.write_text(f"[kernel.k]\n[machine.m]\n[machine.b]\n{text}\n")
+    with pytest.raises(UsageError, match=words):
+        config.load(path)
