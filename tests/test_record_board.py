@@ -1,0 +1,70 @@
+"""The record of a board: what is in it, and what must not be."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rig.config import BoardConfig, ConsoleConfig, PowerConfig, SystemConfig
+from rig.results import Case, Run, Status
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def record() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("record_board", ROOT / "ci/record_board.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["record_board"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+BOARD = BoardConfig(
+    "board1",
+    PowerConfig("ipmi", "192.0.2.7", user="operator", password="env:SECRET"),
+    ConsoleConfig("telnet", "192.0.2.9", 4001),
+    SystemConfig("192.0.2.8", "~/.ssh/key", "ssh-ed25519 AAAA"),
+    configs=("lkdtm",),
+)
+
+
+def run(status: Status) -> Run:
+    machine = {"product": "ACME Server 7", "cpu": "Some CPU @ 2.0GHz", "ready_s": "31.50",
+               "command_line": "console=ttyS0 rig_net=52:54:00:12:34:56,192.0.2.8"}  # fmt: skip
+    return Run("r", "2026-11-29T10:00:00+00:00", "rig", {"name": "async", "release": "6.12.1"},
+               machine, cases=(Case("abi", "x", "a", status),), complete=True)  # fmt: skip
+
+
+def test_what_is_in_a_record(record: ModuleType) -> None:
+    runs = {"kexec": run(Status.PASS), "grub": run(Status.FAIL)}
+    text = record.text(BOARD, runs, "0123456789ab")
+    assert text.startswith("# ACME Server 7\n")
+    assert "| cpu | Some CPU @ 2.0GHz |" in text
+    assert "| power | ipmi |" in text
+    assert "| kexec | 6.12.1 | PASS | 1 pass | 31.50 s |" in text
+    assert "| grub | 6.12.1 | FAIL | 1 fail | 31.50 s |" in text
+    for secret in ("192.0.2", "52:54", "operator", "SECRET", "AAAA"):
+        assert secret not in text
+    assert record.file_name(runs["kexec"], BOARD) == "acme-server-7.md"
+
+
+def test_the_way_is_that_which_is_asked_for(record: ModuleType) -> None:
+    toml = (
+        '[machine.a]\nkind = "x"\n[machine.b]\ndeploy = "kexec"\nx = 1\n[machine.b.power]\ny = 1\n'
+    )
+    assert record._with_deploy(toml, "b", "grub").splitlines() == [
+        "[machine.a]", 'kind = "x"', "[machine.b]", 'deploy = "grub"', "x = 1",
+        "[machine.b.power]", "y = 1",
+    ]  # fmt: skip
+
+
+def test_mistakes_are_one_line(record: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert record.main(["nosuch"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
