@@ -106,7 +106,7 @@ def _tail(night: Night, said: Summary) -> list[str]:
     ]
     lines += [f"kernel: {name} {release}".rstrip() for name, release in night.kernels.items()]
     for part in night.parts:
-        lines.append(f"part:   {part.name}, {part.end}, {part.seconds / 60:.0f} min")
+        lines.append(f"part:   {part.name}, {part.end}, {part.seconds / 60:.1f} min")
     lines.append(f"compared with {said.base}" if said.base else "there is no good night before it")
     return lines
 

@@ -147,10 +147,17 @@ def night_page(night: Night, said: Summary, place: Path) -> None:
         sections=list(sections(said)),
         grid=_grid(night),
         groups=_groups(night),
+        pages={part.name: _pages(place, part.name) for part in night.parts},
         prefix="",
         link=_linked(place, ""),
     )
     write_whole(place / PAGE, page)
+
+
+def _pages(place: Path, part: str) -> list[str]:
+    """What a part has left to be read, below the night's directory."""
+    found = [*place.glob(f"{part}/*/bench.html"), *place.glob(f"{part}/*/report.html")]
+    return [str(one.relative_to(place)) for one in sorted(found) if not one.parent.is_symlink()]
 
 
 def rewritten(results: Path, names: Sequence[str]) -> None:

@@ -132,7 +132,7 @@ class Stage:
 
     def whole(self) -> None:
         self.matrix(RUN)
-        self.leaves("exact", {"bench.json": bench(100)})
+        self.leaves("exact", {"bench.json": bench(100), "b/bench.html": "<p>figures</p>"})
         self.leaves("faults", {"junit.xml": JUNIT.format("")})
         stress = replace(RUN, id="s", cases=(Case("stress", "storm", "", Status.PASS),))
         self.leaves("stress", {"run.json": to_json(stress)})
@@ -472,6 +472,7 @@ def test_pages_lead_to_what_they_tell_of(stage: Stage) -> None:
             target = one.parent / path if path else one
             assert target.is_file(), f"{one}: {name}"
             assert not anchor or anchor == "main" or f'id="{anchor}"' in target.read_text(), name
+    assert 'href="exact/b/bench.html">figures</a>' in (seen.place / "index.html").read_text()
     strips = (page.parent / "cases-abi.html").read_text()
     assert f'title="{seen.night.name}: fail">F</a>' in strips
     assert "report and console" in page.read_text()
