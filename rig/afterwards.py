@@ -9,10 +9,11 @@ from pathlib import Path
 
 from rig import nightmail, process, site
 from rig.errors import InfrastructureError, RigError
-from rig.nightly import Plan, Seen, thinned
+from rig.nightly import PLACE, Plan, Seen, thinned
 from rig.results import to_json
 
 SUMMARY, JUNIT, KCIDB = "summary.txt", "junit.xml", "kcidb.json"
+LATEST = "latest"
 _HOOK_S = 600.0
 _TAIL = 2000
 
@@ -20,25 +21,36 @@ _TAIL = 2000
 def conclude(
     seen: Seen, plan: Plan, results: Path, root: Path, say: Callable[[str], object]
 ) -> Path:
-    """All of it; the page to begin with. Who cannot be told does not change what was seen: that is
-    said. InfrastructureError where not even the files can be written.
+    """All of it; the page to begin with. What of it fails is said, and changes nothing of what was
+    seen; nobody is told of a night that a person has interrupted.
     """
-    night, said = seen.night, seen.summary
-    try:
-        (seen.place / SUMMARY).write_text(nightmail.text(night, said), encoding="utf-8")
-        (seen.place / JUNIT).write_bytes(nightmail.junit(night))
-        (seen.place / KCIDB).write_bytes(to_json(nightmail.kcidb(night)))
-        page = site.write(seen, results)
-    except OSError as error:
-        raise InfrastructureError(
-            f"what the night came to could not be written: {error}"
-        ) from error
-    for step in (_mail, _hook, _room):
+    told = () if seen.interrupted else (_mail, _hook)
+    for step in (_files, _pages, *told, _room):
         try:
             step(seen, plan, results, root, say)
         except RigError as error:
             say(error.message)
-    return page
+        except (OSError, ValueError, LookupError) as error:
+            say(f"what follows a night is not complete: {error}")
+    return results / PLACE / site.PAGE
+
+
+def _files(
+    seen: Seen, _plan: Plan, results: Path, _root: Path, _say: Callable[[str], object]
+) -> None:
+    night, said = seen.night, seen.summary
+    (seen.place / SUMMARY).write_text(nightmail.text(night, said), encoding="utf-8")
+    (seen.place / JUNIT).write_bytes(nightmail.junit(night, said))
+    (seen.place / KCIDB).write_bytes(to_json(nightmail.kcidb(night)))
+    fresh = results / PLACE / f".latest-{night.name}"
+    fresh.symlink_to(night.name)
+    fresh.rename(results / PLACE / LATEST)
+
+
+def _pages(
+    seen: Seen, _plan: Plan, results: Path, _root: Path, _say: Callable[[str], object]
+) -> None:
+    site.write(seen, results)
 
 
 def _mail(seen: Seen, plan: Plan, _results: Path, root: Path, say: Callable[[str], object]) -> None:
@@ -77,10 +89,8 @@ def _hook(seen: Seen, plan: Plan, _results: Path, root: Path, say: Callable[[str
     say("the hook was run")
 
 
-def _room(
-    _seen: Seen, plan: Plan, results: Path, _root: Path, say: Callable[[str], object]
-) -> None:
-    gone = thinned(results, plan.keep, plan.keep_gib)
+def _room(seen: Seen, plan: Plan, results: Path, _root: Path, say: Callable[[str], object]) -> None:
+    gone = [*seen.thinned, *thinned(results, plan.keep, plan.keep_gib)]
     site.rewritten(results, gone)
     if gone:
         say(f"logs of {len(gone)} old night(s) removed: {', '.join(gone)}")

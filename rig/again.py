@@ -89,6 +89,7 @@ def repeat(
         if not done.run.complete or (until_fail and done.exit_code):
             break
     if len(outcomes) == 1:
+        copy(files, outcomes[0].run)
         return outcomes[0]
     notices = [f"{len(outcomes)} runs: {', '.join(one.run.id for one in outcomes)}"]
     if until_fail and len(outcomes) == times and not outcomes[-1].exit_code:

@@ -50,7 +50,8 @@ class End(enum.StrEnum):
 @dataclass(frozen=True)
 class Told:
     """One cell's end. code: its last exit code. counts: its cases by status. seconds: of its last
-    try. place: of its results, below the matrix's. allowed: why it may fail.
+    try. place: of its results, below the matrix's. allowed: why it may fail. again: the
+    command that runs it by itself.
     """
 
     cell: str
@@ -62,6 +63,7 @@ class Told:
     counts: Mapping[str, int] = field(default_factory=dict)
     place: str = ""
     allowed: str = ""
+    again: str = ""
 
     @property
     def saved(self) -> str:
@@ -230,7 +232,7 @@ class Runner:
         with self._changed:
             if self._stop and not told.final:
                 return
-            told = replace(told, allowed=cell.allowed)
+            told = replace(told, allowed=cell.allowed, again=cell.command)
             cells = tuple(told if one.cell == cell.name else one for one in self.state.cells)
             self.state = replace(self.state, cells=cells)
             self._save()
@@ -292,7 +294,7 @@ def once(cell: Cell, number: int, results: Path, run: Callable[[Sequence[str], P
     seconds = round(time.monotonic() - began, 1)
     end, why, counts = judged(code, saved)
     at = str(place.relative_to(results))
-    return Told(cell.name, end, code, number, seconds, why, counts, at, cell.allowed)
+    return Told(cell.name, end, code, number, seconds, why, counts, at, cell.allowed, cell.command)
 
 
 def unbuilt(cell: Cell, why: str) -> Told:

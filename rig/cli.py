@@ -699,12 +699,13 @@ def _matrix_run(arguments: argparse.Namespace) -> int:
 
 def _nightly(arguments: argparse.Namespace) -> int:
     """0 when the night is good: nothing bad was seen, and all of it was run."""
-    from rig import afterwards, nightly, nightmail
+    from rig import afterwards, nightly, nightmail, site
 
     config = _as_written(arguments)
     results = (arguments.results or config.root / "results").absolute()
     if arguments.accept:
         night = nightly.accept(results, *arguments.accept)
+        site.accepted(results, night)
         print(f"{night.name} counts as good: {night.accepted}")
         return 0
     plan = nightly.read(arguments.plan or config.root / nightly.FILE)
@@ -713,7 +714,9 @@ def _nightly(arguments: argparse.Namespace) -> int:
     request = nightly.Request(results, arguments.budget, tuple(arguments.only))
     with _progress(arguments) as progress:
         seen = nightly.Nightly(request, plan, config, progress.note).run()
-        page = afterwards.conclude(seen, plan, results, config.root, progress.note)
+    page = afterwards.conclude(seen, plan, results, config.root, lambda words: _say([words]))
+    if seen.interrupted:
+        raise KeyboardInterrupt
     if arguments.json:
         _print_json(seen.summary)
     else:

@@ -311,6 +311,13 @@ def load(path: Path) -> Config:
     return config
 
 
+def check_table(path: Path, where: str, value: Any, cls: type) -> None:
+    """UsageError for a key that the dataclass has not: it would be believed to do something."""
+    assert dataclasses.is_dataclass(cls)
+    if isinstance(value, dict):
+        _reject_unknown(path, where, value, tuple(one.name for one in dataclasses.fields(cls)))
+
+
 def nearest(word: str, known: list[str]) -> str:
     """A hint naming the known word closest to this one, or listing them all."""
     close = difflib.get_close_matches(word, known, n=1)

@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from rig.config import Config, nearest
+from rig.config import Config, check_table, nearest
 from rig.errors import UsageError
 
 FILE = Path("ci/matrix.toml")
@@ -121,11 +122,23 @@ def read(path: Path, config: Config) -> tuple[Cell, ...]:
 
 def _matrix(path: Path) -> _Matrix:
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=_Matrix)
+        raw = path.read_bytes()
+        found = msgspec.toml.decode(raw, type=_Matrix)
+        _check_keys(path, msgspec.toml.decode(raw))
+        return found
     except OSError as error:
         raise UsageError(f"no matrix: {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def _check_keys(path: Path, data: dict[str, Any]) -> None:
+    """A rule with a misspelt key would be a wider one."""
+    check_table(path, "", data, _Matrix)
+    check_table(path, "slurm", data.get("slurm", {}), Slurm)
+    for name, cls in (("cells", _Block), ("exclude", _Rule), ("allowed", _Rule)):
+        for one in data.get(name, []):
+            check_table(path, f"[{name}]", one, cls)
 
 
 def slurm(path: Path) -> Slurm:

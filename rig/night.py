@@ -25,7 +25,8 @@ class End(enum.StrEnum):
 @dataclass(frozen=True)
 class Outcome:
     """Of one case, or of one report of a kernel. words: why it is not good. again: the command that
-    runs it once more. place: the run it is from, below the night's directory.
+    runs it once more. place: the run it is from, below the night's directory. allowed: why it may
+    be bad. part: that saw it.
     """
 
     status: Status
@@ -33,6 +34,7 @@ class Outcome:
     again: str = ""
     place: str = ""
     allowed: str = ""
+    part: str = ""
 
     @property
     def bad(self) -> bool:
@@ -42,11 +44,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Level:
-    """A figure. gated: it may not become more."""
+    """A figure. gated: it may not become more. part: that measured it."""
 
     value: float
     unit: str
     gated: bool = True
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,17 @@ class Part:
     again: str = ""
     left: tuple[str, ...] = ()
 
+    @property
+    def whole(self) -> bool:
+        """It came to its end, and to all of it."""
+        return self.end is End.DONE and not self.left
+
 
 @dataclass(frozen=True)
 class Night:
     """All of it. name: when it began, to sort by. kernels: name -> release. results, figures,
-    warnings: by what they are of, in words; warnings are reports of kernels. accepted: why it
-    counts as good although something was not.
+    warnings: by what they are of, in words; warnings are reports of kernels. whole: all of
+    the plan was asked for. accepted: why it counts as good although something was not.
     """
 
     name: str
@@ -78,14 +86,15 @@ class Night:
     figures: Mapping[str, Level] = field(default_factory=dict)
     warnings: Mapping[str, Outcome] = field(default_factory=dict)
     seconds: float = 0.0
+    whole: bool = True
     good: bool = False
     accepted: str = ""
     schema: int = SCHEMA
 
     @property
     def is_base(self) -> bool:
-        """Whether others are measured by it."""
-        return self.good or bool(self.accepted)
+        """Whether others are measured by it: some parts alone have not seen what the rest has."""
+        return self.whole and (self.good or bool(self.accepted))
 
 
 @dataclass(frozen=True)
@@ -184,8 +193,7 @@ def of_run(
         key = name_of(case.id, kernel, machine)
         words = case.message if not case.status.good else ""
         now = Outcome(case.status, words, case.reproduce, place, allowed)
-        if key not in results or now.bad:  # told twice: what is not good is what counts
-            results[key] = now
+        results[key] = worse(results.get(key, now), now)
     warnings = {
         name_of(one.title, kernel, machine): Outcome(
             Status.CRASH, one.type, run.command, place, allowed
@@ -193,6 +201,11 @@ def of_run(
         for one in run.splats
     }
     return results, warnings
+
+
+def worse(one: Outcome, other: Outcome) -> Outcome:
+    """Of two of one case, what counts: what is bad, and of that what may not be."""
+    return max(other, one, key=lambda o: (o.bad, not o.allowed))
 
 
 def summary(now: Night, before: Sequence[Night]) -> Summary:
@@ -214,12 +227,13 @@ def summary(now: Night, before: Sequence[Night]) -> Summary:
         else:
             changes[kind].append(change)
     moved = _moved(now, earlier)
+    warnings = _warnings(now, earlier)
     return Summary(
         new=tuple(changes["new"]),
         regressions=tuple(sorted((m for m in moved if m.more > 0), key=_size, reverse=True)),
-        warnings=_new_warnings(now, earlier),
+        warnings=tuple(one for one in warnings if not one.before),
         flaky=tuple(changes["flaky"]),
-        still=tuple(changes["still"]),
+        still=(*changes["still"], *(one for one in warnings if one.before)),
         fixed=tuple(changes["fixed"]),
         better=tuple(sorted((m for m in moved if m.more < 0), key=_size, reverse=True)),
         gone=_gone(now, earlier),
@@ -268,22 +282,50 @@ def _size(one: Moved) -> float:
     return abs(one.more) / one.before if one.before else float("inf")
 
 
-def _new_warnings(now: Night, earlier: Sequence[Night]) -> tuple[Change, ...]:
-    known = {what for one in earlier for what in one.warnings}
-    return tuple(
-        Change(what, outcome)
-        for what, outcome in now.warnings.items()
-        if what not in known and not outcome.allowed
-    )
+def _warnings(now: Night, earlier: Sequence[Night]) -> list[Change]:
+    """Reports of kernels; `before` is that of the last nights that had it, "" where none had."""
+    found = []
+    for what, outcome in now.warnings.items():
+        if outcome.allowed:
+            continue
+        those = [one.name for one in earlier if what in one.warnings]
+        before = earlier[-1].warnings.get(what) if earlier else None
+        since = those[0] if before and those else ""
+        found.append(Change(what, outcome, str(outcome.status) if those else "", since))
+    return found
 
 
 def _gone(now: Night, earlier: Sequence[Night]) -> tuple[str, ...]:
-    """What is not there any more, where nothing was left out that could have had it."""
-    if not earlier or any(part.end is not End.DONE or part.left for part in now.parts):
-        return ()
-    last = earlier[-1]
-    return tuple(what for what in (*last.results, *last.figures)
-                 if what not in now.results and what not in now.figures)  # fmt: skip
+    """What is not there any more: of each part that came to its end, against the last night in
+    which it did. What was allowed to be bad may end early.
+    """
+    found: list[str] = []
+    for part in now.parts:
+        if not part.whole:
+            continue
+        last = next((one for one in reversed(earlier) if _has_whole(one, part.name)), None)
+        if last is None:
+            continue
+        found += [
+            what
+            for what, one in last.results.items()
+            if one.part == part.name and not one.allowed and what not in now.results
+        ]
+        found += [
+            what
+            for what, level in last.figures.items()
+            if level.part == part.name and _unlike(now.figures.get(what), level)
+        ]
+    return tuple(found)  # fmt: skip
+
+
+def _has_whole(night: Night, part: str) -> bool:
+    return any(one.name == part and one.whole for one in night.parts)
+
+
+def _unlike(now: Level | None, before: Level) -> bool:
+    """It is not measured any more, or as something else."""
+    return now is None or now.unit != before.unit
 
 
 def _left(parts: Iterable[Part]) -> Iterable[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import email.utils
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,7 +24,7 @@ from typing import Any
 import msgspec
 
 from rig import benchset, cells, process
-from rig.config import Config
+from rig.config import Config, check_reference, check_table
 from rig.errors import InfrastructureError, RigError, UsageError
 from rig.night import (
     SCHEMA,
@@ -35,6 +37,7 @@ from rig.night import (
     name_of,
     of_run,
     summary,
+    worse,
 )
 from rig.results import Status, load_run, to_json
 from rig.store import write_whole
@@ -42,11 +45,12 @@ from rig.store import write_whole
 FILE = Path("ci/nightly.toml")
 PLACE = Path("nights")
 NIGHT = "night.json"
+_MARKS = {"skipped": Status.SKIP, "failure": Status.FAIL, "error": Status.ERROR}
 READS = ("matrix", "bench", "run", "junit")
 _LEAST_S = 30.0  # what is left of a night is not begun with anymore
 _TIDY_S = 300.0  # for a part that is interrupted: it ends its machines and saves
 _RECENT = 14  # nights that a night is seen beside
-_WRONG = (0, 1)  # exit codes of a part that has come to its end
+_WRONG = 1  # the exit code of a part that has come to its end, and has seen something bad
 _TAIL = 2000
 
 
@@ -116,12 +120,16 @@ class Request:
 
 @dataclass
 class Seen:
-    """A night, what is said of it, and the nights beside it."""
+    """A night, what is said of it, and the nights beside it. interrupted: by a person.
+    thinned: nights whose logs went before it.
+    """
 
     night: Night
     summary: Summary
     place: Path
     before: Sequence[Night] = field(default_factory=tuple)
+    interrupted: bool = False
+    thinned: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Plan:
@@ -136,8 +144,11 @@ def read(path: Path) -> Plan:
         raise UsageError(f"no plan of a night: {path}: {error.strerror}") from error
     except msgspec.MsgspecError as error:
         raise UsageError(f"{path}: {error}") from error
-    if unknown := sorted(set(data) - set(Plan.__dataclass_fields__)):
-        raise UsageError(f"{path}: unknown key {unknown[0]!r}")
+    check_table(path, "", data, Plan)
+    for one in data["part"]:
+        check_table(path, "[part]", one, PartOf)
+    check_table(path, "mail", mail, Mail)
+    check_table(path, "hook", data.get("hook"), Hook)
     _check(plan, path)
     return plan
 
@@ -163,8 +174,21 @@ def _check(plan: Plan, path: Path) -> None:
     for told in (plan.mail, plan.hook):
         if told is not None and told.when not in ("always", "bad"):
             raise UsageError(f"{path}: when is {told.when!r}", hint='"always" or "bad"')
-    if plan.mail is not None and not (plan.mail.to and plan.mail.sender):
+    if plan.mail is not None:
+        _check_mail(plan.mail, path)
+
+
+def _check_mail(mail: Mail, path: Path) -> None:
+    if not mail.to or not mail.sender:
         raise UsageError(f"{path}: a mail needs `to` and `from`")
+    for one in (mail.sender, *mail.to):
+        _, address = email.utils.parseaddr(one)
+        if not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", address) or not one.isprintable():
+            raise UsageError(f"{path}: {one!r} is no address of a mail", hint="NAME <USER@HOST>")
+    host, _, port = mail.smtp.rpartition(":") if ":" in mail.smtp else (mail.smtp, "", "25")
+    if not host or not port.isdecimal():
+        raise UsageError(f"{path}: smtp is {mail.smtp!r}", hint="HOST or HOST:PORT")
+    check_reference(mail.password, f"{path}: [mail] password")
 
 
 # -- the nights there are -------------------------------------------------------------------------
@@ -183,18 +207,28 @@ def load(path: Path) -> Night:
 
 def places(results: Path) -> list[Path]:
     """Of all nights there are, in their order."""
-    return sorted(path.parent for path in (results / PLACE).glob(f"*/{NIGHT}"))
+    found = (path.parent for path in (results / PLACE).glob(f"*/{NIGHT}"))
+    return sorted(place for place in found if not place.is_symlink())
 
 
 def beside(results: Path, name: str) -> list[Night]:
-    """The last nights before this one, and the last good one however long ago that was."""
+    """The last nights before this one, and the last good one however long ago that was. One that
+    cannot be read is none.
+    """
     earlier = [place for place in places(results) if place.name < name]
-    recent = [load(place / NIGHT) for place in earlier[-_RECENT:]]
+    recent = [one for place in earlier[-_RECENT:] if (one := readable(place))]
     if not any(one.is_base for one in recent):
         for place in reversed(earlier[:-_RECENT]):
-            if (one := load(place / NIGHT)).is_base:
-                return [one, *recent]
+            if (old := readable(place)) and old.is_base:
+                return [old, *recent]
     return recent
+
+
+def readable(place: Path) -> Night | None:
+    """A night that was kept; None where it is damaged, or of another version."""
+    with contextlib.suppress(InfrastructureError):
+        return load(place / NIGHT)
+    return None
 
 
 def accept(results: Path, name: str, why: str) -> Night:
@@ -239,11 +273,13 @@ class Nightly:
         self._running: subprocess.Popen[bytes] | None = None
 
     def run(self) -> Seen:
-        """All of it; KeyboardInterrupt after what there is has been written."""
+        """All of it, or what there is where somebody interrupts it."""
         with self._alone():
             now = datetime.datetime.now(datetime.UTC)
             name = f"{now:%Y%m%d-%H%M%S}"
             place = self._request.results / PLACE / name
+            # Before, too: a full disk would let no night come to the end that makes room.
+            gone = thinned(self._request.results, self._plan.keep, self._plan.keep_gib)
             place.mkdir(parents=True)
             began = time.monotonic()
             hours = self._request.budget_h or self._plan.budget_h
@@ -252,6 +288,7 @@ class Nightly:
                 now.isoformat(timespec="seconds"),
                 cells.commit(self._config.root),
                 parts=tuple(Part(one.name) for one in self._parts),
+                whole=not self._request.only,
             )
             save(night, place)
             interrupted: KeyboardInterrupt | None = None
@@ -261,8 +298,12 @@ class Nightly:
                     night = self._part(night, one, place, left_s)
                 except KeyboardInterrupt as error:
                     interrupted = error
-                    night = self._taken(night, one, place, Part(one.name, End.OUT_OF_TIME,
-                                        why="interrupted"))  # fmt: skip
+                    part = Part(one.name, End.OUT_OF_TIME, why="interrupted")
+                    night = self._taken(night, one, place, part)
+                except (RigError, OSError) as error:  # one part is not the night
+                    why = str(error)
+                    night = _with(night, Part(one.name, End.FAILED, why=why))
+                    self._tell(f"{one.name}: {why}")
                 night = replace(night, seconds=round(time.monotonic() - began, 1))
                 save(night, place)
                 if interrupted:
@@ -271,9 +312,7 @@ class Nightly:
             said = summary(night, before)
             night = replace(night, good=said.good)
             save(night, place)
-            if interrupted:
-                raise interrupted
-            return Seen(night, said, place, before)
+            return Seen(night, said, place, before, interrupted is not None, tuple(gone))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -301,7 +340,7 @@ class Nightly:
         self._tell(f"{one.name}: {again} (at most {limit_s / 3600:.1f} h)")
         began = time.monotonic()
         code, in_time = self._run(words, own / "output.log", limit_s)
-        end = End.DONE if code in _WRONG and in_time else End.FAILED
+        end = End.DONE if code in (0, _WRONG) and in_time else End.FAILED
         if not in_time:
             end = End.OUT_OF_TIME
         why = (
@@ -312,18 +351,25 @@ class Nightly:
 
     def _taken(self, night: Night, one: PartOf, place: Path, part: Part) -> Night:
         """The night with what a part has left."""
+        found = Collected(one.name)
         try:
             found = collected(one, place, self._config)
-        except RigError as error:
+        except (RigError, ET.ParseError, LookupError, TypeError, ValueError) as error:
             if part.end is End.DONE:
-                part = replace(part, end=End.FAILED, why=error.message)
-            found = Collected()
+                why = error.message if isinstance(error, RigError) else f"its results: {error!r}"
+                part = replace(part, end=End.FAILED, why=why)
+        if part.end is End.DONE and part.code == _WRONG and not (found.has_bad or found.left):
+            why = f"exit code {_WRONG}, and none of its results says why"
+            part = replace(part, end=End.FAILED, why=why)
         self._tell(f"{one.name}: {part.end}, {len(found.results)} results")
         night = _with(night, replace(part, left=found.left))
+        results = dict(night.results)
+        for what, outcome in found.results.items():
+            results[what] = worse(results.get(what, outcome), outcome)
         return replace(
             night,
             kernels={**night.kernels, **found.kernels},
-            results={**night.results, **found.results},
+            results=results,
             figures={**night.figures, **found.figures},
             warnings={**night.warnings, **found.warnings},
         )
@@ -333,7 +379,8 @@ class Nightly:
         Ctrl-C, and killed if it does not heed that.
         """
         own = {"rig": self._request.rig, "python": (sys.executable,)}
-        argv = [*own.get(words[0], (words[0],)), *words[1:]]
+        # A shell that put us into the background has us ignore SIGINT, and so what we start.
+        argv = ["env", "--default-signal=INT", *own.get(words[0], (words[0],)), *words[1:]]
         with log.open("wb") as file:
             started = process.spawn(
                 argv, cwd=self._config.root, stdout=file, stderr=subprocess.STDOUT
@@ -375,11 +422,22 @@ def _last_words(log: Path) -> str:
 class Collected:
     """Of one part."""
 
+    part: str
     kernels: dict[str, str] = field(default_factory=dict)
     results: dict[str, Outcome] = field(default_factory=dict)
     figures: dict[str, Level] = field(default_factory=dict)
     warnings: dict[str, Outcome] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+
+    @property
+    def has_bad(self) -> bool:
+        """Whether anything in it says why the part was not good, also what may be bad."""
+        return any(one.bad for one in self.results.values()) or bool(self.warnings)
+
+    def add(self, what: str, one: Outcome) -> None:
+        """A result; of two, what counts."""
+        one = replace(one, part=self.part)
+        self.results[what] = worse(self.results.get(what, one), one)
 
     def run(self, path: Path, place: Path, allowed: str = "") -> None:
         """Take in a saved run. place: the night's."""
@@ -387,8 +445,9 @@ class Collected:
         own = path.parent / run.id
         at = str((own if own.is_dir() else path.parent).relative_to(place))
         results, warnings = of_run(run, at, allowed)
-        self.results.update(results)
-        self.warnings.update(warnings)
+        for what, one in results.items():
+            self.add(what, one)
+        self.warnings.update({what: replace(one, part=self.part) for what, one in warnings.items()})
         if name := run.kernel.get("name"):
             self.kernels[name] = run.kernel.get("release", "")
         if not run.complete:
@@ -398,7 +457,7 @@ class Collected:
 def collected(part: PartOf, place: Path, config: Config) -> Collected:
     """What a part has left in its directory; InfrastructureError where that is nothing."""
     own = place / part.name
-    found = Collected()
+    found = Collected(part.name)
     if part.reads == "matrix":
         _of_matrix(found, own, place)
     elif part.reads == "run":
@@ -422,9 +481,8 @@ def _of_matrix(found: Collected, own: Path, place: Path) -> None:
         if told.final:  # a cell may fail by what no case of it tells
             status = Status.PASS if told.end is cells.End.PASS else Status.FAIL
             at = str((own / told.place).relative_to(place)) if told.place else ""
-            again = f"rig matrix run --only {told.cell}"
             words = told.why if status is Status.FAIL else ""
-            found.results[f"cell {told.cell}"] = Outcome(status, words, again, at, told.allowed)
+            found.add(f"cell {told.cell}", Outcome(status, words, told.again, at, told.allowed))
 
 
 def _of_bench(found: Collected, path: Path, config: Config) -> None:
@@ -433,7 +491,8 @@ def _of_bench(found: Collected, path: Path, config: Config) -> None:
     for one in value.get("exact", []):
         for row in one["rows"]:
             name = name_of(row["name"], one["kernel"], "exact")
-            found.figures[name] = Level(row["value"], row["unit"], wanted.gated(row["name"]))
+            gated = wanted.gated(row["name"])
+            found.figures[name] = Level(row["value"], row["unit"], gated, found.part)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -451,18 +510,12 @@ def _of_junit(found: Collected, path: Path, name: str, place: str) -> None:
         raise InfrastructureError(f"{path}: no JUnit XML: {error}") from error
     for case in root.iter("testcase"):
         status, words = Status.PASS, ""
-        for mark, its in (
-            ("failure", Status.FAIL),
-            ("error", Status.ERROR),
-            ("skipped", Status.SKIP),
-        ):
+        for mark, its in _MARKS.items():  # a test that was skipped may fail on its way out
             if (told := case.find(mark)) is not None:
-                status, words = (
-                    its,
-                    (told.get("message") or told.text or mark).strip().splitlines()[0],
-                )
+                status = its
+                words = next(iter((told.get("message") or told.text or "").split("\n")), "").strip()
         key = f"{name}: {case.get('classname', '')}::{case.get('name', '')}"
-        found.results[key] = Outcome(status, words[:300], place=place)
+        found.add(key, Outcome(status, words[:300], place=place))
 
 
 # -- room -----------------------------------------------------------------------------------------

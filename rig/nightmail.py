@@ -14,7 +14,7 @@ from email import policy
 from email.message import EmailMessage
 from pathlib import Path
 
-from rig import credential
+from rig import credential, report
 from rig.errors import InfrastructureError
 from rig.night import Change, Moved, Night, Outcome, Summary
 from rig.nightly import Mail
@@ -22,6 +22,7 @@ from rig.results import Status
 
 _WIDTH = 72
 _MOST = 25  # of a kind; the site has all
+_LINE = 500
 _SMTP_S = 60.0
 _HEADER = 900
 _KCIDB = {"major": 4, "minor": 3}
@@ -37,7 +38,12 @@ def text(night: Night, said: Summary) -> str:
     for title, body in _sections(said):
         lines += [title, *body, ""]
     lines += [*_tail(night, said)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(_line(one) for one in lines) + "\n"
+
+
+def _line(words: str) -> str:
+    """What a terminal and a mail take: a guest may have called its case anything."""
+    return report.clean(words)[:_LINE]
 
 
 def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
@@ -119,7 +125,8 @@ def message(night: Night, said: Summary, mail: Mail) -> EmailMessage:
     # A subject is one line: some readers take a folded one for two.
     found = EmailMessage(policy.SMTP.clone(max_line_length=_HEADER))
     kernels = ", ".join(dict.fromkeys(one for one in night.kernels.values() if one))
-    found["Subject"] = f"[rig] {kernels or 'nightly'}: {said.because} ({night.began[:10]})"
+    subject = f"[rig] {kernels or 'nightly'}: {said.because} ({night.began[:10]})"
+    found["Subject"] = " ".join(report.clean(subject).split())
     found["From"] = mail.sender
     found["To"] = ", ".join(mail.to)
     found["Date"] = email.utils.formatdate()
@@ -155,8 +162,10 @@ def send(found: EmailMessage, mail: Mail, root: Path) -> None:
 # -- for programs ---------------------------------------------------------------------------------
 
 
-def junit(night: Night) -> bytes:
-    """JUnit XML: a testsuite for all results, and one for what there was no result of."""
+def junit(night: Night, said: Summary) -> bytes:
+    """JUnit XML: a testcase for each result, part, warning, regression, and what is gone; a night
+    that is not good has a failure or an error in it.
+    """
     root = ET.Element("testsuites", name=f"rig nightly {night.name}")
     suite = ET.SubElement(root, "testsuite", name="results", timestamp=night.began)
     for what, one in night.results.items():
@@ -175,6 +184,12 @@ def junit(night: Night) -> bytes:
         if part.end != "done" or part.left:
             words = "; ".join([f"{part.end} {part.why}".strip(), *part.left])
             ET.SubElement(case, "error", message=_clean(words))
+    for moved in said.regressions:
+        case = ET.SubElement(suite, "testcase", classname="figure", name=_clean(moved.what))
+        ET.SubElement(case, "failure", message=_clean(moved.words))
+    for what in said.gone:
+        case = ET.SubElement(suite, "testcase", classname="gone", name=_clean(what))
+        ET.SubElement(case, "error", message="it was there in an earlier night")
     for mark, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(name, str(len(suite.findall(f"*/{mark}"))))
     suite.set("tests", str(len(suite)))

@@ -5,8 +5,8 @@ files beside what they are about, and work from a disk.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -31,13 +31,14 @@ _NAMED = re.compile(
 
 @dataclass(frozen=True)
 class Brief:
-    """A night in a line."""
+    """A night in a line. page: whether it has one: a night that was killed has none."""
 
     name: str
     began: str
     good: bool
     because: str
     accepted: str = ""
+    page: bool = True
 
     @property
     def word(self) -> str:
@@ -108,13 +109,12 @@ class Row:
 def write(seen: nightly.Seen, results: Path) -> Path:
     """All pages that this night changes; the page to begin with."""
     nights = results / nightly.PLACE
-    brief = Brief(seen.night.name, seen.night.began, seen.night.good, seen.summary.because,
-                  seen.night.accepted)  # fmt: skip
-    write_whole(seen.place / BRIEF, to_json(brief).decode())
+    _brief(seen.night, seen.summary, seen.place)
     night_page(seen.night, seen.summary, seen.place)
     recent = _recent(results)
     known = briefs(results)
-    suites = _strips(recent)
+    paged = {one.name for one in known if one.page}
+    suites = _strips(recent, paged)
     for suite, those in suites.items():
         page = template("cases.html", suite=suite, strips=those, nights=[n.name for n in recent])
         write_whole(nights / f"cases-{_file(suite)}.html", page)
@@ -164,22 +164,39 @@ def rewritten(results: Path, names: Sequence[str]) -> None:
     """Pages of nights whose logs went."""
     for name in names:
         place = results / nightly.PLACE / name
-        night = nightly.load(place / nightly.NIGHT)
-        night_page(night, summary(night, nightly.beside(results, name)), place)
+        if night := nightly.readable(place):
+            night_page(night, summary(night, nightly.beside(results, name)), place)
 
 
 def briefs(results: Path) -> list[Brief]:
-    """Of all nights there are, in their order; one without its line is read whole."""
+    """Of all nights there are, in their order; one without its line is read whole, if it can be."""
     found = []
     for place in nightly.places(results):
-        path = place / BRIEF
+        page = (place / PAGE).is_file()
         try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=Brief))
+            own = msgspec.json.decode((place / BRIEF).read_bytes(), type=Brief)
         except (OSError, msgspec.MsgspecError):
-            night = nightly.load(place / nightly.NIGHT)
-            words = "good" if night.good else "not good, or not ended"
-            found.append(Brief(night.name, night.began, night.good, words, night.accepted))
+            night = nightly.readable(place)
+            if night is None:
+                own = Brief(place.name, "", False, "it cannot be read")
+            else:
+                words = "good" if night.good else "not good, or not ended"
+                own = Brief(night.name, night.began, night.good, words, night.accepted)
+        found.append(replace(own, page=page))
     return found
+
+
+def accepted(results: Path, night: Night) -> None:
+    """A night counts as good from now on: its line and its page say so."""
+    place = results / nightly.PLACE / night.name
+    said = summary(night, nightly.beside(results, night.name))
+    _brief(night, said, place)
+    night_page(night, said, place)
+
+
+def _brief(night: Night, said: Summary, place: Path) -> None:
+    brief = Brief(night.name, night.began, night.good, said.because, night.accepted)
+    write_whole(place / BRIEF, to_json(brief).decode())
 
 
 def sections(said: Summary) -> Iterator[tuple[str, str, tuple[Change, ...]]]:
@@ -196,7 +213,8 @@ def sections(said: Summary) -> Iterator[tuple[str, str, tuple[Change, ...]]]:
 
 
 def _recent(results: Path) -> list[Night]:
-    return [nightly.load(place / nightly.NIGHT) for place in nightly.places(results)[-SHOWN:]]
+    last = nightly.places(results)[-SHOWN:]
+    return [night for place in last if (night := nightly.readable(place))]
 
 
 def _linked(place: Path, prefix: str) -> object:
@@ -211,8 +229,8 @@ def _linked(place: Path, prefix: str) -> object:
     return link
 
 
-def _strips(nights: Sequence[Night]) -> dict[str, list[Strip]]:
-    """By suite; what is or was not good comes first."""
+def _strips(nights: Sequence[Night], paged: Set[str]) -> dict[str, list[Strip]]:
+    """By suite; what is or was not good comes first. paged: nights that have a page."""
     seen: dict[str, list[tuple[int, Outcome]]] = {}
     for at, night in enumerate(nights):
         for what, one in night.results.items():
@@ -224,7 +242,7 @@ def _strips(nights: Sequence[Night]) -> dict[str, list[Strip]]:
         name, kernel, machine = (
             (match["case"], match["kernel"], match["machine"]) if match else (what, "", "")
         )
-        marks = tuple(_marks(those, nights))
+        marks = tuple(_marks(those, nights, paged))
         now = those[-1][1].status if those[-1][0] == len(nights) - 1 else ""
         bad = sum(one.bad for _, one in those)
         found.setdefault(suite, []).append(
@@ -235,7 +253,9 @@ def _strips(nights: Sequence[Night]) -> dict[str, list[Strip]]:
     return dict(sorted(found.items()))
 
 
-def _marks(those: Sequence[tuple[int, Outcome]], nights: Sequence[Night]) -> Iterator[Mark]:
+def _marks(
+    those: Sequence[tuple[int, Outcome]], nights: Sequence[Night], paged: Set[str]
+) -> Iterator[Mark]:
     """Nights of one status together, where it is good; each by itself where it is not."""
     by_night = dict(those)
     text, status = "", ""
@@ -245,7 +265,7 @@ def _marks(those: Sequence[tuple[int, Outcome]], nights: Sequence[Night]) -> Ite
         if one and one.bad:
             if text:
                 yield Mark(text, status)
-            yield Mark(mark, now, night.name)
+            yield Mark(mark, now, night.name if night.name in paged else "")
             text = ""
         elif text and now == status:
             text += mark

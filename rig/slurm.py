@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ class Runner:
         call.
         """
         self._request.results.mkdir(parents=True, exist_ok=True)
+        self._forget()
         cells.save(self.state, self._request.results)
         waiting = [self._by_name[one.cell] for one in self.state.cells if not one.final]
         unbuilt = self._built([*dict.fromkeys(cell.kernel for cell in waiting)])
@@ -127,7 +128,19 @@ class Runner:
         # One that a cluster does not requeue, or that was killed there, is handed to it once more.
         for tries in range(TRIES):
             ready = self._gathered(self._submitted(ready, tries), last=tries + 1 == TRIES)
+        self._known.unlink(missing_ok=True)
         return self.state
+
+    @property
+    def _known(self) -> Path:
+        """The jobs that were handed over, for who comes after one that was killed."""
+        return self._request.results / JOBS / "ids"
+
+    def _forget(self) -> None:
+        """Cancel what a rig that was killed has left on the cluster: it would do the same again."""
+        with contextlib.suppress(FileNotFoundError):
+            _cancelled(self._known.read_text().split())
+            self._known.unlink()
 
     def _keep(self, cell: Cell, told: Told) -> None:
         those = tuple(told if one.cell == cell.name else one for one in self.state.cells)
@@ -181,8 +194,18 @@ class Runner:
         sizes: dict[tuple[int, int], list[Cell]] = {}
         for cell in those:
             sizes.setdefault(cells.needs(cell, self._config), []).append(cell)
-        rig, root = list(self._request.rig), str(self._config.root)
         found: dict[str, Any] = {}
+        try:
+            self._hand_in(sizes, before, found)
+        except BaseException:
+            _cancelled([job.job_id for job in found.values()])
+            raise
+        return found
+
+    def _hand_in(
+        self, sizes: Mapping[tuple[int, int], list[Cell]], before: int, found: dict[str, Any]
+    ) -> None:
+        rig, root = list(self._request.rig), str(self._config.root)
         for (cpus, mib), alike in sizes.items():
             for start in range(0, len(alike), _ARRAY):
                 part = alike[start : start + _ARRAY]
@@ -192,11 +215,13 @@ class Runner:
                 ]
                 jobs = self._handed(self._executor("rig-cells", cpus, mib), on_node, words)
                 found.update({cell.name: job for cell, job in zip(part, jobs, strict=True)})
-        return found
 
     def _handed(self, executor: Any, what: Callable[..., object], each: list[list[Any]]) -> Any:
         try:
-            return executor.map_array(what, *(list(one) for one in zip(*each, strict=True)))
+            jobs = executor.map_array(what, *(list(one) for one in zip(*each, strict=True)))
+            with self._known.open("a") as file:
+                file.write("".join(f"{job.job_id}\n" for job in jobs))
+            return jobs
         except Exception as error:  # submitit's own, whatever sbatch says
             raise InfrastructureError(
                 "the cluster did not take the jobs", output=str(error)[-2000:],

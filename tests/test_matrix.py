@@ -90,6 +90,8 @@ def test_a_cell_that_two_blocks_have_is_one(project: Config) -> None:
         ('suites = ["abi"]', "suites = []", "has no kernels, no machines or no suites"),
         ('kernel = "other"\nmachine = "two"\n', "", "there are no cells in it"),
         ('suites = ["abi"]', 'suites = "abi"', "Expected `array`"),
+        ('kernel = "other"\nmachine', 'kernl = "other"\nmachine', "unknown key 'kernl'"),
+        ("[[allowed]]", "[slurm]\nhour = 1\n[[allowed]]", "unknown key 'hour'"),
     ],
 )
 def test_what_is_wrong_in_it(project: Config, old: str, new: str, words: str) -> None:

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from rig import night
 from rig.night import End, Level, Night, Outcome, Part, Summary, of_run, summary
 from rig.results import Case, Run, Splat, Status
 
-PASS, FAIL = Outcome(Status.PASS), Outcome(Status.FAIL, "it broke", "rig boot-and-test")
+PASS = Outcome(Status.PASS, part="matrix")
+FAIL = Outcome(Status.FAIL, "it broke", "rig boot-and-test", part="matrix")
 DONE = (Part("matrix", End.DONE),)
 
 
@@ -18,7 +20,7 @@ def nights(*rows: str, what: str = "abi/x [k, m]") -> list[Night]:
     status = {".": Status.PASS, "F": Status.FAIL, "~": Status.FLAKY, "s": Status.SKIP}
     found = []
     for number, mark in enumerate("".join(rows)):
-        results = {what: Outcome(status[mark])} if mark != " " else {}
+        results = {what: replace(PASS, status=status[mark])} if mark != " " else {}
         results["abi/other [k, m]"] = PASS
         night = Night(f"2026{number:04}", "2026-01-01T00:00:00+00:00", parts=DONE, results=results)
         found.append(replace(night, good=mark in ".s "))
@@ -81,7 +83,10 @@ def test_what_may_fail_is_told_and_is_no_failure() -> None:
 
 
 def figures(**values: float) -> dict[str, Level]:
-    return {name: Level(value, "instructions", name != "ungated") for name, value in values.items()}
+    return {
+        name: Level(value, "instructions", name != "ungated", "matrix")
+        for name, value in values.items()
+    }
 
 
 def test_a_figure_is_held_against_the_last_good_night() -> None:
@@ -108,16 +113,30 @@ def test_the_largest_regression_comes_first() -> None:
     assert [one.what for one in summary(now, [good]).regressions] == ["c", "b", "a"]
 
 
-def test_a_warning_is_news_once() -> None:
+def test_some_parts_alone_are_no_night_to_measure_by() -> None:
+    good, part, now = nights("...")
+    good = replace(good, figures=figures(a=100))
+    now = replace(now, figures=figures(a=110))
+    said = summary(now, [good, replace(part, whole=False)])
+    assert [one.before for one in said.regressions] == [100]
+    assert said.base == good.name
+
+
+def test_a_warning_is_new_once_and_bad_as_long_as_it_is_there() -> None:
     first, now = nights("..")
     warning = {"WARNING in f [k, m]": Outcome(Status.CRASH, "warning")}
     said = summary(replace(now, warnings=warning), [first])
     assert [one.what for one in said.warnings] == ["WARNING in f [k, m]"]
     assert not said.good
-    assert summary(replace(now, warnings=warning), [replace(first, warnings=warning)]).good
+    said = summary(replace(now, warnings=warning), [replace(first, warnings=warning)])
+    assert not said.warnings
+    assert [(one.what, one.since) for one in said.still] == [("WARNING in f [k, m]", first.name)]
+    assert not said.good
+    allowed = {"WARNING in f [k, m]": Outcome(Status.CRASH, "warning", allowed="known")}
+    assert summary(replace(now, warnings=allowed), [first]).good
 
 
-def test_what_is_gone_is_told_where_all_was_run() -> None:
+def test_what_is_gone_is_told_of_each_part_that_was_run_to_its_end() -> None:
     first, now = nights(". ")
     assert summary(now, [first]).gone == ("abi/x [k, m]",)
     assert not summary(now, [first]).good
@@ -126,6 +145,33 @@ def test_what_is_gone_is_told_where_all_was_run() -> None:
         assert not said.gone
         assert not said.good
         assert said.because == "incomplete"
+    # A night in which it could not have been seen hides nothing, and other parts are not asked.
+    lost = replace(now, name="20260001x", parts=(Part("matrix", End.FAILED),))
+    later = replace(now, name="20260002")
+    assert summary(later, [first, lost]).gone == ("abi/x [k, m]",)
+    other = replace(later, parts=(Part("exact", End.DONE),))
+    assert summary(other, [first]).good
+
+
+def test_what_may_fail_may_end_early() -> None:
+    first, now = nights(". ")
+    may = {what: replace(one, allowed="it is new") for what, one in first.results.items()}
+    assert summary(now, [replace(first, results=may)]).good
+
+
+def test_a_figure_in_another_unit_is_gone() -> None:
+    good, now = nights("..")
+    good = replace(good, figures=figures(a=100))
+    now = replace(now, figures={"a": Level(1, "ns", part="matrix")})
+    assert summary(now, [good]).gone == ("a",)
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_of_two_of_one_case_the_bad_one_counts(turn: bool) -> None:
+    may = replace(FAIL, allowed="it is new")
+    for worst, other in ((FAIL, PASS), (may, PASS), (FAIL, may)):
+        pair = (other, worst) if turn else (worst, other)
+        assert night.worse(*pair) == worst
 
 
 def test_what_was_not_run_is_no_good_night() -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import smtplib
 import subprocess
 import sys
 import threading
@@ -86,6 +87,9 @@ JUNIT = """<testsuites><testsuite name="s"><testcase classname="drill" name="row
 def bench(value: int) -> str:
     row = {"name": "nop", "value": value, "unit": "instructions", "calls": 1}
     return json.dumps({"exact": [{"kernel": "k", "rows": [row]}]})
+
+
+ONE = '[[part]]\nname="a"\nrun="x {place}"\nreads="run"\n'
 
 
 class Stage:
@@ -172,7 +176,7 @@ def test_a_night_that_is_well(stage: Stage) -> None:
         "abi/wait::a [k, one]", "abi/wait::b [k, one]", "cell abi-k-one", "faults: drill::row one",
         "faults: drill::row two", "stress/storm [k, one]",
     ]  # fmt: skip
-    assert seen.night.figures == {"nop [k, exact]": Level(100.0, "instructions")}
+    assert seen.night.figures == {"nop [k, exact]": Level(100.0, "instructions", part="exact")}
     assert seen.night.kernels == {"k": "6.12.1"}
     assert nightly.load(seen.place / nightly.NIGHT) == seen.night
     assert seen.night.good
@@ -244,6 +248,43 @@ def test_a_part_that_leaves_nothing_is_no_pass(
     assert re.search(words, part.why), part.why
 
 
+def test_one_part_is_not_the_night(stage: Stage) -> None:
+    """What a part leaves may be anything."""
+    first, *rest = stage.plan.part
+    stage.plan = replace(stage.plan, part=(replace(first, run="no-such-tool {place}"), *rest))
+    stage.leaves("exact", {"bench.json": '{"exact": [{"kernel": "k"}]}'})
+    stage.leaves("faults", {"junit.xml": JUNIT.format("<failure>\n</failure>")}, "1")
+    (stage.here / "stress/run.json").write_text('<?xml encoding="foo"?>')
+    seen = stage.night()
+    ends = [part.end for part in seen.night.parts]
+    assert ends == [End.FAILED, End.FAILED, End.DONE, End.FAILED]
+    assert "no-such-tool" in seen.night.parts[0].why
+    assert seen.night.results["faults: drill::row two"].status is Status.FAIL
+
+
+def test_an_exit_code_that_nothing_explains_is_no_pass(stage: Stage) -> None:
+    stage.leaves("faults", {"junit.xml": JUNIT.format("")}, "1")
+    seen = stage.night()
+    assert seen.night.parts[2].why == "exit code 1, and none of its results says why"
+    assert not seen.summary.good
+
+
+def test_what_is_skipped_and_fails_on_its_way_out_has_failed(stage: Stage) -> None:
+    both = '<skipped message="not here"/></testcase><testcase classname="drill" name="row two">'
+    both += '<error message="teardown"/>'
+    stage.leaves("faults", {"junit.xml": JUNIT.format(both)}, "1")
+    assert stage.night().night.results["faults: drill::row two"].status is Status.ERROR
+
+
+def test_a_damaged_night_costs_no_other_one_anything(stage: Stage) -> None:
+    first = stage.night()
+    (first.place / nightly.NIGHT).write_text('{"name": ')
+    seen = stage.night()
+    page = stage.told(seen)
+    assert "it cannot be read" in (page.parent / "all.html").read_text()
+    assert seen.summary.good
+
+
 def test_cells_that_were_not_run_are_told(stage: Stage) -> None:
     lost = Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3")
     may = Told("abi-k-three", cells.End.LOST, 3, 2, allowed="it is new")
@@ -277,9 +318,10 @@ def test_a_night_that_is_interrupted_keeps_what_there_is(stage: Stage) -> None:
 
     killer = threading.Thread(target=interrupt)
     killer.start()
-    with pytest.raises(KeyboardInterrupt):
-        stage.night()
+    seen = stage.night()
     killer.join()
+    assert seen.interrupted
+    assert (stage.told(seen).parent / seen.night.name / "index.html").is_file()
     assert stage.log[-1] == "exact tidies up"
     night = nightly.load(nightly.places(stage.results)[-1] / nightly.NIGHT)
     assert "abi/wait::a [k, one]" in night.results
@@ -292,12 +334,16 @@ def test_a_regression_stays_until_it_is_accepted(stage: Stage) -> None:
     stage.leaves("exact", {"bench.json": bench(110)})
     stage.night()
     again = stage.night()
+    stage.told(again)
     assert len(again.summary.regressions) == 1
     with pytest.raises(UsageError, match="for a reason"):
         nightly.accept(stage.results, again.night.name, " ")
     with pytest.raises(UsageError, match="there is no night 1999"):
         nightly.accept(stage.results, "1999", "why not")
-    nightly.accept(stage.results, again.night.name, "it is what the check costs")
+    night = nightly.accept(stage.results, again.night.name, "it is what the check costs")
+    site.accepted(stage.results, night)
+    assert "it is what the check costs" in (again.place / "index.html").read_text()
+    assert site.briefs(stage.results)[-1].word == "accepted"
     assert stage.night().summary.good
 
 
@@ -314,6 +360,11 @@ def test_a_regression_stays_until_it_is_accepted(stage: Stage) -> None:
         ('budget_h = 0\n[[part]]\nname="a"\nrun="x {place}"\nreads="run"', "more than nothing"),
         ('[[part]]\nname="a"\nrun="x {place}"\nreads="run"\n[mail]\nto=[]\nfrom="x"', "needs `to`"),
         ('[[part]]\nname="a"\nrun="x {place}"\nreads="run"\n[hook]\nrun="x"\nwhen="no"', "when is"),
+        ('[[part]]\nname="a"\nrun="x {place}"\nreads="run"\nat_most_hours=1', "'at_most_hours'"),
+        (f'{ONE}[mail]\nto=["a@b"]\nfrom="a@b"\nstart_tls=true', "'start_tls'"),
+        (f'{ONE}[mail]\nto=["a@b"]\nfrom="rig <"', "no address of a mail"),
+        (f'{ONE}[mail]\nto=["a@b"]\nfrom="a@b"\nsmtp="x:y"', "smtp is 'x:y'"),
+        (f'{ONE}[mail]\nto=["a@b"]\nfrom="a@b"\npassword="secret"', "no reference to a secret"),
     ],
 )
 def test_what_is_wrong_in_a_plan(tmp_path: Path, text: str, words: str) -> None:
@@ -409,7 +460,38 @@ def test_a_mail_server_that_is_not_there_costs_no_night(
     page = stage.told(stage.night())
     assert page.is_file()
     assert any("could not be sent" in words for words in stage.said)
+
+
+def test_a_password_is_not_shown_where_a_server_repeats_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAIL_PASSWORD", "a-secret-word")
+
+    refused: list[str] = []
+
+    def login(self: Any, user: str, password: str) -> None:
+        refused.append(password)
+        raise smtplib.SMTPAuthenticationError(535, f"not with {password}".encode())
+
+    monkeypatch.setattr(smtplib.SMTP, "login", login)
+    with a_mail_server() as (_, port):
+        mail = Mail(("l@example.org",), "rig@example.org", f"127.0.0.1:{port}", user="rig",
+                    password="env:MAIL_PASSWORD")  # fmt: skip
+        stage.plan = replace(stage.plan, mail=mail)
+        stage.told(stage.night())
+    assert refused == ["a-secret-word"]
+    assert any("could not be sent" in words and "not with ..." in words for words in stage.said)
     assert "a-secret-word" not in "\n".join(stage.said)
+
+
+def test_what_a_guest_calls_its_cases_reaches_no_terminal(stage: Stage) -> None:
+    case = Case("abi", "wait", "a\x1b]52;c;x\x07" + "b" * 1200, Status.FAIL, message="x\x1b[2J")
+    stage.matrix(replace(RUN, cases=(case,)))
+    seen = stage.night()
+    text = nightmail.text(seen.night, seen.summary)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert max(len(line) for line in text.splitlines()) <= 500
 
 
 def test_a_hook_gets_the_summary(stage: Stage) -> None:
@@ -425,11 +507,13 @@ def test_a_hook_gets_the_summary(stage: Stage) -> None:
 
 def test_for_other_programs(stage: Stage) -> None:
     stage.night()
+    stage.leaves("exact", {"bench.json": bench(110)})
     stage.matrix(BROKEN, Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3"))
     seen = stage.night()
     stage.told(seen)
     suite = ET.parse(seen.place / "junit.xml").getroot()[0]
-    assert (suite.get("failures"), suite.get("errors")) == ("3", "1")
+    assert (suite.get("failures"), suite.get("errors")) == ("4", "1")
+    assert suite.find("testcase[@classname='figure']/failure") is not None
     assert suite.find("testcase[@name='abi/wait::b [k, one]']/failure") is not None
     assert suite.find("testcase[@classname='part']/error") is not None
     told = json.loads((seen.place / "kcidb.json").read_bytes())
@@ -464,7 +548,10 @@ def test_pages_lead_to_what_they_tell_of(stage: Stage) -> None:
     stage.matrix(BROKEN)
     seen = stage.night()
     page = stage.told(seen)
-    for one in (page, seen.place / "index.html", *page.parent.glob("cases-*.html")):
+    killed = stage.night()  # has no page
+    assert killed.place.is_dir()
+    page = stage.told(seen)
+    for one in (page, seen.place / "index.html", *page.parent.glob("*.html")):
         for name in re.findall(r'href="([^"]+)"', one.read_text()):
             path, _, anchor = name.partition("#")
             if path.startswith("data:"):
