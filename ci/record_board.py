@@ -110,7 +110,11 @@ def _run(name: str, way: str, saved: Path) -> Run:
         toml.unlink()
     if not saved.exists():
         raise UsageError(f"{way}: there was no run to be recorded")
-    return load_run(saved)
+    run = load_run(saved)
+    if (found := run.machine.get("deploy", way)) != way:
+        hint = f"write its table as [machine.{name}], with nothing behind it"
+        raise UsageError(f"{way} was asked for, and {found} it was", hint=hint)
+    return run
 
 
 def _with_deploy(toml: str, name: str, way: str) -> str:

@@ -13,7 +13,7 @@ for one in cpufreq/policy*/scaling_governor; do
 done
 [ -e intel_pstate/no_turbo ] && echo 1 >intel_pstate/no_turbo 2>/dev/null
 [ -e cpufreq/boost ] && echo 0 >cpufreq/boost 2>/dev/null
-say cpus_online "$(nproc --all)"
+say cpus_online "$(getconf _NPROCESSORS_ONLN)"
 say governor "$(cat cpufreq/policy*/scaling_governor 2>/dev/null | sort -u | xargs)"
 turbo=
 [ -e intel_pstate/no_turbo ] && turbo=$((1 - $(cat intel_pstate/no_turbo)))

@@ -449,6 +449,12 @@ def _check_place(path: Path, board: BoardConfig) -> None:
         for part in ("power", "console")
         if getattr(getattr(board, part), "kind", "") == "labgrid"
     ]
+    if board.kind == "labgrid" and (":" in board.lock or "/" in board.place):
+        what = "lock" if ":" in board.lock else "place"
+        raise UsageError(
+            f"{where} {what} is {getattr(board, what)!r}",
+            hint="lock is a directory of this host: between hosts labgrid's coordinator decides",
+        )
     if board.kind != "labgrid" and (board.place or board.coordinator or by_labgrid):
         what = by_labgrid[0] if by_labgrid else "a place"
         raise UsageError(f"{where} has {what} of labgrid, and is of kind {board.kind}")

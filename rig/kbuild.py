@@ -32,6 +32,7 @@ _OPTIONAL = {
     "BINDGEN": ("bindgen", "RUST"),
     "PAHOLE": ("pahole", "DEBUG_INFO_BTF"),
 }
+_SCRATCH = ".rig-tmp"
 _COMPILE_TIMEOUT_S = 3 * 3600
 # Where the tree seems to lie in debug information, whatever directory it was built in.
 VIRTUAL_TREE = "/usr/src/linux"
@@ -310,10 +311,10 @@ def _make_argv(plan: _Plan, targets: Sequence[str]) -> list[str]:
 
 
 def _make_env(plan: _Plan) -> dict[str, str]:
-    kept = {
-        k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "CCACHE_DISABLE", "TMPDIR")
-    }
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "CCACHE_DISABLE")}
     fixed = {
+        # A compiler that is killed leaves its temporary files: here the next build removes them.
+        "TMPDIR": str(plan.directory / _SCRATCH),
         "LC_ALL": "C",
         "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
         "KBUILD_BUILD_USER": "rig",
@@ -332,6 +333,9 @@ def _make_env(plan: _Plan) -> dict[str, str]:
 def _make_target(
     plan: _Plan, targets: Sequence[str], log: Path, on_line: Callable[[str], None] | None = None
 ) -> None:
+    scratch = plan.directory / _SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
     done = process.run(
         _make_argv(plan, targets),
         timeout_s=_COMPILE_TIMEOUT_S,

@@ -13,6 +13,7 @@ from rig.config import Config
 from rig.errors import BootError, HangError, RigError, UsageError
 from rig.expected import Expected
 from rig.lab import KernelLab, open_lab
+from rig.machine import wire
 from rig.outcome import Command, Outcome, check_places, copy, exit_code
 from rig.progress import QUIET, Progress
 from rig.record import Record
@@ -57,13 +58,21 @@ def _kunit_on(kernel: str, request: Request, config: Config, progress: Progress)
     cases, splats, notices = judged(console.decode(errors="replace"), found, held, command)
     for notice in notices:
         record.notice(notice)
-    record.add(cases, splats)
+    record.add([*cases, *_lost(console.decode(errors="replace"), command)], splats)
     run = record.finish()
     report.write(record.run, record.directory)
     copy(request, run)
     told = crashed(cases, notices)
     error = None if told else error  # a unit test that takes the kernel down is its verdict
     return Outcome(run, record.directory, exit_code(run, error, None), error)
+
+
+def _lost(console: str, command: str) -> list[Case]:
+    """A console that went down is no proof: what it had to say then may have been anything."""
+    if not (count := wire.gaps(console)):
+        return []
+    words = f"the console is no proof: it was lost {count} time(s)"
+    return [Case("kunit", "console", "", Status.ERROR, message=words, reproduce=command)]
 
 
 def _kunit_lab(kernel: str, request: Request, config: Config, progress: Progress) -> KernelLab:

@@ -383,7 +383,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     state = session.config.stash[_STATE]
     if state.rack is None:
         return
-    from rig import report
+    from rig import report, results
     from rig.errors import RigError
 
     rack = state.rack
@@ -394,6 +394,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     except RigError as error:  # a board that does not come back
         session.exitstatus = error.exit_code
         state.error = state.error or error
+        # No file of this run is to say that all was well.
+        words = error.message
+        lost = results.Case("machine", "after its end", "", results.Status.ERROR, message=words)
+        rack.record.add([lost])
         session.config.hook.pytest_rig_abort(error=error)
         if reporter := session.config.pluginmanager.get_plugin("terminalreporter"):
             reporter.write_line(_words(error))

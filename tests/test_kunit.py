@@ -88,3 +88,11 @@ def test_what_is_expected_to_fail_is_no_failure() -> None:
     cases, splats, _ = kunit.judged(KUNIT + REST, [other], held, "rig kunit")
     assert splats == (other,)
     assert ("kunit/kernel", Status.FAIL) in [(one.id, one.status) for one in cases]
+
+
+def test_a_console_that_was_lost_is_no_proof() -> None:
+    text = "KTAP version 1\n1..1\nok 1 x\n[rig: the console was lost: reset]\n"
+    (case,) = kunit._lost(text, "rig kunit")
+    assert case.status is Status.ERROR
+    assert "it was lost 1 time(s)" in case.message
+    assert kunit._lost("KTAP version 1\n1..1\nok 1 x\n", "rig kunit") == []

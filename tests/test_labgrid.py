@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.server
 import os
 import shutil
@@ -45,8 +46,9 @@ class Lab:
     serial: socket.socket
     said: list[bytes] = field(default_factory=list)
 
-    def client(self, *words: str, user: str = "") -> str:
+    def client(self, *words: str, user: str = "", host: str = "") -> str:
         env = {**os.environ, **({"LG_USERNAME": user} if user else {})}
+        env |= {"LG_HOSTNAME": host} if host else {}
         argv = [program("labgrid-client"), "-x", self.coordinator, *words]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
@@ -154,6 +156,32 @@ def test_a_second_run_of_this_user_waits_and_one_that_was_killed_does_not_matter
     second = claim.take(board, claim.ourselves("rig boot second"))
     second.over()
     assert "b1" not in lab.client("who")
+
+
+def test_who_is_called_the_same_on_another_host_keeps_the_place(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "acquired place" in lab.client("-p", "b1", "acquire", host="elsewhere")
+    with pytest.raises(BusyError, match="you on elsewhere"):
+        claim.take(lab.board(), claim.ourselves("rig boot"))
+    assert "elsewhere" in lab.client("who")
+
+
+def test_two_names_of_one_place_are_one(lab: Lab) -> None:
+    board = lab.board()
+    other = dataclasses.replace(board, name="board2")
+    first = claim.take(board, claim.ourselves("rig boot first"))
+    with pytest.raises(BusyError, match="rig boot first"):
+        claim.take(other, claim.ourselves("rig boot second"))
+    first.over()
+
+
+def test_a_lock_on_another_host_is_refused(lab: Lab) -> None:
+    path = lab.root / "rig.toml"
+    lab.board()
+    path.write_text(path.read_text().replace(str(lab.root / "locks"), "labhost:/srv/rig"))
+    with pytest.raises(UsageError, match="lock is 'labhost:/srv/rig'"):
+        config.load(path)
 
 
 def test_what_is_wrong_is_one_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

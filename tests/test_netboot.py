@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import re
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,9 +55,9 @@ def test_a_script_asks_for_both_and_says_when_it_is_done() -> None:
     assert at == sorted(at)
 
 
-@pytest.mark.parametrize("words", ["a=${net0/ip}", "a || b", "a && b"])
+@pytest.mark.parametrize("words", ["a=${net0/ip}", "a || b", "a && b", "a ; b", "a #b"])
 def test_words_that_ipxe_would_take_for_its_own(words: str) -> None:
-    with pytest.raises(UsageError, match="iPXE cannot hand these words on"):
+    with pytest.raises(UsageError, match="iPXE cannot hand"):
         netboot.script("board1", "http://192.0.2.1", words, "Go")
 
 
@@ -95,16 +96,18 @@ def test_it_is_there_until_all_of_it_was_fetched_and_once(
 
 
 def test_a_board_that_is_switched_off_in_the_middle_has_not_taken_it(
-    server: netboot.Server, files: dict[str, Path]
+    server: netboot.Server, files: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.offer(NAME, "#!ipxe\nboot\n", {"/initrd": files["/initrd"]})
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         line.sendall(b"GET /initrd HTTP/1.0\r\n\r\n")
         assert line.recv(100).startswith(b"HTTP/1.0 200")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     time.sleep(0.3)
     assert not server.taken
     assert got(server, NAME)[1] == b"#!ipxe\nboot\n"
+    assert capfd.readouterr().err == ""  # it is no news
 
 
 def test_a_place_that_somebody_else_has(server: netboot.Server) -> None:
@@ -114,12 +117,22 @@ def test_a_place_that_somebody_else_has(server: netboot.Server) -> None:
 
 def test_what_grub_reads() -> None:
     names = {"kernel": "/rig/kernel-1", "initrd": "/rig/initrd-1"}
-    text = deploy.grub_file(names, "console=ttyS0,115200 a=$b c='d")
-    assert text.splitlines() == [
-        "linux /rig/kernel-1 console=ttyS0,115200 'a=$b' 'c='\"'\"'d'",
-        "initrd /rig/initrd-1",
+    text = deploy.grub_file(names, "console=ttyS0,115200 a=$b")
+    assert [line.strip() for line in text.splitlines()] == [
+        "if linux /rig/kernel-1 console=ttyS0,115200 'a=$b'; then",
+        "if initrd /rig/initrd-1; then",
         'echo "Starting new kernel"',
+        "boot",
+        "fi",
+        "fi",
+        "reboot",
     ]
+
+
+@pytest.mark.parametrize("words", ['a="b c"', "a='b'", "a=\\b"])
+def test_words_that_grub_would_change(words: str) -> None:
+    with pytest.raises(UsageError, match="GRUB does not hand"):
+        deploy.Grub.check_words(None, words)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

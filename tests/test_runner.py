@@ -193,7 +193,8 @@ def test_a_board_that_does_not_come_back_is_no_pass(writer: Writer, drive: Drive
     assert outcome.exit_code == 3
     assert outcome.error is not None
     assert outcome.error.message == "board1 did not come back"
-    assert {case.status for case in outcome.run.cases} == {Status.PASS}
+    assert [case.status for case in outcome.run.cases] == [Status.PASS, Status.PASS, Status.ERROR]
+    assert outcome.run.exit_code == 1
 
 
 class _Gone(LocalLab):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rig.config import BoardConfig
 from rig.console import Console
-from rig.errors import BootError, HangError, InfrastructureError
+from rig.errors import BootError, HangError, InfrastructureError, RigError
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.machine import deploy, power, wire
@@ -158,8 +158,7 @@ class Board:
                 )
             console.wait_news(known, min(left, 1.0))
             known = console.size()
-        if self.deploy.reboots:
-            self._check_whose(console, start, release)
+        self._check_whose(console, start, release)
         return at
 
     def _check_whose(self, console: Console, start: int, release: str) -> None:
@@ -205,6 +204,7 @@ class Board:
         """
         self._hang_up()
         self._check()
+        self.deploy.forget()
         self._power.cycle()
         self._return(self.about.boot_id if self.about else "")
 
@@ -217,7 +217,7 @@ class Board:
         began, limit_s = time.monotonic(), self.system.config.returns_s
         self.tell(f"waiting for {self.system.where} (up to {limit_s:.0f} s)")
         found = self.system.awaited(before, limit_s)
-        if found is None and self.deploy.reboots:
+        if found is None and not self.lost:
             # What was to be booted once may have been booted just now: the run that asked for it,
             # or ours, came to its end before the board had got there.
             self.tell(f"{self.name} is not back ({self.system.why}): its power is cycled once more")
@@ -287,6 +287,11 @@ class Board:
         session, self._session = self._session, None
         if session:
             session.close()
+
+
+def _releases(text: str) -> list[str]:
+    """Of the kernels whose banners are in a text. Pure."""
+    return [found[1] for found in re.finditer(rf"{BANNER}(\S+)\s", text)]
 
 
 class BaremetalMachine:
@@ -384,6 +389,7 @@ class BaremetalMachine:
         session, self._about = self._board.ready(self._number)
         self.append = kernel_command_line(self._board.config, self._root, self._about, self._append)
         self._check_memory(self._about)
+        self._board.deploy.check_words(self.append)
         self._loaded = True
         self._board.deploy.load(session, self._kernel.image, self._root.archive, self.append)
         self._jumped = True
@@ -507,7 +513,7 @@ class BaremetalMachine:
             return True
         if BANNER not in news:
             return False
-        releases = [found[1] for found in re.finditer(rf"{BANNER}(\S+)", text)]
+        releases = _releases(text)
         return len(releases) > 1 or any(one != self._kernel.release for one in releases)
 
     def _await_ready(self) -> None:
@@ -536,7 +542,22 @@ class BaremetalMachine:
             words = f"printed nothing {'more ' if known else ''}in {_SILENCE_S:.0f} s"
             raise (self._hangs(words) if known else self._not_booted(words)) from error
         except EOFError as error:
-            raise self._not_booted("made the board begin anew before login") from error
+            raise self._blamed("made the board begin anew before login") from error
+
+    def _blamed(self, why: str) -> RigError:
+        """BootError; InfrastructureError where the kernel has not said its first word yet, and what
+        came instead is the board's own: it was never begun.
+        """
+        text = self.console.text()
+        began = any(one == self._kernel.release for one in _releases(text))
+        own = self._about.facts.get("known_good") if self._about else None
+        if not began and (_OTHER.search(text) or own in _releases(text)):
+            config = self._board.config
+            return InfrastructureError(
+                f"{config.name} did not begin the kernel it was given by {config.deploy}",
+                **self._words(),
+            )
+        return self._not_booted(why)
 
     def _not_booted(self, why: str) -> BootError:
         return BootError(f"kernel {self._kernel.name} {why}", **self._words())

@@ -194,15 +194,19 @@ class _Placed(_Local):
     """
 
     def __init__(self, board: BoardConfig, own: Holder) -> None:
-        super().__init__(Path(board.lock or DEFAULT) / f"rig-{board.name}.lock", own)
+        # By the place: there may be several names for it.
+        super().__init__(Path(board.lock or DEFAULT) / f"rig-labgrid-{board.place}.lock", own)
         self._place = Place(board)
         try:
             self._place.acquire()
         except TakenError as taken:
             super().over()
             raise BusyError(Holder(taken.host, taken.user, 0, "", self._place.where)) from taken
-        except BaseException:
+        except InfrastructureError:
             super().over()
+            raise
+        except BaseException:  # it may have been acquired before we were interrupted
+            self.over()
             raise
 
     def over(self) -> None:

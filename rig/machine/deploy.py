@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from rig.config import BoardConfig
-from rig.errors import InfrastructureError
+from rig.errors import InfrastructureError, UsageError
 from rig.machine.knowngood import KnownGood
-from rig.machine.netboot import Server, script
+from rig.machine.netboot import Server, check_words, script
 from rig.session import ConnectionLost, Session, SessionTimeout
 
 BANNER = "Linux version "
@@ -51,6 +51,11 @@ grep -qsE -- '^[^#]*menuentry .*--id[ =]*["'\'']?rig\b' "/boot/$grub/grub.cfg" \
     "/boot/$grub/custom.cfg" && say entry rig
 true
 """
+# Where it may not restart, it is not to boot that the next time either.
+_ONCE = """
+{grub}-reboot rig || exit 1
+( {reboot} ) || {{ code=$?; {grub}-editenv - unset next_entry; exit $code; }}
+"""
 _WRITE = 'printf %s "$2" >"$1/grub.cfg.part" && mv -f "$1/grub.cfg.part" "$1/grub.cfg" && sync'
 _ENTRY = """\
 menuentry "rig: the kernel under test" --id rig {{
@@ -65,12 +70,13 @@ _NO_SAVING = ("btrfs", "zfs", "f2fs")
 class Deploy(Protocol):
     """One way.
 
-    reboots: the board goes through its firmware, and what is to be booted once may wait there for
-    the next boot where a run was interrupted. limit_s: until the kernel has to be begun.
+    limit_s: until the kernel has to be begun.
     """
 
-    reboots: bool
     limit_s: float
+
+    def check_words(self, words: str) -> None:
+        """UsageError for words that would not arrive at the kernel as they are."""
 
     def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
         """Have a kernel and its initramfs where they are taken from. InfrastructureError."""
@@ -82,6 +88,9 @@ class Deploy(Protocol):
 
     def unload(self, session: Session) -> None:
         """Forget a kernel that was loaded and is not gone to."""
+
+    def forget(self) -> None:
+        """The same without a session: the next boot is to be that of the board's own system."""
 
     def begun(self, said: str) -> int | None:
         """Where in what the console said the kernel's own words begin; None while they have not."""
@@ -102,11 +111,13 @@ def of(board: BoardConfig, system: KnownGood) -> Deploy:
 class Kexec:
     """From kernel to kernel, with no firmware between."""
 
-    reboots = False
     limit_s = _JUMP_S
 
     def __init__(self, system: KnownGood) -> None:
         self._system = system
+
+    def check_words(self, words: str) -> None:
+        """As Deploy."""
 
     def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
         """As Deploy."""
@@ -138,6 +149,9 @@ class Kexec:
         with contextlib.suppress(ConnectionLost, SessionTimeout):
             self._system.ask(session, "kexec -u")
 
+    def forget(self) -> None:
+        """As Deploy: a power cycle does."""
+
     def begun(self, said: str) -> int | None:
         """As Deploy."""
         return first_word(said)
@@ -149,12 +163,18 @@ class Kexec:
 class Grub:
     """By the board's own boot loader, once: an entry of its menu that reads a file of ours."""
 
-    reboots = True
-
     def __init__(self, system: KnownGood) -> None:
         self._system = system
         self._grub = "grub"
         self.limit_s = system.config.returns_s
+
+    def check_words(self, words: str) -> None:
+        """As Deploy: GRUB's `linux` puts a backslash before each of these (loader/cmdline.c)."""
+        if wrong := sorted(set(words) & set("\"'\\")):
+            raise UsageError(
+                f"GRUB does not hand {' '.join(wrong)} on to a kernel as it is: {words}",
+                hint='boot with deploy = "kexec"',
+            )
 
     def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
         """As Deploy."""
@@ -200,12 +220,15 @@ class Grub:
 
     def go(self, session: Session) -> None:
         """As Deploy."""
-        _leave(self._system, session, f"{self._grub}-reboot rig || exit 1\n{_REBOOT}")
+        _leave(self._system, session, _ONCE.format(grub=self._grub, reboot=_REBOOT))
 
     def unload(self, session: Session) -> None:
         """As Deploy."""
         with contextlib.suppress(ConnectionLost, SessionTimeout):
             self._system.ask(session, f"{self._grub}-editenv - unset next_entry")
+
+    def forget(self) -> None:
+        """As Deploy: GRUB itself has, or does with the next boot (Board cycles once more then)."""
 
     def begun(self, said: str) -> int | None:
         """As Deploy."""
@@ -216,25 +239,35 @@ class Grub:
 
 
 def grub_file(names: dict[str, str], words: str) -> str:
-    """What GRUB's entry reads. names: of kernel and initrd, as GRUB finds them. Pure."""
+    """What GRUB's entry reads. names: of kernel and initrd, as GRUB finds them. Pure.
+
+    GRUB goes on after a command that fails, and back to its menu at the end: where the kernel
+    cannot be begun the board restarts, into its own system.
+    """
     quoted = " ".join(shlex.quote(word) for word in words.split())
     return (
-        f"linux {shlex.quote(names['kernel'])} {quoted}\n"
-        f"initrd {shlex.quote(names['initrd'])}\n"
-        f'echo "{JUMP}"\n'
+        f"if linux {shlex.quote(names['kernel'])} {quoted}; then\n"
+        f"    if initrd {shlex.quote(names['initrd'])}; then\n"
+        f'        echo "{JUMP}"\n'
+        "        boot\n"
+        "    fi\n"
+        "fi\n"
+        "reboot\n"
     )
 
 
 class Network:
     """By the board's firmware, which asks the network first: a script of iPXE's, served once."""
 
-    reboots = True
-
     def __init__(self, board: BoardConfig, system: KnownGood) -> None:
         assert board.network is not None
         self._board, self._system, self._network = board.name, system, board.network
         self._server: Server | None = None
         self.limit_s = system.config.returns_s
+
+    def check_words(self, words: str) -> None:
+        """As Deploy."""
+        check_words(words)
 
     def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
         """As Deploy."""
@@ -252,6 +285,10 @@ class Network:
         _leave(self._system, session, _REBOOT)
 
     def unload(self, session: Session) -> None:
+        """As Deploy."""
+        self.forget()
+
+    def forget(self) -> None:
         """As Deploy."""
         if self._server is not None:
             self._server.withdraw()

@@ -16,7 +16,10 @@ from rig.errors import InfrastructureError
 
 _ASK_S = 60.0
 _TAKEN = re.compile(r"is already acquired by (?P<host>[^/\s]+)/(?P<user>\S+?)\.")
-_OURS = "You have already acquired place"
+# By who of the same name is on another host; by whoever was quicker, or has reserved it.
+_ELSEWHERE = re.compile(r"You have already acquired place \S+ on (?P<host>\S+?)\. To work")
+_BY_SOMEBODY = re.compile(r"is already acquired\s*$|was not reserved for", re.MULTILINE)
+_OURS = re.compile(r"You have already acquired place \S+?\.\s*$", re.MULTILINE)
 # "Acquired resource 'NetworkSerialPort' (lab1/...):" and a dictionary as pprint writes it.
 _RESOURCE = re.compile(r"^Acquired resource '[^']*' \([^)]*\):\n((?:  .*\n?)+)", re.MULTILINE)
 
@@ -44,6 +47,7 @@ class Place:
     def __init__(self, board: BoardConfig) -> None:
         self._name, self._coordinator = board.place, board.coordinator
         self.where = f"place {board.place} of labgrid"
+        self.tells = True
 
     def acquire(self) -> bool:
         """Have it; whether we had it already, as a run leaves it that was killed. TakenError where
@@ -52,10 +56,14 @@ class Place:
         done = self._asked("acquire")
         if done.returncode == 0:
             return False
-        if _OURS in done.output:
+        if _OURS.search(done.output):
             return True
         if match := _TAKEN.search(done.output):
             raise TakenError(match["host"], match["user"])
+        if match := _ELSEWHERE.search(done.output):
+            raise TakenError(match["host"], "you")
+        if _BY_SOMEBODY.search(done.output):
+            raise TakenError("another host", "somebody")
         raise self._refused(done)
 
     def release(self) -> None:
@@ -71,8 +79,11 @@ class Place:
             raise self._refused(done)
 
     def is_on(self) -> bool | None:
-        """Its power; None where that cannot be told."""
+        """Its power; None where that cannot be told, as by pdudaemon."""
         done = self._asked("power", "get")
+        if done.returncode and "NotImplementedError" in done.output:
+            self.tells = False
+            return None
         if done.returncode:
             raise self._refused(done)
         match = re.search(r"power for place .* is (on|off)\s*$", done.output)

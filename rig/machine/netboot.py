@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 import time
 from http import HTTPStatus
@@ -16,16 +17,33 @@ _NOTHING = b"#!ipxe\nexit\n"  # nothing to be booted from here: the next of the 
 _STALLED_S = 60.0  # a board that was switched off in the middle of a file says no more
 
 
+def check_words(words: str) -> None:
+    """UsageError where iPXE would read one as its own: a setting, a command's end, a comment."""
+    each = words.split()
+    own = [one for one in each if one in ("||", "&&", ";") or one[0] == "#" or "${" in one]
+    if own:
+        raise UsageError(
+            f"iPXE cannot hand {own[0]} on to a kernel: {words}",
+            hint='boot with deploy = "grub" or "kexec"',
+        )
+
+
 def script(board: str, url: str, words: str, jump: str) -> str:
     """For iPXE. words: the kernel's command line; jump: said before the kernel is begun. Pure but
-    for the template. UsageError where iPXE would read a word as one of its own settings.
+    for the template. UsageError as check_words.
     """
-    if "${" in words or "||" in words.split() or "&&" in words.split():
-        raise UsageError(
-            f"iPXE cannot hand these words on to a kernel: {words}",
-            hint='it takes ${...}, || and && for its own; boot with deploy = "grub" or "kexec"',
-        )
+    check_words(words)
     return template("boot.ipxe", board=board, url=url, words=words, jump=jump)
+
+
+class _Quiet(ThreadingHTTPServer):
+    """A board whose power goes resets its connections: that is no news."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Server:
@@ -39,13 +57,12 @@ class Server:
         self._files: dict[str, Path] = {}
         self._missing: set[str] = set()
         try:
-            self._http = ThreadingHTTPServer((address, port), self._handler())
+            self._http = _Quiet((address, port), self._handler())
         except OSError as error:
             raise InfrastructureError(
                 f"nothing can be served to the board at {address}:{port}: {error.strerror}",
                 hint="[machine.NAME.network] address and port are of this host",
             ) from error
-        self._http.daemon_threads = True
         self._thread = threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.1}, name="netboot"
         )

@@ -52,7 +52,9 @@ class Switch(Protocol):
     """One way of switching. where: it, for messages. tells: whether it can say how things are."""
 
     where: str
-    tells: bool
+
+    @property
+    def tells(self) -> bool: ...
 
     def set(self, on: bool) -> None:
         """Ask for it; returns when that was accepted. InfrastructureError where it is not."""
@@ -394,14 +396,18 @@ class Command:
 class Labgrid:
     """A place of labgrid's, which has to be acquired."""
 
-    tells = True
-
     def __init__(self, board: BoardConfig) -> None:
         self._place = Place(board)
         self.where = self._place.where
 
+    @property
+    def tells(self) -> bool:
+        """Not all of labgrid's drivers can: once one was asked, that is known."""
+        return self._place.tells
+
     def set(self, on: bool) -> None:
         self._place.set(on)
+        self._place.is_on()
 
     def is_on(self) -> bool | None:
         return self._place.is_on()

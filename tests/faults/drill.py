@@ -72,7 +72,7 @@ class Seen:
     """What came of a row.
 
     left: command lines of processes that were left behind. litter: files that were. broken: why it
-    could not be run.
+    could not be run. kin: what the rig had started when a fault came upon it.
     """
 
     directory: Path
@@ -83,6 +83,7 @@ class Seen:
     left: tuple[str, ...] = ()
     litter: tuple[str, ...] = ()
     broken: str = ""
+    kin: dict[int, str] = field(default_factory=dict)
 
     def case(self, program: str) -> Mapping[str, Any]:
         """The worst case of a program, that of the program as a whole among such; {} for none."""
@@ -158,9 +159,25 @@ def to_rig(number: int, *, running: bool = True) -> Act:
     return act
 
 
-def _is(words: str, command: str) -> bool:
-    """Whether a command line is one of this program's."""
-    return Path(words.split(" ")[0]).name == command
+def offspring(pid: int) -> dict[int, str]:
+    """Process id -> command line of all that a process has started, and those in turn. What is
+    started with an environment of its own has no mark.
+    """
+    parents: dict[int, int] = {}
+    words: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(stat[1])
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+                words[int(entry.name)] = line.strip()
+    found = {pid}
+    while more := {one for one, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {one: words[one] for one in found - {pid} if one in words}
 
 
 def to_rig_in(command: str, number: int = signal.SIGINT) -> Act:
@@ -168,7 +185,10 @@ def to_rig_in(command: str, number: int = signal.SIGINT) -> Act:
 
     def act(rig: subprocess.Popen[str], seen: Seen) -> None:
         deadline = time.monotonic() + 600
-        while not any(_is(words, command) for _, words in marked(seen.directory.name)):
+        while True:
+            seen.kin = offspring(rig.pid)
+            if any(Path(words.split(" ")[0]).name == command for words in seen.kin.values()):
+                break
             if rig.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"it never came to {command}")
             time.sleep(0.1)
@@ -485,20 +505,31 @@ def _drive(fault: Fault, seen: Seen, words: list[str], env: Mapping[str, str]) -
         output.seek(0)
         seen.output = output.read()
     seen.took_s = time.monotonic() - began
-    seen.left = _left(directory.name)
+    seen.left = _left(directory.name, seen.kin)
     latest = directory / "results/latest/run.json"
     seen.run = json.loads(latest.read_bytes()) if latest.exists() else {}
 
 
-def _left(mark: str) -> tuple[str, ...]:
+def _left(mark: str, kin: Mapping[int, str]) -> tuple[str, ...]:
     """What still runs after the time that it has to go; it is ended then."""
     deadline = time.monotonic() + GONE_S
-    while (found := marked(mark)) and time.monotonic() < deadline:
+    while (found := [*marked(mark), *_still(kin)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid, _ in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return tuple(words for _, words in found)
+
+
+def _still(kin: Mapping[int, str]) -> list[tuple[int, str]]:
+    """Those that run on, as what they were."""
+    found = []
+    for pid, words in kin.items():
+        with contextlib.suppress(OSError):
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            if words and line.decode(errors="replace").strip() == words:
+                found.append((pid, words))
+    return found
 
 
 def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
