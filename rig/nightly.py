@@ -261,7 +261,9 @@ class Nightly:
         plan: Plan,
         config: Config,
         tell: Callable[[str], None] = lambda words: None,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
+        self._now = now
         parts = plan.part
         if request.only:
             known = [one.name for one in parts]
@@ -275,7 +277,7 @@ class Nightly:
     def run(self) -> Seen:
         """All of it, or what there is where somebody interrupts it."""
         with self._alone():
-            now = datetime.datetime.now(datetime.UTC)
+            now = self._now()
             name = f"{now:%Y%m%d-%H%M%S}"
             place = self._request.results / PLACE / name
             # Before, too: a full disk would let no night come to the end that makes room.

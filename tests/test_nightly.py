@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -106,6 +107,7 @@ class Stage:
         (root / "part.py").write_text(PART)
         monkeypatch.setenv("RIG_STAGE", str(self.here))
         self.said: list[str] = []
+        self.day = datetime.datetime(2026, 1, 1, 22, tzinfo=datetime.UTC)
         self.plan = Plan(
             tuple(
                 nightly.PartOf(name, f"python part.py {name} {{place}}", reads)
@@ -142,11 +144,11 @@ class Stage:
         self.leaves("stress", {"run.json": to_json(stress)})
 
     def night(self, **more: Any) -> nightly.Seen:
-        last = nightly.places(self.results)
-        while last and time.strftime("%Y%m%d-%H%M%S", time.gmtime()) <= last[-1].name:
-            time.sleep(0.05)  # a night is called after its second
+        """A day after the one before."""
+        self.day += datetime.timedelta(days=1)
         request = Request(self.results, **more)
-        return Nightly(request, self.plan, self.config, self.said.append).run()
+        now = self.day
+        return Nightly(request, self.plan, self.config, self.said.append, lambda: now).run()
 
     def told(self, seen: nightly.Seen) -> Path:
         return afterwards.conclude(
@@ -209,9 +211,12 @@ def test_two_nights_with_a_failure_and_ten_instructions_more(stage: Stage) -> No
     assert max(len(line) for line in text) < 100
 
 
-def test_what_there_is_no_time_for_is_the_end_of_it(stage: Stage) -> None:
+def test_what_there_is_no_time_for_is_the_end_of_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nightly, "_LEAST_S", 1.0)
     stage.leaves("exact", {}, "waits")
-    seen = stage.night(budget_h=33 / 3600)
+    seen = stage.night(budget_h=5 / 3600)
     assert [part.end for part in seen.night.parts] == [
         End.DONE, End.OUT_OF_TIME, End.NOT_BEGUN, End.NOT_BEGUN,
     ]  # fmt: skip
