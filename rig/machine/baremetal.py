@@ -164,8 +164,15 @@ class Board:
     def _check_whose(self, console: Console, start: int, release: str) -> None:
         """That it is not its own system again, whose boot says nothing of the kernel under test."""
         own = self.about.facts.get("known_good") if self.about else ""
-        banner = re.search(rf"{BANNER}(\S+)\s", console.since(start))
-        if banner and banner[1] == own != release:
+        deadline = time.monotonic() + _ANSWER_S
+        while True:
+            said, known = console.since(start), console.size()
+            whole = re.search(rf"{BANNER}(\S+)\s", said)
+            # Half of it has come: the rest is not far.
+            if whole or BANNER.strip() not in said or time.monotonic() > deadline:
+                break
+            console.wait_news(known, 0.5)
+        if whole and whole[1] == own != release:
             raise self._astray(
                 f"{self.name} booted its own system again, and not the kernel it was given by "
                 f"{self.config.deploy}",
