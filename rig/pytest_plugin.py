@@ -181,7 +181,12 @@ def _as_asked(suite: Suite, config: pytest.Config) -> Suite:
 
 
 class ProgramItem(pytest.Item):
-    """One guest program."""
+    """One guest program.
+
+    fixturenames: none. Plugins of others look at it as if each item was a function (labgrid's).
+    """
+
+    fixturenames: tuple[str, ...] = ()
 
     def __init__(self, *, suite: Suite, program: Program, **kwargs: Any) -> None:
         super().__init__(**kwargs)

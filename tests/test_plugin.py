@@ -268,7 +268,8 @@ def test_an_ordinary_run_imports_nothing_heavy(checkout: Checkout) -> None:
         """
     )
     (checkout.pytester.path / "conftest.py").unlink()
-    checkout.pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    ours = ("--disable-plugin-autoload", "-p", "rig.pytest_plugin")  # others may import anything
+    checkout.pytester.runpytest_subprocess(*ours).assert_outcomes(passed=1)
 
 
 def test_the_plugin_is_installed() -> None:
