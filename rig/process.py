@@ -6,6 +6,7 @@ import contextlib
 import os
 import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,14 +28,21 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 print("ready", flush=True)
-groups = set()
+groups, places = set(), set()
 for line in sys.stdin:
-    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+    if line[0] in "@!":
+        (places.add if line[0] == "@" else places.discard)(line[1:-1])
+    else:
+        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
 for group in groups:
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+if places:
+    import shutil
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
 """
 
 _TAIL_BYTES = 1 << 20
@@ -117,6 +125,18 @@ class _Guard:
 
 
 _guard = _Guard()
+
+
+@contextlib.contextmanager
+def scratch(prefix: str, parent: str) -> Iterator[str]:
+    """A temporary directory that is gone in the end, also where the rig is killed."""
+    place = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    try:
+        _guard.tell(f"@{place}\n")
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        _guard.tell(f"!{place}\n")
 
 
 def prepare() -> None:

@@ -613,7 +613,9 @@ class Rig:
         mark, found = f"TMPDIR={self.scratch}".encode(), []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                each = (entry / "environ").read_bytes().split(b"\0")
+                # A QEMU has a directory of its own in there.
+                if entry.name.isdigit() and any(one.startswith(mark) for one in each):
                     found.append(int(entry.name))
         return found
 

@@ -718,6 +718,9 @@ def test_rig_killed_leaves_nothing(
     rig.wait()
     rig.stdout.close()
     assert wait_until_gone(pid, 5)
+    deadline = time.monotonic() + 5  # its guard is still tidying up
+    while list(scratch.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert list(scratch.iterdir()) == []
 
 

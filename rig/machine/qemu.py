@@ -547,8 +547,8 @@ class QemuMachine:
                 inherited.append(state)
             # QEMU makes its temporary disks by a name that it removes at once; a QEMU that is ended
             # in between leaves them.
-            scratch = tempfile.mkdtemp(prefix="rig-qemu-", dir=os.environ.get("TMPDIR", _SCRATCH))
-            self._stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            parent = os.environ.get("TMPDIR", _SCRATCH)
+            scratch = self._stack.enter_context(process.scratch("rig-qemu-", parent))
             self._started = time.monotonic()
             self._process = self._spawn(command_line(plan), tuple(inherited), scratch)
             self._stack.callback(process.end, self._process)
