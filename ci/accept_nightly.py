@@ -335,7 +335,9 @@ def _clicked(browser: Any, page: Path) -> dict[str, bool]:
     found["shows_the_failure"] = len(cards) == 1 and "<i>it broke</i>" in cards[0].text
     button = cards[0].find_element(By.CSS_SELECTOR, ".copy")
     button.click()
-    time.sleep(0.3)
+    deadline = time.monotonic() + 1.0  # it says so for a second and a half
+    while button.text != "copied" and time.monotonic() < deadline:
+        time.sleep(0.02)
     found["copies_the_command"] = button.text == "copied"
     browser.find_element(By.TAG_NAME, "body").send_keys("n")
     found["goes_to_the_next_failure"] = (

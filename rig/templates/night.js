@@ -2,24 +2,7 @@
 (() => {
   const all = (selector, root) => Array.from((root || document).querySelectorAll(selector));
 
-  async function copy(button) {
-    const code = button.previousElementSibling;
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-    } catch (refused) {
-      const range = document.createRange();
-      range.selectNodeContents(code);
-      getSelection().removeAllRanges();
-      getSelection().addRange(range);
-      document.execCommand("copy");
-    }
-    button.textContent = "copied";
-    setTimeout(() => { button.textContent = "copy"; }, 1500);
-  }
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest(".copy");
-    if (button) copy(button);
-  });
+{% include "copy.js" %}
 
   const search = document.querySelector("input[type=search]");
   if (search) {
