@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import math
 import re
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,9 @@ _CHUNK = 65536
 # pexpect looks only at the last `searchwindowsize` characters after each read, so one read must
 # never bring more than that.
 _WINDOW, _READ = 16384, 4096
+# Come again and again for as long as what they tell of lasts.
+_STANDS_STILL = ("rcu-stall", "soft-lockup", "hard-lockup", "hung-task", "workqueue-lockup")
+_REPORT_S, _PAUSE_S = 20.0, 2.0  # that such a report takes at most, and between its lines
 
 
 class Console:
@@ -55,6 +60,7 @@ class Console:
         self._failure: OSError | None = None
         self._scanner, self._scanned, self._splats = Scanner(), 0, list[Splat]()
         self._scan_ended = False
+        self._report = _StillReport()
         self._scanning = threading.Lock()
         self._stream = _Stream(self)
         try:
@@ -162,6 +168,17 @@ class Console:
             open_yet = self._scanner.so_far() if unfinished and not self._scan_ended else []
             return [*self._splats, *open_yet]
 
+    def progress(self) -> int:
+        """Bytes so far, but for reports that something stands still, which are no sign of life.
+
+        What comes with such a report is taken for a part of it. To be asked about once a second.
+        Raises what splats() does.
+        """
+        still = sum(one.type in _STANDS_STILL for one in self.splats(unfinished=True))
+        with self._scanning:
+            self._report.look(time.monotonic(), self.size(), still)
+            return self._report.looked - self._report.bytes
+
     def send(self, data: bytes) -> None:
         """Type on the line (sysrq letters). OSError when it is gone."""
         self._line.sendall(data)
@@ -215,6 +232,27 @@ class Console:
             self._check()
             found = bytes(self._data[offset : offset + _READ])
         return found if found or self._closed else None
+
+
+class _StillReport:
+    """Reports that something stands still, as they come.
+
+    bytes: of all of them. looked: how much of the console has been looked at.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = self.looked = self._reports = 0
+        self._since = self._latest = -math.inf
+
+    def look(self, now: float, size: int, reports: int) -> None:
+        """By now, a time in seconds, size bytes came, with so many such reports among them."""
+        over = now - self._since > _REPORT_S or now - self._latest > _PAUSE_S
+        if reports > self._reports and over:
+            self._since, over = now, False
+        if size > self.looked and not over:
+            self.bytes += size - self.looked
+            self._latest = now
+        self.looked, self._reports = size, max(reports, self._reports)
 
 
 def _not_recorded(path: Path, error: OSError) -> InfrastructureError:

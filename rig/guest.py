@@ -50,6 +50,7 @@ class Console(Protocol):
     def mark(self, text: str, timeout_s: float) -> None: ...
     def text(self) -> str: ...
     def size(self) -> int: ...
+    def progress(self) -> int: ...
     def wait_closed(self, timeout_s: float) -> bool: ...
 
 
@@ -308,8 +309,8 @@ class Sight:
     def panicked(self) -> bool:
         return self._machine.panicked()
 
-    def size(self) -> int:
-        return self._machine.console.size()
+    def progress(self) -> int:
+        return self._machine.console.progress()
 
     def answers(self, timeout_s: float) -> bool:
         return self._session.answers(timeout_s)

@@ -74,7 +74,7 @@ _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
     r"|PGD |Code: |Mem abort|Internal error|Oops|---\[ end|stack backtrace|\d+ locks? held by"
-    r"|in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
+    r"|Stopper: |in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
 
@@ -183,7 +183,8 @@ _BODY_STARTS = (
     r"\s|$|[=*>|-]{2}|\[<|\[[0-9a-f]{8,16}\]|[0-9a-f]{8}|CPU: |CPU#?\d|Hardware name|Call [Tt]race"
     r"|Modules linked|Code: |R[ISBDA][PXI]: |E[ISABCD][PXI]: |R\d\d?: |[FC]S: |CR\d: |DR\d: |PKRU"
     r"|Tainted|Workqueue: |pc :|lr :|sp :|x\d+ ?:|pstate|epc :|ra :|status:|gp :|[as]\d+ ?:|t\d :"
-    r"|#PF|PGD |Oops|Internal error|Stack:|Process |task:|NMI |Sending NMI|note: |Kernel Offset"
+    r"|#PF|PGD |Oops|Internal error|Stopper: |Stack:|Process |task:|NMI |Sending NMI|note: "
+    r"|Kernel Offset"
     r"|EC = |SET = |EA = |FSC = |ISV = |SSE = |SF = |CM = |GCS = |Access size = |\[[0-9a-f]+\] pgd="
     r"|Mem abort|Data abort|user pgtable|swapper pgtable|ESR|FAR|Exception|Unable to handle|Last "
     r"|Dumping|Rebooting|Disabling lock|Showing|Thread overran|CPU \d|Task stack|Overflow stack"

@@ -16,10 +16,12 @@ QUIET_S, ANSWER_S, TIMES = 20.0, 20.0, 2
 
 
 class Looked(Protocol):
-    """What is looked at. answers: whether somebody lets us in within so many seconds."""
+    """What is looked at. progress: another number once it has shown that it goes on. answers:
+    whether somebody lets us in within so many seconds.
+    """
 
     def panicked(self) -> bool: ...
-    def size(self) -> int: ...
+    def progress(self) -> int: ...
     def answers(self, timeout_s: float) -> bool: ...
 
 
@@ -58,7 +60,8 @@ class Vigil:
         """The time the program runs. heard: how much it has printed.
 
         Ends it, by give_up, once the machine has panicked and had its last words, or when there
-        was no line on the console, no output and no answer for as long as `bound_s` says.
+        was no line on the console (but that it stands still), no output and no answer for as long
+        as `bound_s` says.
         """
         over = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(heard, over), daemon=True)
@@ -89,7 +92,7 @@ class Vigil:
                 failed = 0 if question.answered else failed + 1
                 since = time.monotonic() if question.answered else since
                 question = None
-            now = (self.machine.size(), heard())
+            now = (self.machine.progress(), heard())
             if now != known:
                 known, since, failed = now, time.monotonic(), 0
             elif failed >= TIMES:

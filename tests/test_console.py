@@ -204,3 +204,62 @@ def test_a_recording_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with near, far, pytest.raises(InfrastructureError, match="cannot record the console"):
         Console(near, tmp_path / "file" / "console-0.log")
+
+
+STALL = (
+    b"[   21.000000][    C1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:\r\n"
+    b"[   21.000100][    C1] rcu: \t0-...!: (1 GPs behind) idle=c9cc/1/0x4000000000000000\r\n"
+    b"[   21.000200][    C1] rcu: \t(detected by 1, t=2102 jiffies, g=-1115, q=4 ncpus=2)\r\n"
+    b"[   21.000300][    C1] Sending NMI from CPU 1 to CPUs 0:\r\n"
+    b"[    3.662980][    C0] NMI backtrace for cpu 0\r\n"
+    b"[    3.662980][    C0] CPU: 0 UID: 0 PID: 1 Comm: swapper/0 Not tainted 6.12.117 #1\r\n"
+    b"[    3.662980][    C0] RIP: 0010:stuck+0x10/0x20\r\n"
+    b"[    3.662980][    C0] Call Trace:\r\n"
+    b"[    3.662980][    C0]  <TASK>\r\n"
+    b"[    3.662980][    C0]  do_one_initcall+0x6e/0x310\r\n"
+    b"[    3.662980][    C0]  </TASK>\r\n"
+)
+
+
+def progress_after(line: Line, sent: bytes, piece: int = 100) -> int:
+    """Its number once all of that has come, looked at after each piece of so many bytes."""
+    for start in range(0, len(sent), piece):
+        wanted = line.console.size() + len(sent[start : start + piece])
+        line.machine.sendall(sent[start : start + piece])
+        while line.console.size() < wanted:
+            assert line.console.wait_news(line.console.size(), 5)
+        line.console.progress()
+    return line.console.progress()
+
+
+def test_that_it_stands_still_is_no_progress(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rig.console._PAUSE_S", 0.5)
+    first = progress_after(line, b"[    3.6][    T1] one\r\n")
+    second = progress_after(line, STALL, len(STALL))
+    assert second == first
+    time.sleep(0.6)
+    assert progress_after(line, STALL + STALL, len(STALL)) == second
+    time.sleep(0.6)
+    assert progress_after(line, b"[   30.0][    T1] two\r\n") > second
+
+
+def test_a_report_that_comes_slowly_is_a_report(line: Line) -> None:
+    heading, rest = STALL.split(b"\n", 1)
+    first = progress_after(line, heading + b"\n", len(heading) + 1)
+    assert progress_after(line, rest) == first
+
+
+def test_what_never_pauses_is_no_report_for_ever(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rig.console._REPORT_S", 0.5)
+    first = progress_after(line, STALL, len(STALL))
+    began = time.monotonic()
+    while progress_after(line, b"[   30.0][    T1] on\r\n") == first:
+        assert time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.4
+
+
+def test_another_report_is_progress(line: Line) -> None:
+    assert progress_after(line, WARNING) == len(WARNING)
+    assert progress_after(line, b".") == len(WARNING) + 1

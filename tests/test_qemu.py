@@ -398,6 +398,46 @@ def test_kernel_that_talks_for_ever(
         fake_machine(kernel_file, image, tmp_path).boot()
 
 
+STUCK = (
+    b"[   21.0][    C1] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [migration/1:23]\r\n"
+    b"[   21.1][    C1] CPU: 1 UID: 0 PID: 23 Comm: migration/1 Not tainted 6.12.117 #1\r\n"
+    b"[   21.2][    C1] Stopper: multi_cpu_stop+0x0/0x100 <- __stop_cpus+0x71/0xb0\r\n"
+    b"[   21.3][    C1] RIP: 0010:multi_cpu_stop+0x8a/0x100\r\n"
+    b"[   21.4][    C1] Call Trace:\r\n"
+    b"[   21.5][    C1]  <TASK>\r\n"
+    b"[   21.6][    C1]  cpu_stopper_thread+0x8a/0x100\r\n"
+    b"[   21.7][    C1]  </TASK>\r\n"
+    b"[   22.0][    C1] hrtimer: interrupt took 61753398 ns\r\n"
+)
+
+
+def test_kernel_that_only_reports_that_it_is_stuck(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = f"import time\nwhile True: line.sendall({STUCK!r}); time.sleep(0.2)\n"
+    speaking(tmp_path, talk, monkeypatch)
+    monkeypatch.setattr(qemu, "_SILENCE_S", 1.0)
+    monkeypatch.setattr(qemu, "_BOOT_S", 15.0)
+    monkeypatch.setattr(qemu, "_UNBORN", 0.1)
+    with pytest.raises(HangError, match="nothing more in 1 s but that it stands still"):
+        fake_machine(kernel_file, image, tmp_path).boot()
+
+
+def test_kernel_that_is_stuck_now_and_then_is_let_go_on(
+    kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = (
+        f"import time\nwhile True:\n    line.sendall({STUCK!r}); time.sleep(0.6)\n"
+        "    line.sendall(b'[   23.0][    T1] on\\r\\n'); time.sleep(0.3)\n"
+    )
+    monkeypatch.setattr("rig.console._PAUSE_S", 0.3)
+    speaking(tmp_path, talk, monkeypatch)
+    monkeypatch.setattr(qemu, "_SILENCE_S", 1.0)
+    monkeypatch.setattr(qemu, "_BOOT_S", 3.0)
+    with pytest.raises(BootError, match="did not reach login in 3 s"):
+        fake_machine(kernel_file, image, tmp_path).boot()
+
+
 def test_panic_is_not_waited_for_to_time_out(
     kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ class Machine:
     def panicked(self) -> bool:
         return self.dead
 
-    def size(self) -> int:
+    def progress(self) -> int:
         return self.lines
 
     def answers(self, timeout_s: float) -> bool:

@@ -16,7 +16,7 @@ from rig.console import Console
 from rig.errors import BootError, HangError, InfrastructureError, RigError
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import deploy, power, wire
+from rig.machine import coming, deploy, power, wire
 from rig.machine.deploy import BANNER
 from rig.machine.knowngood import About, KnownGood
 from rig.machine.plan import without_kernel_threads
@@ -524,32 +524,23 @@ class BaremetalMachine:
         return len(releases) > 1 or any(one != self._kernel.release for one in releases)
 
     def _await_ready(self) -> None:
-        deadline, seen = time.monotonic() + _BOOT_S, ""
-        while not seen:
-            if time.monotonic() > deadline:
-                raise self._not_booted(f"did not reach login in {_BOOT_S:.0f} s")
-            seen = self._listen()
-        if seen != READY:
-            self.console.wait_closed(_MOST_S if "panic" in seen else 0.0)
-            raise self._not_booted(f"did not reach login: {seen.strip()}")
-
-    def _listen(self) -> str:
-        """What decides the boot, or "" when there was other news."""
-        known = self.console.size()
         try:
-            return self.console.expect([READY, _DEAF, _PANIC], _SILENCE_S)
+            seen = coming.decided(self.console, [READY, _DEAF, _PANIC], _BOOT_S, _SILENCE_S)
         except TimeoutError as error:
-            if self.console.size() > known:
-                return ""
+            raise self._not_booted(str(error)) from error
+        except coming.StandsStillError as error:
             if wire.gaps(self.console.text()):
                 raise InfrastructureError(
                     f"the console of {self._board.name} was lost while the kernel booted",
                     hint=f"the whole console is in {self._path}",
                 ) from error
-            words = f"printed nothing {'more ' if known else ''}in {_SILENCE_S:.0f} s"
-            raise (self._hangs(words) if known else self._not_booted(words)) from error
+            words = str(error)
+            raise (self._not_booted(words) if error.mute else self._hangs(words)) from error
         except EOFError as error:
             raise self._blamed("made the board begin anew before login") from error
+        if seen != READY:
+            self.console.wait_closed(_MOST_S if "panic" in seen else 0.0)
+            raise self._not_booted(f"did not reach login: {seen.strip()}")
 
     def _blamed(self, why: str) -> RigError:
         """BootError; InfrastructureError where the kernel has not said its first word yet, and what

@@ -22,8 +22,8 @@ from rig.config import MachineConfig
 from rig.console import Console
 from rig.errors import BootError, HangError, InfrastructureError
 from rig.image import Image
+from rig.machine import coming, stuck
 from rig.machine import snapshot as saved
-from rig.machine import stuck
 from rig.machine.accel import Acceleration, accelerator
 from rig.machine.plan import (
     Bootable,
@@ -606,34 +606,25 @@ class QemuMachine:
         )
 
     def _await_ready(self) -> None:
-        limit = _DEBUGGER_S if self.plan.gdb else _BOOT_S
-        silence = _DEBUGGER_S if self.plan.gdb else _SILENCE_S
-        deadline = time.monotonic() + limit
-        seen = ""
-        while not seen:
-            if time.monotonic() > deadline:
-                raise self._not_booted(f"did not reach login in {limit:.0f} s")
-            seen = self._listen(silence)
+        wanted = [READY, _DEAF, _PANIC]
+        limits = (_DEBUGGER_S, _DEBUGGER_S) if self.plan.gdb else (_BOOT_S, _SILENCE_S)
+        try:
+            seen = coming.decided(self.console, wanted, *limits)
+        except TimeoutError as error:
+            raise self._not_booted(str(error)) from error
+        except coming.StandsStillError as error:
+            raise self._stands_still(error) from error
+        except EOFError as error:
+            raise self._ended() from error
         if seen != READY:
             self.console.wait_closed(5.0)  # the rest of the report
             raise self._not_booted(f"did not reach login: {seen.strip()}")
         self._boot_s = self.age_s
 
-    def _listen(self, silence_s: float) -> str:
-        """What decides the boot, or "" when there was other news for silence_s seconds."""
-        known = self.console.size()
-        try:
-            return self.console.expect([READY, _DEAF, _PANIC], silence_s)
-        except TimeoutError as error:
-            if self.console.size() > known:
-                return ""
-            more = "more " if known else ""
-            words = f"printed nothing {more}in {silence_s:.0f} s"
-            if self.plan.gdb or not self.alive():
-                raise self._not_booted(words) from error
-            raise (self._hangs(words) if known else self._silent(words)) from error
-        except EOFError as error:
-            raise self._ended() from error
+    def _stands_still(self, error: coming.StandsStillError) -> BootError:
+        if self.plan.gdb or not self.alive():
+            return self._not_booted(str(error))
+        return self._silent(str(error)) if error.mute else self._hangs(str(error))
 
     def _ended(self) -> BootError | InfrastructureError:
         if self._ended_well():

@@ -416,7 +416,7 @@ FAULTS = (
     Fault(
         "RCU stalls", 1, "timeout|fail|crash", "rcu detected stall",
         script=f"echo SOFTLOCKUP >{PROVOKE}", kernel="lockdep",
-        options=("--append", "rcupdate.rcu_cpu_stall_timeout=5", "--timeout", "30"), within_s=240,
+        options=("--append", "rcupdate.rcu_cpu_stall_timeout=5", "--timeout", "15"), within_s=240,
     ),
     Fault(
         "a loop with interrupts off", 1, "timeout",
