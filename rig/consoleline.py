@@ -12,7 +12,7 @@ STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
 # kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU. "]" is another sign
 # on a mainframe's 3270 console: EBCDIC's code pages 037 and 1047 differ in the brackets.
 _STAMP = re.compile(
-    r"\[ {0,12}\d{1,12}\.\d{6} ?[\]\xa8\ufffd](?:\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII
+    r"\[ {0,12}\d{1,12}\.\d{6} ?[\]\xa8\ufffd](?: ?\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII
 )
 STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
@@ -35,7 +35,7 @@ _RECORDED = re.compile(
             r"(?:kernel|vmunix)(?:(?:\[\d+\])?: {0,2}| - - - )"
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} (?=kernel BUG at )|\[kernel\] )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
-            r"|\d{1,12}\.\d{6}[\]\xa8] |\[[<+ ]*\d+\.\d{2,9}>?\](?:\[ *[TC]\d+\])? ?"
+            r"|\d{1,12}\.\d{6}[\]\xa8] |\[[<+ ]*\d+\.\d{2,9}>?\](?: ?\[ *[TC]\d+\])? ?"
             # typed off a screen, by a program: "]" has become "1"
             r"|\[ *\d{1,9}\.\d{7} (?=[A-Za-z])"
             # the same console, where "[" is another sign as well; in code page 500 "c|" and "!"
@@ -82,7 +82,7 @@ RUNNING = re.compile(
     rb" kernel: (?:(?P<stopped>Kernel log(?: daemon terminating|ging \(proc\) stopped))"
     rb"|(?!klogd|imklog|Inspecting|Loaded |Symbols |No module symbols|Cannot find map"
     rb"|\[ *0\.|Linux version|microcode|Booting |random: |printk: |efi: |early|bootconsole"
-    rb"|Kernel log))"
+    rb"|Initializing cgroup subsys|Kernel log))"
 )
 
 

@@ -87,6 +87,7 @@ SYMBOL = (
 _IN = rf"(?: in {SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
 _DIE = r"[^\[]*: [0-9a-f]{1,16}(?: ilc:\d)? \[#\d+\]"
 # x86-64 until 2.6.27, and copies of a log that have lost the brackets.
+_ALPHA = r"\S{{1,16}}\(\d+\): {} -?\d+$"
 _OLD_DIE = (
     r"[^\[\]]*: [0-9a-f]{4} "
     r"(?:\[\d+\]\s*(?:$|PREEMPT\b|SMP\b)|\d+ (?:PREEMPT|SMP)\b)"
@@ -553,13 +554,48 @@ RULES: tuple[Rule, ...] = (
         )
     ),
     _rule(
+        "page-fault",
+        "fault at 0x",
+        r"(?:Data (?:read|write) fault at 0x[0-9a-f]+ in \w+ \w+ \(pc="
+        r"|Instruction fault at 0x[0-9a-f]+$)",
+        "BUG: page fault{access}{f}",
+        "arch/m68k/kernel/traps.c bus_error030",
+        "oops",
+        prelude=True,
+    ),
+    _rule(
+        "page-fault",
+        "BAD KERNEL BUSERR",
+        "BAD KERNEL BUSERR$",
+        "BUG: page fault{access}{f}",
+        "arch/m68k/kernel/traps.c bus_error030",
+        "oops",
+    ),
+    _rule(
+        "other",
+        " bus error, epc == ",
+        r"(?P<what>Data|Instruction) bus error, epc == [0-9a-f]+, ra == [0-9a-f]+ Oops",
+        "Oops: {what} bus error{f}",
+        "arch/mips/kernel/traps.c do_be, joined with what follows",
+        "oops",
+        die=True,
+    ),
+    _rule(
+        "other",
+        " bus error, epc == ",
+        r"(?P<what>Data|Instruction) bus error, epc == [0-9a-f]+, ra == [0-9a-f]+",
+        "Oops: {what} bus error{f}",
+        "arch/mips/kernel/traps.c do_be",
+        "oops",
+        prelude=True,
+    ),
+    _rule(
         "other",
         "FORMAT=",
         r"(?:\*\*\* )?(?P<what>[A-Z][A-Z0-9 /-]{3,40}) \*\*\* +FORMAT=[0-9A-F]",
         "Oops: {what}{f}",
         "arch/m68k/kernel/traps.c bad_super_trap",
         "oops",
-        die=True,
     ),
     _rule(
         "other",
@@ -606,6 +642,15 @@ RULES: tuple[Rule, ...] = (
         "Oops: trap {what}{f}",
         "arch/parisc/kernel/traps.c parisc_terminate",
         "oops",
+    ),
+    _rule(
+        "other",
+        ": Code=",
+        r"(?P<what>[A-Z][\w ()]{5,60}): Code=\d+ \(",
+        "Oops: {what}{f}",
+        "arch/parisc/kernel/traps.c parisc_terminate",
+        "oops",
+        shy=True,
     ),
     _rule(
         "other",
@@ -722,6 +767,15 @@ RULES: tuple[Rule, ...] = (
         "lib/bug.c report_bug",
         "oops",
     ),
+    _rule(
+        "bug",
+        "ernel ",
+        r"(?:[kK]ernel BUG in (?P<bare>\w+) at [\w./-]+:\d+!|Kernel bug at [\w./-]+:\d+$)",
+        "kernel BUG{f}",
+        "include/asm-ppc/bug.h (< 2.6.10), arch/alpha/kernel/traps.c do_entIF",
+        "oops",
+        to_bug=True,
+    ),
     *(
         _rule(
             type,
@@ -790,6 +844,21 @@ RULES: tuple[Rule, ...] = (
         "oops",
         die=True,
     ),
+    *(
+        _rule(
+            type,
+            "KASAN: ",
+            rf"KASAN: {what} in range \[0x[0-9a-f]+-0x[0-9a-f]+\]",
+            title,
+            "mm/kasan/report.c kasan_non_canonical_hook, whose oops was cut",
+            "oops",
+            aside=True,
+        )
+        for type, what, title in (
+            ("null-deref", "null-ptr-deref", "BUG: kernel NULL pointer dereference{f}"),
+            ("kasan", r"(?P<what>[\w -]+)", "KASAN: {what}{f}"),
+        )
+    ),
     _rule(
         "bug",
         "[#",
@@ -797,16 +866,18 @@ RULES: tuple[Rule, ...] = (
         rf"|Internal error: Oops - [uU]ndefined instruction{_DIE}|Oops - illegal instruction \[#"
         r"|(?:Reserved|Break) instruction in kernel code ?\[#"
         rf"|(?:illegal operation|invalid operand){_DIE}"
-        rf"|Kernel [bB][uU][gG](?: detected)? ?\[#\d+\]|monitor event{_DIE}",
+        rf"|Kernel [bB][uU][gG](?: detected)?(?:: [0-9a-f]{{4}})? ?\[#\d+\]|monitor event{_DIE}"
+        r"|Oops - BUG ?\[#\d+\]",
         "kernel BUG{f}",
         "arch/x86/kernel/traps.c exc_invalid_op, arch/arm64/kernel/traps.c bug_handler, "
-        "arch/mips/kernel/traps.c do_trap_or_bp, arch/s390/kernel/traps.c",
+        "arch/{loongarch,mips,s390,sh}/kernel/traps.c",
         "oops",
     ),
     _rule(
         "page-fault",
         "[#",
-        rf"(?:(?:Oops: )?Oops: [0-9a-f]{{1,16}} \[#\d+\]|Internal error: Oops(?= ?:){_DIE}"
+        rf"(?:(?:Oops: )?Oops: [0-9a-f]{{1,16}}(?: ilc:\d)? \[#\d+\]"
+        rf"|Internal error: Oops(?= ?:){_DIE}"
         rf"|(?:\S{{1,16}}\(\d+\): )?Oops(?:: sig: \d+)? ?\[#\d+\]"
         rf"|Oops: Kernel access of bad area, sig: \d+ \[#\d+\]"
         rf"|(?:Oops: )?Bad pagetable{_DIE})",
@@ -865,6 +936,91 @@ RULES: tuple[Rule, ...] = (
         "Oops: {what}{error}{trap}{old}{power}{mips}{s390}{sparc}{f}",
         "arch/x86/kernel/dumpstack.c, arch/arm64/kernel/traps.c, arch/riscv/kernel/traps.c",
         "oops",
+    ),
+    _rule(
+        "divide-error",
+        "[#",
+        r"\S{1,16}\(\d+\): TL\d: (?:Kernel divide by zero\.|DIV0 Exception) \[#\d+\]",
+        "divide error{f}",
+        "arch/sparc/kernel/traps_64.c",
+        "oops",
+    ),
+    # Whatever else an architecture tells its die().
+    _rule(
+        "other",
+        "[#",
+        r"(?:\S{1,16}\(\d+\): |Oops: )?(?P<what>(?:\w+: )?[A-Za-z][^\[\]:]{2,80}?)"
+        r"(?:: (?:sig: \d+|[0-9a-f]{1,16}))? ?\[#\d+\](?=:|\s|$)",
+        "Oops: {what}{f}",
+        "arch/*/kernel/traps.c die, die_if_kernel",
+        "oops",
+        shy=True,
+    ),
+    *(
+        _rule(
+            type,
+            trigger,
+            pattern,
+            title,
+            "arch/{alpha,m68k}/kernel/traps.c die_if_kernel, arch/openrisc/kernel/traps.c die",
+            "oops",
+            die=True,
+            shy=True,
+        )
+        for trigger, form, type, what, title in (
+            ("Oops: 0", "{}: [0-9a-f]{{8}}$", "page-fault", "Oops", "BUG: page fault{access}{f}"),
+            *(
+                (trigger, "{}: [0-9a-f]{{8}}$", "other", f"(?P<what>{what})", "Oops: {what}{f}")
+                for trigger, what in (
+                    ("BAD KERNEL ", r"BAD KERNEL \w+"),
+                    ("bad frame ", "bad frame format"),
+                )
+            ),
+            ("Oops#: ", "{}#: [0-9a-f]{{4}}$", "page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("Die:#: ", "{}#: [0-9a-f]{{4}}$", "other", "Die:", "Oops: die{f}"),
+            ("): Oops ", _ALPHA, "page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("): Kernel Bug ", _ALPHA, "bug", "Kernel Bug", "kernel BUG{f}"),
+            *(
+                (f"): {what} ", _ALPHA, "other", f"(?P<what>{what})", "Oops: {what}{f}")
+                for what in ("Arithmetic fault", "Instruction fault", "Unaligned")
+            ),
+        )
+        for pattern in (form.format(what),)
+    ),
+    *(
+        _rule(
+            type,
+            "[ECR ",
+            rf"\[ECR *\]: 0x[0-9a-f]+ => {what}",
+            title,
+            "arch/arc/kernel/troubleshoot.c show_ecr_verbose",
+            "oops",
+            aside=True,
+            shy=True,
+        )
+        for type, what, title in (
+            ("page-fault", "Invalid (?:Read|Write|Insn)", "BUG: page fault{access}{f}"),
+            ("other", "(?P<what>[A-Z][\\w /()-]{3,40})", "Oops: {what}{f}"),
+        )
+    ),
+    _rule(
+        "other",
+        ", sig: ",
+        r"Oops: (?P<what>[^\[,]{3,60}), sig: \d+\s*$",
+        "Oops: {what}{f}",
+        "arch/{microblaze,nios2}/kernel die, arch/ppc/kernel/traps.c (< 2.6)",
+        "oops",
+        die=True,
+    ),
+    _rule(
+        "other",
+        "(code ",
+        r"\S{1,16} \(pid \d+\): (?P<what>[A-Z][\w ()]{3,60}) \(code \d+\)$",
+        "Oops: {what}{f}",
+        "arch/parisc/kernel/traps.c die_if_kernel",
+        "oops",
+        die=True,
+        shy=True,
     ),
     _rule(
         "other",
@@ -1010,14 +1166,17 @@ RULES: tuple[Rule, ...] = (
         "mm/kmemleak.c kmemleak_scan",
         frame=False,
     ),
-    _rule(
-        "warning",
-        "WARNING: ",
-        rf"WARNING: CPU: \d+ PID: \d+ at(?: |$)(?:(?P<file>[^\s:]+:\d+)(?: |$))?"
-        rf"(?:{SYMBOL}|0x[0-9a-f]+)?",
-        "WARNING{f}",
-        "kernel/panic.c __warn",
-        "trace",
+    *(
+        _rule(
+            "warning",
+            trigger,
+            rf"{words}: \d+ PID: \d+ at(?: |$)(?:(?P<file>[^\s:]+:\d+)(?: |$))?"
+            rf"(?:{SYMBOL}|0x[0-9a-f]+)?",
+            "WARNING{f}",
+            "kernel/panic.c __warn",
+            "trace",
+        )
+        for trigger, words in (("WARNING: ", "WARNING: CPU"), ("WARNING CPU: ", "WARNING CPU"))
     ),
     _rule(
         "warning",

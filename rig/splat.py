@@ -74,7 +74,8 @@ _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
     r"|PGD |Code: |Mem abort|Internal error|Oops|---\[ end|stack backtrace|\d+ locks? held by"
-    r"|Stopper: |in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
+    r"|pc = \[<|PSW: |\[ECR |\[EFA |SR: [0-9a-f]{4}|TSTATE: |a00: |epc +: |GPR00: |r0:|r00-03"
+    r"|\$ 0 +:|Stopper: |in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
 
@@ -183,8 +184,8 @@ _BODY_STARTS = (
     r"\s|$|[=*>|-]{2}|\[<|\[[0-9a-f]{8,16}\]|[0-9a-f]{8}|CPU: |CPU#?\d|Hardware name|Call [Tt]race"
     r"|Modules linked|Code: |R[ISBDA][PXI]: |E[ISABCD][PXI]: |R\d\d?: |[FC]S: |CR\d: |DR\d: |PKRU"
     r"|Tainted|Workqueue: |pc :|lr :|sp :|x\d+ ?:|pstate|epc :|ra :|status:|gp :|[as]\d+ ?:|t\d :"
-    r"|#PF|PGD |Oops|Internal error|Stopper: |Stack:|Process |task:|NMI |Sending NMI|note: "
-    r"|Kernel Offset"
+    r"|#PF|P[G4UM]D |PTE |Oops|Internal error|Stopper: |Stack:|Process |task:|NMI "
+    r"|Sending NMI|note: |Kernel Offset"
     r"|EC = |SET = |EA = |FSC = |ISV = |SSE = |SF = |CM = |GCS = |Access size = |\[[0-9a-f]+\] pgd="
     r"|Mem abort|Data abort|user pgtable|swapper pgtable|ESR|FAR|Exception|Unable to handle|Last "
     r"|Dumping|Rebooting|Disabling lock|Showing|Thread overran|CPU \d|Task stack|Overflow stack"
@@ -196,6 +197,9 @@ _BODY_STARTS = (
     r"|IP: |RIP|Cpu \d|Hardware|Fixing|Unable|invalid opcode|general protection|LE PAGE|BE PAGE"
     r"|(?:NON-)?RESUMABLE ERROR: |Current process id is|BAD KERNEL TRAP|PC: |SR: |d\d: "
     r"|Frame format|Pass this trace"
+    # alpha, arc, xtensa, openrisc, microblaze, nios2
+    r"|(?:pc|ra|ps|v0|t1?\d|s\d|a\d|pv|at|gp|sp) ?= |Trace:|Path: |\[(?:ECR|EFA|BLINK|ERET|STAT)"
+    r"|BTA: |a\d\d: |pc: |lbeg: |CPU #|msr=|ear=|ea = |CURRENT PROCESS|COMM=|TEXT="
     r"|IDT: |LDTR: |TR: |TPC|\S+\(\d+\): Oops|PSW|IA[SO]Q|IIR|ISR|r\d\d-\d\d|sr\d|YZ",
     # lockdep, RCU, scheduler, watchdogs
     r"\d+ locks? held|no locks|irq event stamp|(?:hard|soft)irqs |\(|Preemption disabled|in_atomic"
