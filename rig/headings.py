@@ -87,6 +87,7 @@ SYMBOL = (
 _IN = rf"(?: in {SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
 _DIE = r"[^\[]*: [0-9a-f]{1,16}(?: ilc:\d)? \[#\d+\]"
 # x86-64 until 2.6.27, and copies of a log that have lost the brackets.
+_OTHER = "Oops: {what}{f}"
 _ALPHA = r"\S{{1,16}}\(\d+\): {} -?\d+$"
 _OLD_DIE = (
     r"[^\[\]]*: [0-9a-f]{4} "
@@ -553,15 +554,17 @@ RULES: tuple[Rule, ...] = (
             ("other", "(?P<what>[A-Z][\\w ]{5,60}?)", "Oops: {what}{f}"),
         )
     ),
-    _rule(
-        "page-fault",
-        "fault at 0x",
-        r"(?:Data (?:read|write) fault at 0x[0-9a-f]+ in \w+ \w+ \(pc="
-        r"|Instruction fault at 0x[0-9a-f]+$)",
-        "BUG: page fault{access}{f}",
-        "arch/m68k/kernel/traps.c bus_error030",
-        "oops",
-        prelude=True,
+    *(
+        _rule(
+            "page-fault",
+            trigger,
+            rf"{trigger} at 0x[0-9a-f]+(?: in \w+ \w+ \(pc=|$)",
+            "BUG: page fault{access}{f}",
+            "arch/m68k/kernel/traps.c bus_error030",
+            "oops",
+            prelude=True,
+        )
+        for trigger in ("Data read fault", "Data write fault", "Instruction fault")
     ),
     _rule(
         "page-fault",
@@ -571,23 +574,19 @@ RULES: tuple[Rule, ...] = (
         "arch/m68k/kernel/traps.c bus_error030",
         "oops",
     ),
-    _rule(
-        "other",
-        " bus error, epc == ",
-        r"(?P<what>Data|Instruction) bus error, epc == [0-9a-f]+, ra == [0-9a-f]+ Oops",
-        "Oops: {what} bus error{f}",
-        "arch/mips/kernel/traps.c do_be, joined with what follows",
-        "oops",
-        die=True,
-    ),
-    _rule(
-        "other",
-        " bus error, epc == ",
-        r"(?P<what>Data|Instruction) bus error, epc == [0-9a-f]+, ra == [0-9a-f]+",
-        "Oops: {what} bus error{f}",
-        "arch/mips/kernel/traps.c do_be",
-        "oops",
-        prelude=True,
+    *(
+        _rule(
+            "other",
+            f"{what} bus error, epc == ",
+            rf"{what} bus error, epc == [0-9a-f]+, ra == [0-9a-f]+{joined}",
+            f"Oops: {what} bus error{{f}}",
+            f"arch/mips/kernel/traps.c do_be{', joined with what follows' if joined else ''}",
+            "oops",
+            die=bool(joined),
+            prelude=not joined,
+        )
+        for what in ("Data", "Instruction")
+        for joined in (" Oops", "")
     ),
     _rule(
         "other",
@@ -645,7 +644,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        ": Code=",
+        "Code=",
         r"(?P<what>[A-Z][\w ()]{5,60}): Code=\d+ \(",
         "Oops: {what}{f}",
         "arch/parisc/kernel/traps.c parisc_terminate",
@@ -767,14 +766,20 @@ RULES: tuple[Rule, ...] = (
         "lib/bug.c report_bug",
         "oops",
     ),
-    _rule(
-        "bug",
-        "ernel ",
-        r"(?:[kK]ernel BUG in (?P<bare>\w+) at [\w./-]+:\d+!|Kernel bug at [\w./-]+:\d+$)",
-        "kernel BUG{f}",
-        "include/asm-ppc/bug.h (< 2.6.10), arch/alpha/kernel/traps.c do_entIF",
-        "oops",
-        to_bug=True,
+    *(
+        _rule("bug", trigger, pattern, "kernel BUG{f}", source, "oops", to_bug=True)
+        for trigger, pattern, source in (
+            (
+                "BUG",
+                r"[kK]ernel BUG in (?P<bare>\w+) at [\w./-]+:\d+!",
+                "include/asm-ppc/bug.h (< 2.6.10)",
+            ),
+            (
+                "Kernel bug at ",
+                r"Kernel bug at [\w./-]+:\d+$",
+                "arch/alpha/kernel/traps.c do_entIF",
+            ),
+        )
     ),
     *(
         _rule(
@@ -969,20 +974,14 @@ RULES: tuple[Rule, ...] = (
         )
         for trigger, form, type, what, title in (
             ("Oops: 0", "{}: [0-9a-f]{{8}}$", "page-fault", "Oops", "BUG: page fault{access}{f}"),
-            *(
-                (trigger, "{}: [0-9a-f]{{8}}$", "other", f"(?P<what>{what})", "Oops: {what}{f}")
-                for trigger, what in (
-                    ("BAD KERNEL ", r"BAD KERNEL \w+"),
-                    ("bad frame ", "bad frame format"),
-                )
-            ),
+            ("BAD KERNEL ", "(?P<what>BAD KERNEL {}): [0-9a-f]{{8}}$", "other", r"\w+", _OTHER),
             ("Oops#: ", "{}#: [0-9a-f]{{4}}$", "page-fault", "Oops", "BUG: page fault{access}{f}"),
             ("Die:#: ", "{}#: [0-9a-f]{{4}}$", "other", "Die:", "Oops: die{f}"),
             ("): Oops ", _ALPHA, "page-fault", "Oops", "BUG: page fault{access}{f}"),
             ("): Kernel Bug ", _ALPHA, "bug", "Kernel Bug", "kernel BUG{f}"),
             *(
-                (f"): {what} ", _ALPHA, "other", f"(?P<what>{what})", "Oops: {what}{f}")
-                for what in ("Arithmetic fault", "Instruction fault", "Unaligned")
+                (f"): {what} ", _ALPHA, "other", f"(?P<what>{what})", _OTHER)
+                for what in ("Arithmetic fault", "Instruction fault")
             ),
         )
         for pattern in (form.format(what),)
@@ -990,7 +989,7 @@ RULES: tuple[Rule, ...] = (
     *(
         _rule(
             type,
-            "[ECR ",
+            "ECR ",
             rf"\[ECR *\]: 0x[0-9a-f]+ => {what}",
             title,
             "arch/arc/kernel/troubleshoot.c show_ecr_verbose",
@@ -1005,7 +1004,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        ", sig: ",
+        "Oops",
         r"Oops: (?P<what>[^\[,]{3,60}), sig: \d+\s*$",
         "Oops: {what}{f}",
         "arch/{microblaze,nios2}/kernel die, arch/ppc/kernel/traps.c (< 2.6)",
@@ -1014,13 +1013,11 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
-        "(code ",
-        r"\S{1,16} \(pid \d+\): (?P<what>[A-Z][\w ()]{3,60}) \(code \d+\)$",
-        "Oops: {what}{f}",
+        "Your System ate a SPARC!",
+        "< Your System ate a SPARC! Gah! >",
+        "Oops{f}",
         "arch/parisc/kernel/traps.c die_if_kernel",
         "oops",
-        die=True,
-        shy=True,
     ),
     _rule(
         "other",

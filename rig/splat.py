@@ -89,7 +89,7 @@ _BOXES = (
 )
 _COMMON = {
     "BUG": r"BUG(?<![A-Za-ln-z_]BUG)"
-    rf"(?=[:!]| at | \S{{1,64}} ?\(| [\w:.-]{{1,60}}:| \S+{_ENDS}|{_ENDS})",
+    rf"(?=[:!]| at | in \w+ at | \S{{1,64}} ?\(| [\w:.-]{{1,60}}:| \S+{_ENDS}|{_ENDS})",
     "INFO: ": rf"INFO: (?=task\b|trying\b|\w+ (?:self-)?detected|\w+{_ENDS}"
     rf"|{_BOXES}|{_ENDS})",
     "WARNING: ": r"WARNING: (?=CPU|at\b|[\w./-]+\.[chS]:\d|kernel stack|stack |can't |kmemcheck"
@@ -200,6 +200,7 @@ _BODY_STARTS = (
     # alpha, arc, xtensa, openrisc, microblaze, nios2
     r"|(?:pc|ra|ps|v0|t1?\d|s\d|a\d|pv|at|gp|sp) ?= |Trace:|Path: |\[(?:ECR|EFA|BLINK|ERET|STAT)"
     r"|BTA: |a\d\d: |pc: |lbeg: |CPU #|msr=|ear=|ea = |CURRENT PROCESS|COMM=|TEXT="
+    r"|\S+ \(pid \d+\): "
     r"|IDT: |LDTR: |TR: |TPC|\S+\(\d+\): Oops|PSW|IA[SO]Q|IIR|ISR|r\d\d-\d\d|sr\d|YZ",
     # lockdep, RCU, scheduler, watchdogs
     r"\d+ locks? held|no locks|irq event stamp|(?:hard|soft)irqs |\(|Preemption disabled|in_atomic"
