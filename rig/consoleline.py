@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import re
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ _RECORDED = re.compile(
             # a shell's prompt, which waits while the kernel speaks
             r"|[~/][\w~/.-]{0,60} ?[#$] "
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} )?(?=\d{{1,3}},\d+,\d+,)"
-            rf"|\[?{_ISO}\]? {{0,3}}|\[?{_CLOCK}\]?:? "
+            rf"|\[?{_ISO}\]? {{0,3}}|\[?{_CLOCK}\]?:? {{1,3}}"
             r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[: ] ?"
             # lines that somebody has numbered
             r"|\d{1,6}\t",
@@ -126,6 +127,8 @@ def split(raw: str) -> tuple[bool, str, str]:
     line = _ANSI.sub("", raw) if "\x1b" in raw else raw
     if _ODD_SPACE.search(line):
         line = _ENCODED.sub(lambda sign: chr(int(sign[1], 16)), _MAILED.sub(" ", line))
+    if "&" in line:
+        line = html.unescape(line)
     if "\\" in line:
         line = _ESCAPED.sub(r"\1", line)
     if not line.isascii():

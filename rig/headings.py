@@ -378,7 +378,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "rcu-stall",
         "INFO: ",
-        r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?(?:CPU \d* ?)?stalls?\b"
+        r"(?:rcu: )?INFO: \w+ (?:self-)?detected (?:expedited )?(?:CPU \d* ?)?(?:stalls?\b|sta?l?$)"
         r"|(?:rcu: )?\w+ kthread (?:timer wakeup didn't happen for|starved for) \d+ jiffies",
         "INFO: rcu detected stall{f}",
         f"{_STALL_H}, kernel/rcu/tree_exp.h, kernel/rcu/tasks.h",
@@ -415,8 +415,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "hung-task",
         "INFO: ",
-        r"INFO: task .{1,40}:\d+ (?:<writer> )?(?:blocked (?:in I/O wait )?|can't die )for"
-        r"(?: (?:more than )?\d+|(?: more)?(?: than)?$)",
+        r"INFO: task .{1,40}:\d+ (?:<writer> )?(?:(?:blocked|can't die)"
+        r"(?: in I/O wait)? for(?: |$)|blocked(?: fo?)?$)",
         "INFO: task hung{f}",
         "kernel/hung_task.c check_hung_task",
     ),

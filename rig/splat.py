@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rig.consoleline import (
+    LINE_MAX,
     RUNNING,
     STAMPED,
     before,
@@ -77,6 +78,7 @@ _SURE = re.compile(
     r"|pc = \[<|PSW: |\[ECR |\[EFA |SR: [0-9a-f]{4}|TSTATE: |a00: |epc +: |GPR00: |r0:|r00-03"
     r"|\$ 0 +:|Stopper: |in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
+_ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?:\[ *[\d.]+\] *)?\s*$")
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
 
 
@@ -118,10 +120,13 @@ def _boxed(rule: Rule) -> bool:
 # Capitals are rare in a console: one alternation that starts with them runs at memory speed, and
 # would crawl with lower-case words among them; those are searched for one by one.
 _WORDS = [word for word in _search_words() if word not in _COMMON]
+# A mail program may have broken a line between its words: the search takes the end of a line for a
+# space.
 _CAPITALS = re.compile(
-    _alternation(
-        sorted([*(re.escape(w) for w in _WORDS if w[0].isupper()), *_COMMON.values()])
-    ).encode(),
+    _alternation(sorted([*(re.escape(w) for w in _WORDS if w[0].isupper()), *_COMMON.values()]))
+    .replace("\\ ", "[ \\n]")
+    .replace(": (?=", ":[ \\n](?=")
+    .encode(),
     re.MULTILINE,
 )
 _OTHERS = tuple(word.encode() for word in _WORDS if not word[0].isupper())
@@ -414,10 +419,10 @@ class _Begun:
 
 
 class _Words:
-    """Where in a block the next of the search words is; each word is searched for once."""
+    """Where in a block the next of the search words begins; each word is searched for once."""
 
     def __init__(self, block: bytes) -> None:
-        self._block = block
+        self._block, self._flat = block, block.replace(b"\n", b" ")
         self._next = [0] * (len(_OTHERS) + 1)
         self._stale = [True] * (len(_OTHERS) + 1)
 
@@ -431,7 +436,7 @@ class _Words:
 
     def _find(self, index: int, position: int) -> int:
         if index < len(_OTHERS):
-            return self._block.find(_OTHERS[index], position)
+            return self._flat.find(_OTHERS[index], position)
         hit = _CAPITALS.search(self._block, position)
         return hit.start() if hit else -1
 
@@ -478,6 +483,7 @@ class Scanner:
         self._devices: dict[str, int] = {}
         self._any = False
         self._begun: _Begun | None = None
+        self._above = b""
         self._ended = -(10**9)  # the line behind the last report
         self._out: list[Splat] = []
 
@@ -521,9 +527,24 @@ class Scanner:
         if self._stamped_from is None:
             self._look_for_stamps(block)
         self._running.look(block, self._line)
+        if not self._open and not self._begun and self._line:
+            self._look_across(block)
+        self._lines(block)
+        self._above = _line_before(block, len(block))
+
+    def _look_across(self, block: bytes) -> None:
+        """Whether a search word begins in the line above and ends in the first of these."""
+        first = block[: block.index(b"\n")][:LINE_MAX]
+        for hit in _ANY_WORD.finditer(self._above + b" " + first):
+            if hit.start() <= len(self._above) < hit.end():
+                raw = self._above.decode(errors="replace").rstrip("\r")
+                self._begun = _Begun(*split(raw)[1:], [raw])
+
+    def _lines(self, block: bytes) -> None:
         position, words = 0, _Words(block)
         while position < len(block):
-            if not self._open and not self._begun:
+            looked_for = not self._open and not self._begun
+            if looked_for:
                 hit = words.after(position)
                 if hit < 0:
                     self._line += block.count(b"\n", position)
@@ -532,7 +553,12 @@ class Scanner:
                 self._line += block.count(b"\n", position, start)
                 position = start
             end = block.index(b"\n", position)
-            self._take(looked_at(block[position:end]))
+            above = _line_before(block, position) if position else self._above
+            line = looked_at(block[position:end])
+            self._take(line, above)
+            if looked_for and not self._open and not self._begun and not _ANY_WORD.search(line):
+                raw = line.decode(errors="replace").rstrip("\r")  # its word ends in the next line
+                self._begun = _Begun(*split(raw)[1:], [raw])
             self._line += 1
             position = end + 1
 
@@ -551,11 +577,13 @@ class Scanner:
             self._stamped_from = line
             return
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, above: bytes) -> None:
         raw = line.decode(errors="replace").rstrip("\r")
         stamped, caller, message = split(raw)
         if message.startswith(_ANNOUNCED):
             return
+        # A mail program has broken the line right behind the recorder's mark.
+        stamped = stamped or bool(_ONLY_MARK.match(above.decode(errors="replace")))
         begun, self._begun = self._begun, None
         if begun and not stamped and self._rest(begun, message, raw):
             return
@@ -619,7 +647,7 @@ class Scanner:
         first, caller = begun.message.rstrip(), begun.caller
         # With "=" it says that the line goes on.
         whole = _joined(first, message, raw) if first[-1:] == "=" else f"{first} {message.lstrip()}"
-        if _is_heading(message):
+        if _is_heading(message, sure=True):
             return False
         if not _is_heading(whole, exact=True):
             if len(begun.lines) < _BEGUN - 1:
@@ -872,11 +900,22 @@ class Scanner:
         self._out.append(splat)
 
 
-def _is_heading(message: str, *, exact: bool = False) -> bool:
-    """exact: by a rule that does not take any words for one."""
+def _line_before(block: bytes, position: int) -> bytes:
+    """The line that ends there, or its end."""
+    start = block.rfind(b"\n", 0, position - 1) + 1
+    return block[max(start, position - LINE_MAX) : position - 1]
+
+
+def _is_heading(message: str, *, exact: bool = False, sure: bool = False) -> bool:
+    """exact: by a rule that does not take any words for one. sure: by one that no program's words
+    are like.
+    """
     bare = message.lstrip(" \t")
-    rules = _possible(bare)
-    return any(rule.pattern.match(bare) for rule in rules if not exact or rule in _EXACT)
+    return any(
+        rule.pattern.match(bare)
+        for rule in _possible(bare)
+        if (not exact or rule in _EXACT) and not (sure and rule.shy)
+    )
 
 
 def _has_body(rule: Rule) -> bool:

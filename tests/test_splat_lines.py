@@ -157,6 +157,46 @@ def test_a_heading_in_three_lines_of_which_one_says_that_it_goes_on() -> None:
     assert titles("unregister_netdevice: waiting\nfor\nppp0\nto become free.") == []
 
 
+@pytest.mark.parametrize(
+    ("lines", "type"),
+    [
+        (["INFO:", "task ruby:3370 blocked for more than 120 seconds."], "hung-task"),
+        (["general protection", "fault: 0000 [#1] SMP"], "general-protection"),
+        (["UBSAN:", "array-index-out-of-bounds in net/a.c:10:4"], "ubsan"),
+        (["sysfs: cannot create duplicate", "filename '/bus/a'"], "other"),
+    ],
+)
+@pytest.mark.parametrize("stamp", ["", "[   12.345678] ", "Nov  8 15:38:08 ds kernel: "])
+def test_a_heading_whose_first_words_are_torn(lines: list[str], type: str, stamp: str) -> None:
+    text = f"{stamp}fine\n{stamp}{lines[0]}\n{lines[1]}\n{stamp}fine\n"
+    (found,) = splat.scan(text)
+    assert (found.type, found.start) == (type, 1)
+    assert by_line(text) == [found]
+
+
+@pytest.mark.parametrize("size", [7, 4096])
+def test_a_heading_below_its_mark(size: int) -> None:
+    mark = "Oct 12 09:53:22 ip-10-58-242-31 kernel: [15096446.245590]"
+    text = f"{mark} fine\n{mark}\nINFO: task a:33 blocked for more than 120 seconds.\n".encode()
+    scanner = splat.Scanner()
+    found = [one for at in range(0, len(text), size) for one in scanner.feed(text[at : at + size])]
+    (one,) = found + scanner.finish()
+    assert (one.type, one.start) == ("hung-task", 2)
+    # The kernel's own empty line says nothing of a user's below it.
+    assert titles("[    1.000000] fine\n[    2.000000] \nINFO: task a:3 blocked for more\n") == []
+
+
+def test_a_heading_that_a_pager_has_cut() -> None:
+    for words in ("INFO: task a:33 blocked fo", "INFO: task a:33 blocked"):
+        assert titles(f"Oct 12 09:53:22 host kernel: {words}\n") == ["INFO: task hung"]
+    assert titles("rcu: INFO: rcu_preempt self-detected st\n") == ["INFO: rcu detected stall"]
+
+
+def test_signs_that_a_page_has_spelt_out() -> None:
+    box = "WARNING: HARDIRQ-safe -&gt; HARDIRQ-unsafe lock order detected\n"
+    assert titles(box) == ["possible deadlock"]
+
+
 def test_the_kernels_next_line_is_no_rest_of_the_one_before() -> None:
     first, rest = "Badness in f at", "drivers/base/core.c:85"
     assert titles(f"[    1.000000] {first}\n[    1.000001] {rest}\n") == []
