@@ -843,7 +843,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "general-protection",
         "general protection fault",
-        "(?:Oops: )?general protection fault, (?:probably|maybe) for ",
+        "(?:Oops: )?general protection fault, (?:probably|maybe) for "
+        "|Oops: general protection fault$",
         "general protection fault{f}",
         "arch/x86/kernel/traps.c exc_general_protection, whose number was cut",
         "oops",
@@ -853,7 +854,7 @@ RULES: tuple[Rule, ...] = (
         _rule(
             type,
             "KASAN: ",
-            rf"KASAN: {what} in range \[0x[0-9a-f]+-0x[0-9a-f]+\]",
+            rf"KASAN: {what} in range(?: \[0x[0-9a-f]+-0x[0-9a-f]+\]|$)",
             title,
             "mm/kasan/report.c kasan_non_canonical_hook, whose oops was cut",
             "oops",
@@ -1306,7 +1307,16 @@ RULES: tuple[Rule, ...] = (
             ("UDF-fs", "fs/udf/super.c"),
             ("NTFS-fs", "fs/ntfs/debug.c (< 6.9)"),
             ("AFFS", "fs/affs/amigaffs.c"),
+            ("ADFS-fs", "fs/adfs/super.c"),
+            ("Quota", "fs/quota/dquot.c __quota_error"),
         )
+    ),
+    _rule(
+        "filesystem",
+        ": error (device ",
+        r"(?P<what>affs|ufs|udf): error \(device [^)]*\): (?P<func>\w+)",
+        "{what} error{f}",
+        "fs/affs/amigaffs.c, fs/udf/super.c, fs/ufs/super.c",
     ),
     _rule(
         "filesystem",
@@ -1325,8 +1335,8 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "filesystem",
-        "GFS2: fsid=",
-        r"GFS2: fsid=\S+: fatal: (?P<what>[a-z ]+)",
+        ": fsid=",
+        r"(?:GFS2|gfs2): fsid=\S+:? fatal: (?P<what>[a-z ]+)",
         "GFS2 error: {what}",
         "fs/gfs2/util.c",
         frame=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ _STRANGERS = 3  # lines in a row that belong to no report, and the report is ove
 _PATIENCE = 100  # of such that lists every partition before it panics
 _TEXTS_MAX = 20  # reports of one title that keep their text
 _TITLES_MAX = 1000
+# What journalctl puts between the journals of two boots, however the first one ended.
+_NEXT_BOOT, _NEXT_BOOTS = re.compile(rb"^-- (?:Reboot|Boot [0-9a-f]{32}) --$", re.MULTILINE), 1024
 _LINES_OF_A_BOOT = 3  # that may come before its banner
 _ABORTED = re.compile(r"BTRFS: Transaction aborted", re.IGNORECASE)
 # Types whose panic says nothing new where they were reported before.
@@ -475,6 +478,7 @@ class Scanner:
         self._stamped_from: int | None = None
         self._stamped_first: int | None = None
         self._banner, self._running = False, _Running()
+        self._next_boots: deque[int] = deque(maxlen=_NEXT_BOOTS)
         self._titles: dict[str, int] = {}
         self._last_oops = -(10**9)
         self._types: dict[str, int] = {}  # the line of the last heading of each
@@ -527,6 +531,8 @@ class Scanner:
         if self._stamped_from is None:
             self._look_for_stamps(block)
         self._running.look(block, self._line)
+        for hit in _NEXT_BOOT.finditer(block) if b"-- " in block else ():
+            self._next_boots.append(self._line + block.count(b"\n", 0, hit.start()))
         if not self._open and not self._begun and self._line:
             self._look_across(block)
         self._lines(block)
@@ -725,7 +731,8 @@ class Scanner:
         self._start(caller, CUT, None, raw)
 
     def _linux_banner(self, raw: str) -> None:
-        if self._banner or self._any or self._line > self._running.since:
+        told = any(0 < self._line - line <= _SOON for line in self._next_boots)
+        if not told and (self._banner or self._any or self._line > self._running.since):
             for key in list(self._open):
                 self._close(key, cut=True)
             self._start("", BANNER, None, raw)

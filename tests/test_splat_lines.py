@@ -439,3 +439,13 @@ def test_what_a_test_of_the_kernels_says_that_it_expects() -> None:
     assert titles("\n".join(said)) == []
     real = [f"[    1.460000] {cut}", "[    1.460001] WARNING: CPU: 0 PID: 1 at f.c:2 f+0x1/0x2"]
     assert titles("\n".join([*said, *real])) == ["WARNING in f"]
+
+
+def test_the_next_boot_in_a_journal_is_no_reboot_of_this_one() -> None:
+    ran = [f"Nov 07 18:17:0{n} host kernel: usb 1-{n}: new device" for n in range(8)]
+    began = ["Nov 07 19:22:18 host kernel: Linux version 6.2.16 (tom@sbuild) #1 SMP"]
+    for mark in ("-- Reboot --", f"-- Boot {'0a' * 16} --"):
+        assert titles("\n".join([*ran, mark, *began, *ran])) == []
+    assert titles("\n".join([*ran, "-- Reboot?", *began, *ran])) == ["unexpected reboot"]
+    late = [*ran, "-- Reboot --", *ran, *ran, *ran, *ran, *ran, *began]
+    assert titles("\n".join(late)) == ["unexpected reboot"]
