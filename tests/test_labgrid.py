@@ -22,7 +22,7 @@ from emulated_bmc import free_port, running, wait_for_port
 from rig import config
 from rig.config import BoardConfig
 from rig.errors import InfrastructureError, UsageError
-from rig.machine import claim, power, wire
+from rig.machine import claim, labgrid, power, wire
 from rig.machine.claim import BusyError
 
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
@@ -128,6 +128,24 @@ def test_a_place_is_acquired_switched_heard_and_released(lab: Lab) -> None:
         line.close()
         ours.close()
         far.close()
+    assert "b1" not in lab.client("who")
+
+
+def test_a_client_that_was_ended_after_it_had_the_place_leaves_nothing(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "labgrid-client"
+    client = program("labgrid-client")
+    slow.write_text(
+        f'#!/bin/sh\n{client} "$@" || exit\n'
+        f'case "$*" in *acquire) touch {tmp_path / "acquired"}; exec sleep 100;; esac\n'
+    )
+    slow.chmod(0o755)
+    monkeypatch.setattr(labgrid, "_client", lambda: str(slow))
+    monkeypatch.setattr(labgrid, "_ASK_S", 15.0)
+    with pytest.raises(InfrastructureError, match="did not end within 15 s"):
+        claim.take(lab.board(), claim.ourselves("rig boot"))
+    assert (tmp_path / "acquired").exists()
     assert "b1" not in lab.client("who")
 
 

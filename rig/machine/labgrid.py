@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import shutil
 import sys
@@ -53,7 +54,13 @@ class Place:
         """Have it; whether we had it already, as a run leaves it that was killed. TakenError where
         somebody else has.
         """
-        done = self._asked("acquire")
+        try:
+            done = self._asked("acquire")
+        except (InfrastructureError, KeyboardInterrupt):
+            # It may have got it before it was ended; what is not ours its client does not release.
+            with contextlib.suppress(InfrastructureError):
+                self._asked("release")
+            raise
         if done.returncode == 0:
             return False
         if _OURS.search(done.output):
