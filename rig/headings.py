@@ -87,7 +87,7 @@ SYMBOL = (
 _IN = rf"(?: in {SYMBOL}| in (?P<bare>[A-Za-z_][\w.$]*))?"
 _DIE = r"[^\[]*: [0-9a-f]{1,16}(?: ilc:\d)? \[#\d+\]"
 # x86-64 until 2.6.27, and copies of a log that have lost the brackets.
-_OTHER = "Oops: {what}{f}"
+_OTHER, _FAULT = "Oops: {what}{f}", "BUG: page fault{access}{f}"
 _ALPHA = r"\S{{1,16}}\(\d+\): {} -?\d+$"
 _OLD_DIE = (
     r"[^\[\]]*: [0-9a-f]{4} "
@@ -385,6 +385,14 @@ RULES: tuple[Rule, ...] = (
         all_cpus=True,
     ),
     _rule(
+        "rcu-stall",
+        "RCU detected CPU",
+        r"RCU detected CPU(?: \d+)? stalls?\b",
+        "INFO: rcu detected stall{f}",
+        "kernel/rcuclassic.c (2.6.28)",
+        all_cpus=True,
+    ),
+    _rule(
         "soft-lockup",
         "BUG",
         r"(?:NMI )?(?:watchdog: )?BUG: soft lockup (?:- CPU|-$|detected)",
@@ -395,9 +403,10 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "hard-lockup",
         "LOCKUP",
-        r"(?:NMI )?(?:[Ww]atchdog: )?(?:CPU ?\d+: )?(?:[Ww]atchdog|Watchdog CPU:?\d+|NMI Watchdog) "
-        r"detected (?:[hH]ard )?LOCKUP\b|(?:NMI )?(?:watchdog: )?CPU \d+ (?:self-detected hard"
-        r" LOCKUP|Hard LOCKUP\s*$|detected hard LOCKUP on other CPUs)",
+        r"(?:BUG: )?(?:NMI )?(?:[Ww]atchdog: )?(?:CPU ?\d+: )?"
+        r"(?:[Ww]atchdog|Watchdog CPU:?\d+|NMI Watchdog) detected (?:[hH]ard )?LOCKUP\b"
+        r"|(?:NMI )?(?:watchdog: )?CPU \d+ (?:self-detected hard LOCKUP|Hard LOCKUP\s*$"
+        r"|detected hard LOCKUP on other CPUs)",
         "hard lockup{f}",
         "kernel/watchdog.c watchdog_hardlockup_check",
         all_cpus=True,
@@ -549,7 +558,7 @@ RULES: tuple[Rule, ...] = (
         )
         for trigger, file in ((" in arch/mips", r"arch/mips\S*"), (".c::do_", r"\w+\.c"))
         for type, what, title in (
-            ("page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("page-fault", "Oops", _FAULT),
             ("bug", "(?:Reserved|Break) instruction in kernel code", "kernel BUG{f}"),
             ("other", "(?P<what>[A-Z][\\w ]{5,60}?)", "Oops: {what}{f}"),
         )
@@ -744,6 +753,57 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "stack-overflow",
+        "Kernel stack overflow in process",
+        r"Kernel stack overflow in process \S+, r1=",
+        "BUG: stack overflow{f}",
+        "arch/powerpc/kernel/traps.c StackOverflow, kernel_bad_stack",
+        "oops",
+    ),
+    _rule(
+        "other",
+        "BUG",
+        r"BUG: Dentry \S+ ?\{[^}]*\} +still in use",
+        "BUG: dentry still in use{f}",
+        "fs/dcache.c umount_check",
+        "oops",
+        to_bug=True,
+    ),
+    _rule(
+        "other",
+        "BUG",
+        "BUG: recent printk recursion!",
+        "BUG: recent printk recursion",
+        "kernel/printk.c (2.6.26 to 3.x)",
+        frame=False,
+    ),
+    _rule(
+        "bad-page",
+        ": Bad swap ",
+        r"\w*(?:swap|get)_\w+: Bad swap (?:file|offset) entry ",
+        "Bad swap entry{f}",
+        "mm/swapfile.c",
+        frame=False,
+    ),
+    *(
+        _rule(
+            "bug",
+            "LustreError: ",
+            pattern,
+            title,
+            "drivers/staging/lustre/lustre/libcfs (4.17 and before)",
+            "oops",
+            to_bug=True,
+        )
+        for pattern, title in (
+            (r"LustreError: \S+:\((?:\S+:)*(?P<bare>\w+)\(\)\) LBUG", "LBUG{f}"),
+            (
+                r"LustreError: \S+:\((?:\S+:)*(?P<bare>\w+)\(\)\) ASSERTION ?\(.*\) failed",
+                "LBUG{f}",
+            ),
+        )
+    ),
+    _rule(
+        "stack-overflow",
         "Insufficient stack",
         "Insufficient stack space to handle exception!",
         "BUG: stack overflow{f}",
@@ -798,7 +858,7 @@ RULES: tuple[Rule, ...] = (
             ("general-protection", "general protection fault", "general protection fault{f}"),
             ("bug", "invalid opcode", "kernel BUG{f}"),
             ("bug", "invalid operand", "kernel BUG{f}"),
-            ("page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("page-fault", "Oops", _FAULT),
         )
     ),
     _rule(
@@ -974,11 +1034,11 @@ RULES: tuple[Rule, ...] = (
             shy=True,
         )
         for trigger, form, type, what, title in (
-            ("Oops: 0", "{}: [0-9a-f]{{8}}$", "page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("Oops: 0", "{}: 0000(?:[0-9a-f]{{4}})?$", "page-fault", "Oops", _FAULT),
             ("BAD KERNEL ", "(?P<what>BAD KERNEL {}): [0-9a-f]{{8}}$", "other", r"\w+", _OTHER),
-            ("Oops#: ", "{}#: [0-9a-f]{{4}}$", "page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("Oops#: ", "{}#: [0-9a-f]{{4}}$", "page-fault", "Oops", _FAULT),
             ("Die:#: ", "{}#: [0-9a-f]{{4}}$", "other", "Die:", "Oops: die{f}"),
-            ("): Oops ", _ALPHA, "page-fault", "Oops", "BUG: page fault{access}{f}"),
+            ("): Oops ", _ALPHA, "page-fault", "Oops", _FAULT),
             ("): Kernel Bug ", _ALPHA, "bug", "Kernel Bug", "kernel BUG{f}"),
             *(
                 (f"): {what} ", _ALPHA, "other", f"(?P<what>{what})", _OTHER)
