@@ -587,7 +587,7 @@ RULES: tuple[Rule, ...] = (
         _rule(
             "other",
             f"{what} bus error, epc == ",
-            rf"{what} bus error, epc == [0-9a-f]+, ra == [0-9a-f]+{joined}",
+            rf"{what} bus error, epc == [0-9a-f]+, ra ==(?: [0-9a-f]+{joined}|{end})",
             f"Oops: {what} bus error{{f}}",
             f"arch/mips/kernel/traps.c do_be{', joined with what follows' if joined else ''}",
             "oops",
@@ -595,7 +595,15 @@ RULES: tuple[Rule, ...] = (
             prelude=not joined,
         )
         for what in ("Data", "Instruction")
-        for joined in (" Oops", "")
+        for joined, end in ((" Oops", "(?!)"), ("", r"\s*$"))
+    ),
+    _rule(
+        "divide-error",
+        "FORMAT=",
+        r"(?:\*\*\* )?ZERO DIVIDE \*\*\* +FORMAT=[0-9A-F]",
+        "divide error{f}",
+        "arch/m68k/kernel/traps.c bad_super_trap",
+        "oops",
     ),
     _rule(
         "other",
@@ -750,6 +758,46 @@ RULES: tuple[Rule, ...] = (
         r"do_IRQ: stack overflow: ",
         "BUG: stack overflow{f}",
         "arch/x86/kernel/irq_32.c (< 5.0)",
+    ),
+    *(
+        _rule("other", trigger, pattern, title, source, "oops", shy=shy)
+        for trigger, pattern, title, source, shy in (
+            (
+                "Machine check interrupt [",
+                r"(?:Severe|Fatal) Machine check interrupt \[Not recovered",
+                "machine check, not recovered",
+                "arch/powerpc/kernel/mce.c (< 4.20)",
+                False,
+            ),
+            (
+                "MCE: CPU",
+                r"MCE: CPU\d+: machine check \((?:Severe|Fatal)\).*\[Not recovered\]",
+                "machine check, not recovered",
+                "arch/powerpc/kernel/mce.c machine_check_print_event_info",
+                False,
+            ),
+            (
+                "Hypervisor Maintenance interrupt [",
+                r"(?:Severe|Fatal) Hypervisor Maintenance interrupt \[Not recovered",
+                "hypervisor maintenance, not recovered",
+                "arch/powerpc/platforms/powernv/opal-hmi.c",
+                False,
+            ),
+            (
+                "Bad trap at PC: ",
+                r"Bad trap at PC: [0-9a-f]+, (?:SR|MSR): [0-9a-f]+, vector=",
+                "Oops: bad trap{f}",
+                "arch/powerpc/kernel/traps.c unknown_exception",
+                True,
+            ),
+            (
+                "Bad kernel stack pointer ",
+                r"Bad kernel stack pointer [0-9a-f]+ at [0-9a-f]+",
+                "Oops: bad kernel stack pointer{f}",
+                "arch/powerpc/kernel/traps.c bad_stack",
+                True,
+            ),
+        )
     ),
     _rule(
         "stack-overflow",
@@ -955,7 +1003,7 @@ RULES: tuple[Rule, ...] = (
         _rule(
             type,
             trigger,
-            rf"\S{{1,16}}\[\d+\]: {what} (?:\([^)]*\) )?\d+ \[\d+\]",
+            rf"\S{{1,16}}\[\d+\]: {what} ?(?:\([^)]*\) )?-?\d+ \[\d+\]",
             title,
             "arch/ia64/kernel/traps.c die (< 6.7)",
             "oops",
@@ -969,6 +1017,15 @@ RULES: tuple[Rule, ...] = (
                 "General Exception: ",
                 "General Exception: (?P<what>[^(]+)",
                 "Oops: {what}{f}",
+            ),
+            ("bug", "IA-64 Illegal ", "IA-64 Illegal operation fault", "kernel BUG{f}"),
+            *(
+                ("other", what, f"(?P<what>{what}[\\w /-]*)", _OTHER)
+                for what in (
+                    *("NaT consumption", "IA-64 ", "Disabled FP-Register", "Unaligned Reference"),
+                    *("Unsupported Data Reference", "Lower-Privilege Transfer Trap", "FP fault"),
+                    *("FP trap", "Taken Branch Trap", "Disabled Instruction Set", "Unknown fault"),
+                )
             ),
         )
     ),
@@ -1049,9 +1106,21 @@ RULES: tuple[Rule, ...] = (
     ),
     *(
         _rule(
+            "page-fault",
+            f"Invalid {what} @ 0x",
+            rf"Invalid {what} @ 0x[0-9a-f]+ by insn @ ",
+            _FAULT,
+            "arch/arc/kernel/troubleshoot.c show_ecr_verbose (< 5.9)",
+            "oops",
+            shy=True,
+        )
+        for what in ("Read", "Write", "Insn")
+    ),
+    *(
+        _rule(
             type,
-            "ECR ",
-            rf"\[ECR *\]: 0x[0-9a-f]+ => {what}",
+            "ECR",
+            rf"\[?ECR *\]?: 0x[0-9a-f]+(?: => {what}| EFA: 0x)",
             title,
             "arch/arc/kernel/troubleshoot.c show_ecr_verbose",
             "oops",
@@ -1059,7 +1128,7 @@ RULES: tuple[Rule, ...] = (
             shy=True,
         )
         for type, what, title in (
-            ("page-fault", "Invalid (?:Read|Write|Insn)", "BUG: page fault{access}{f}"),
+            ("page-fault", "Invalid (?:Read|Write|Insn)", _FAULT),
             ("other", "(?P<what>[A-Z][\\w /()-]{3,40})", "Oops: {what}{f}"),
         )
     ),

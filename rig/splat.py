@@ -78,8 +78,9 @@ _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
     r"|PGD |Code: |Mem abort|Internal error|Oops|---\[ end|stack backtrace|\d+ locks? held by"
-    r"|pc = \[<|PSW: |\[ECR |\[EFA |SR: [0-9a-f]{4}|TSTATE: |a00: |epc +: |GPR00: |r0:|r00-03"
-    r"|\$ 0 +:|Stopper: |in_atomic|but task is|.* is trying to acquire|task:|NMI backtrace|lr : )"
+    r"|pc = \[<|PSW: |\[?ECR\b|\[EFA |STAT32: |BLK: |SR: [0-9a-f]{4}|TSTATE: |a00: "
+    r"|epc +: |GPR00: |r0:|r00-03|\$ 0 +:|Stopper: |in_atomic|but task is"
+    r"|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
 _ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?:\[ *[\d.]+\] *)?\s*$")
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
@@ -161,8 +162,8 @@ _BRACED = re.compile(r"<[0-9a-f]{8,16}>\{(?::\w+:)?(\w+)\+\d+\}")
 _FROM = re.compile(r"\[<[0-9a-f]{8,16}>\] \((\w+)\) from \[<[0-9a-f]{8,16}>\] \((\w+)")
 _FROM_NOW = re.compile(rf" *([A-Za-z_][\w.]*) from {SYMBOL}")  # since 5.18
 _PC = re.compile(
-    r"(?:RIP: (?:0010:)?|RIP  \[|EIP: (?:0060:)?|EIP is at |IP: |pc : |e?pc *: |PC is at |NIP \["
-    r"|EPC *: |Krnl PSW : |PC: |TPC: |IAOQ\[0\]: )(?P<rest>.*)"
+    r"(?:RIP: (?:0010:)?|RIP  \[|EIP: (?:0060:)?|EIP is at |ip is at |IP: |pc : |e?pc *: "
+    r"|PC is at |NIP \[|EPC *: |Krnl PSW : |PC: |TPC: |IAOQ\[0\]: )(?P<rest>.*)"
 )
 _LINK = re.compile(rf"\s*(?:ra|lr) : {SYMBOL}|LR is at {SYMBOL.replace('<func>', '<lr>')}")
 _WORK = re.compile(r"Workqueue: \S+ ([A-Za-z_][\w.]*)")
@@ -206,7 +207,8 @@ _BODY_STARTS = (
     r"|(?:NON-)?RESUMABLE ERROR: |Current process id is|BAD KERNEL TRAP|PC: |SR: |d\d: "
     r"|Frame format|Pass this trace"
     # alpha, arc, xtensa, openrisc, microblaze, nios2
-    r"|(?:pc|ra|ps|v0|t1?\d|s\d|a\d|pv|at|gp|sp) ?= |Trace:|Path: |\[(?:ECR|EFA|BLINK|ERET|STAT)"
+    r"|(?:pc|ra|ps|v0|t1?\d|s\d|a\d|pv|at|gp|sp) ?= |Trace:|Path: |\[?(?:ECR|EFA|BLINK|ERET|STAT)"
+    r"|BLK: |LPS: |ip is at |psr : |unat: "
     r"|BTA: |a\d\d: |pc: |lbeg: |CPU #|msr=|ear=|ea = |CURRENT PROCESS|COMM=|TEXT="
     r"|\S+ \(pid \d+\): "
     r"|IDT: |LDTR: |TR: |TPC|\S+\(\d+\): Oops|PSW|IA[SO]Q|IIR|ISR|r\d\d-\d\d|sr\d|YZ",
@@ -633,11 +635,14 @@ class Scanner:
             return self._only_end(caller, message, raw)
         if not rules:
             return False
-        for mark in itertools.islice(_MARK.finditer(message, 0, _PREFIX_MAX), _MARKS):
-            bare = message[mark.end() :]
+        marks = _MARK.finditer(message, 0, _PREFIX_MAX)
+        ends = [mark.end() for mark in itertools.islice(marks, _MARKS)]
+        # Words that nobody else says, right behind those of a program.
+        for end in (*ends, message.find("kernel BUG at ", 1, _PREFIX_MAX)):
+            bare = message[end:] if end > 0 else ""
             for rule in rules:
                 if match := rule.pattern.match(bare):
-                    self._start(caller, rule, match, raw, prefix=lines_like(message[: mark.end()]))
+                    self._start(caller, rule, match, raw, prefix=lines_like(message[:end]))
                     return True
         return False
 
@@ -854,7 +859,7 @@ class Scanner:
             del self._open[key]
             return
         pattern = _REGISTERS if report.phase == "registers" else _BODY
-        own = (pattern, _END_TRACE, _END_PANIC, _BARE_FRAME)
+        own = (pattern, _END_TRACE, _END_PANIC, _BARE_FRAME, *((_SURE,) if report.unsure else ()))
         if not any(one.match(message) for one in own):
             report.strangers += 1
             most = _PATIENCE if report.rule.patient and not report.ended else _STRANGERS
@@ -927,7 +932,8 @@ def _is_heading(message: str, *, exact: bool = False, sure: bool = False) -> boo
 
 def _has_body(rule: Rule) -> bool:
     """Whether lines follow its heading that only a report has."""
-    return rule.type != "filesystem" and (rule.frame or rule.ends == "panic")
+    one_line = rule.type == "filesystem" and "nternal error" not in rule.pattern.pattern
+    return not one_line and (rule.frame or rule.ends == "panic")
 
 
 def _is_once_more(rule: Rule, match: re.Match[str], report: _Report) -> bool:
