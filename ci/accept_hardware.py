@@ -245,7 +245,7 @@ def errors(bench: Bench) -> list[Figure]:
 
 def _error(bench: Bench, name: str, toml: str, words: str, *, password: str = "") -> Figure:
     code, said = bench.run(toml, "boot", "--", "true", password=password or emulated_bmc.PASSWORD)
-    told = [line for line in said.splitlines() if re.search(rf"^(?:rig: )?error: .*{words}", line)]
+    told = [line for line in said.splitlines() if re.search(rf"^rig: .*{words}", line)]
     fine = code == LOST and len(told) == 1 and "Traceback" not in said
     if password and password in said:
         fine = False
