@@ -1072,7 +1072,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "other",
         "[#",
-        r"(?:\S{1,16}\(\d+\): |Oops: )?(?P<what>(?:\w+: )?[A-Za-z][^\[\]:]{2,80}?)"
+        r"(?:\S{1,16}\(\d+\): |Oops: )?(?P<what>(?!.*::)[A-Za-z][^\[\]]{2,80}?)"
         r"(?:: (?:sig: \d+|[0-9a-f]{1,16}))? ?\[#\d+\](?=:|\s|$)",
         "Oops: {what}{f}",
         "arch/*/kernel/traps.c die, die_if_kernel",
@@ -1091,7 +1091,7 @@ RULES: tuple[Rule, ...] = (
             shy=True,
         )
         for trigger, form, type, what, title in (
-            ("Oops: 0", "{}: 0000(?:[0-9a-f]{{4}})?$", "page-fault", "Oops", _FAULT),
+            ("Oops: 0", "{}: [0-9a-f]{{4}}(?:[0-9a-f]{{4}})?$", "page-fault", "Oops", _FAULT),
             ("BAD KERNEL ", "(?P<what>BAD KERNEL {}): [0-9a-f]{{8}}$", "other", r"\w+", _OTHER),
             ("Oops#: ", "{}#: [0-9a-f]{{4}}$", "page-fault", "Oops", _FAULT),
             ("Die:#: ", "{}#: [0-9a-f]{{4}}$", "other", "Die:", "Oops: die{f}"),
@@ -1867,6 +1867,22 @@ RULES: tuple[Rule, ...] = (
             (
                 *("bug", "invalid operand", r"invalid operand: +[0-9a-f]{4}\s*$"),
                 *("kernel BUG{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
+            ),
+            (
+                *("bug", "invalid opcode", r"invalid opcode: +[0-9a-f]{4}\s*$"),
+                *("kernel BUG{f}", "arch/x86_64/kernel/traps.c (2.4)"),
+            ),
+            (
+                *("double-fault", "double fault", r"double fault: +[0-9a-f]{4}\s*$"),
+                *("double fault{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
+            ),
+            (
+                *("stack-overflow", "stack segment", r"stack segment: +[0-9a-f]{4}\s*$"),
+                *("BUG: stack overflow{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
+            ),
+            (
+                *("other", "Kernel OOPS in progress", "Kernel OOPS in progress"),
+                *("Oops{f}", "arch/blackfin/kernel/trace.c (< 4.17)"),
             ),
             (
                 *("divide-error", "divide error", r"divide error: +[0-9a-f]{4}\s*$"),

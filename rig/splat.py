@@ -78,7 +78,7 @@ _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
     r"|PGD |Code: |Mem abort|Internal error|Oops|---\[ end|stack backtrace|\d+ locks? held by"
-    r"|pc = \[<|PSW: |\[?ECR\b|\[EFA |STAT32: |BLK: |SR: [0-9a-f]{4}|TSTATE: |a00: "
+    r"|pc = \[<|PSW: |\[?ECR\b|\[EFA |STAT32: |BLK: |COMM=|SR: [0-9a-f]{4}|TSTATE: |a00: "
     r"|epc +: |GPR00: |r0:|r00-03|\$ 0 +:|Stopper: |in_atomic|but task is"
     r"|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
@@ -209,8 +209,8 @@ _BODY_STARTS = (
     # alpha, arc, xtensa, openrisc, microblaze, nios2
     r"|(?:pc|ra|ps|v0|t1?\d|s\d|a\d|pv|at|gp|sp) ?= |Trace:|Path: |\[?(?:ECR|EFA|BLINK|ERET|STAT)"
     r"|BLK: |LPS: |ip is at |psr : |unat: "
-    r"|BTA: |a\d\d: |pc: |lbeg: |CPU #|msr=|ear=|ea = |CURRENT PROCESS|COMM=|TEXT="
-    r"|\S+ \(pid \d+\): "
+    r"|BTA: |a\d\d: |pc: |lbeg: |CPU #|msr=|ear=|ea = |CURRENT PROCESS|COMM=|TEXT=|HW Error context"
+    r"|Deferred Exception context|\S+ \(pid \d+\): "
     r"|IDT: |LDTR: |TR: |TPC|\S+\(\d+\): Oops|PSW|IA[SO]Q|IIR|ISR|r\d\d-\d\d|sr\d|YZ",
     # lockdep, RCU, scheduler, watchdogs
     r"\d+ locks? held|no locks|irq event stamp|(?:hard|soft)irqs |\(|Preemption disabled|in_atomic"
