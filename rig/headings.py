@@ -531,7 +531,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "page-fault",
         "BUG",
-        r"BUG: Unable to handle (?:unaligned access|kernel (?:data access|instruction fetch)"
+        r"BUG: Unable to handle (?:unaligned access|kernel (?:(?:data|unaligned) access"
+        r"|instruction fetch)"
         r"|unknown paging fault)",
         "BUG: page fault{access}{f}",
         "arch/powerpc/mm/fault.c",
@@ -815,6 +816,25 @@ RULES: tuple[Rule, ...] = (
         "fs/dcache.c umount_check",
         "oops",
         to_bug=True,
+    ),
+    _rule(
+        "other",
+        "BUG",
+        r"BUG: (?P<what>arch topology borken|assuming (?:atomic|non migratable) context"
+        r"|mempool element poison mismatch|FPU is used in kernel mode"
+        r"|unsupported FP instruction in kernel mode|FP instruction issued in kernel mode"
+        r"|Function graph tracer hang|fixmap and pkmap areas overlap)",
+        "BUG: {what}{f}",
+        "kernel/sched/{core,topology}.c, mm/mempool.c, arch/{arm,sh,sparc}, kernel/trace",
+    ),
+    _rule(
+        "other",
+        "PANIC: ",
+        r"PANIC: (?P<what>Unsupported exit-code|Failure in communication with VMM"
+        r"|Failed to decode instruction|invalid or fatal FRED event)",
+        "PANIC: {what}{f}",
+        "arch/x86/coco/sev/core.c, arch/x86/entry/entry_fred.c",
+        "oops",
     ),
     _rule(
         "other",
