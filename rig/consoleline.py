@@ -21,7 +21,7 @@ _LEVEL = re.compile(
     r"<\d+>|\[\d{1,2}: {0,15}[^\]\n]{1,24}?: *\d{1,7}\] ?"
     r"|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?"
     r"|(?:EMERG|ALERT|CRIT|ERR|ERROR|WARN|WARNING|NOTICE|INFO|DEBUG) KERN "
-    r"|c\d{1,3} {1,7}\d{1,7} |\[pid:\d+,cpu\d+,[^\]]{1,40}\] ?"
+    r"|\d{3}: (?=\S)|c\d{1,3} {1,7}\d{1,7} |\[pid:\d+,cpu\d+,[^\]]{1,40}\] ?"
 )
 # What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
 # In any language.

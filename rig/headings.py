@@ -91,7 +91,7 @@ _OTHER, _FAULT = "Oops: {what}{f}", "BUG: page fault{access}{f}"
 _ALPHA = r"\S{{1,16}}\(\d+\): {} -?\d+$"
 _OLD_DIE = (
     r"[^\[\]]*: [0-9a-f]{4} "
-    r"(?:\[\d+\]\s*(?:$|PREEMPT\b|SMP\b)|\d+ (?:PREEMPT|SMP)\b)"
+    r"(?:\[\d+\](?:\s|$)|\d+ (?:PREEMPT|SMP)\b)"
 )
 # lockdep's boxes: "WARNING: x", "INFO: x" and "[ INFO: x ]" (< 4.15).
 BOXED = r"(?:\[ )?(?:WARNING|INFO|BUG): "
@@ -646,15 +646,15 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "page-fault",
-        "Kernel Fault: Code=",
-        r"Kernel Fault: Code=(?:15|16|17|18|26)\b",
+        "Code=",
+        r"(?:Kernel Fault|Bad Address \(null pointer deref\?\)): Code=(?:15|16|17|18|26)\b",
         "BUG: page fault{access}{f}",
         "arch/parisc/kernel/traps.c parisc_terminate",
         "oops",
     ),
     _rule(
         "other",
-        "Kernel Fault: Code=",
+        "Code=",
         r"Kernel Fault: Code=(?P<what>\d+)",
         "Oops: trap {what}{f}",
         "arch/parisc/kernel/traps.c parisc_terminate",
@@ -663,7 +663,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "other",
         "Code=",
-        r"(?P<what>[A-Z][\w ()]{5,60}): Code=\d+ \(",
+        r"(?P<what>[A-Z][\w ()?]{5,60}): Code=\d+ \(",
         "Oops: {what}{f}",
         "arch/parisc/kernel/traps.c parisc_terminate",
         "oops",
@@ -761,6 +761,63 @@ RULES: tuple[Rule, ...] = (
         "arch/x86/kernel/irq_32.c (< 5.0)",
     ),
     *(
+        _rule(type, trigger, pattern, title, source, "oops", shy=True)
+        for type, trigger, pattern, title, source in (
+            (
+                *("other", "SFSR["),
+                r"(?P<what>\w+): SFSR\[[0-9a-f]+\] SFAR\[",
+                *("Oops: {what}{f}", "arch/sparc64/kernel/traps.c (2.4)"),
+            ),
+            (
+                *("other", "TLB: Error at TPC["),
+                r"SUN4V-(?P<what>[ID]TLB): Error at TPC\[",
+                *("{what} error{f}", "arch/sparc/kernel/traps_64.c sun4v_tlb_error_report"),
+            ),
+            (
+                *("other", "Error at trap level"),
+                r"TRAPLOG: Error at trap level 0x[0-9a-f]+",
+                *("error at a trap level{f}", "arch/sparc/kernel/traps_64.c dump_tl1_traplog"),
+            ),
+            (
+                *("other", "Unrecoverable "),
+                r"Unrecoverable (?P<what>[\w/ ]*?)(?: Unavailable Exception [0-9a-f]+ at"
+                r"|exception [0-9a-f]+ at) ?[0-9a-f]+",
+                *("Oops: unrecoverable {what} exception{f}", "arch/powerpc/kernel/traps.c"),
+            ),
+            (
+                *("other", "exception in kernel mode at"),
+                r"(?P<what>Facility '[^']+' unavailable|VMX/Altivec assist).* exception in kernel "
+                r"mode at",
+                *("Oops: {what}{f}", "arch/powerpc/kernel/traps.c"),
+            ),
+            (
+                *("other", "TM Bad Thing exception at"),
+                r"Unexpected TM Bad Thing exception at [0-9a-f]+",
+                *("Oops: TM bad thing{f}", "arch/powerpc/kernel/traps.c program_check_exception"),
+            ),
+            (
+                *("other", "KERNEL: "),
+                r"KERNEL: (?P<what>Illegal \w+(?: exception)?|Unaligned Access|Bus error)\b.* 0x",
+                *("Oops: {what}{f}", "arch/openrisc/kernel/traps.c"),
+            ),
+            (
+                *("other", "Unhandled exception #"),
+                r"Unhandled exception #\d+ in kernel mode \(badaddr=",
+                *("Oops: unhandled exception{f}", "arch/nios2/kernel/traps.c"),
+            ),
+            (
+                *("other", "machine check: vector=0x"),
+                r"\S+ machine check: vector=0x[0-9a-f]+ pc=0x",
+                *("machine check{f}", "arch/alpha/kernel/irq_alpha.c process_mcheck_info"),
+            ),
+            (
+                *("other", "mcck: Terminating task"),
+                r"mcck: Terminating task because of machine malfunction",
+                *("machine malfunction", "arch/s390/kernel/nmi.c s390_handle_mcck"),
+            ),
+        )
+    ),
+    *(
         _rule("other", trigger, pattern, title, source, "oops", shy=shy)
         for trigger, pattern, title, source, shy in (
             (
@@ -799,6 +856,14 @@ RULES: tuple[Rule, ...] = (
                 True,
             ),
         )
+    ),
+    _rule(
+        "page-fault",
+        "Corrupted page table at",
+        r"\S{1,16}: Corrupted page table at address [0-9a-f]+",
+        "Oops: corrupted page table{f}",
+        "arch/x86/mm/fault.c pgtable_bad",
+        "oops",
     ),
     _rule(
         "stack-overflow",
@@ -921,7 +986,7 @@ RULES: tuple[Rule, ...] = (
         )
         for type, trap, title in (
             ("double-fault", "double fault", "double fault{f}"),
-            ("stack-overflow", "stack segment", "BUG: stack overflow{f}"),
+            ("other", "stack segment", "Oops: stack segment{f}"),
             ("divide-error", "divide error", "divide error{f}"),
             ("general-protection", "general protection fault", "general protection fault{f}"),
             ("bug", "invalid opcode", "kernel BUG{f}"),
@@ -940,7 +1005,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "stack-overflow",
         "[#",
-        rf"(?:Oops: )?(?:kernel stack overflow|stack guard page|stack segment){_DIE}",
+        rf"(?:Oops: )?(?:kernel stack overflow|stack guard page){_DIE}",
         "BUG: stack overflow{f}",
         "arch/x86/kernel/traps.c",
         "oops",
@@ -1462,6 +1527,38 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "filesystem",
+        "hpfs: ",
+        r"hpfs: filesystem error: ",
+        "hpfs error",
+        "fs/hpfs/super.c hpfs_error",
+        frame=False,
+    ),
+    *(
+        _rule(
+            "filesystem",
+            trigger,
+            rf"(?:ReiserFS: |reiserfs: |warning: )*{pattern}",
+            "ReiserFS error",
+            "fs/reiserfs/stree.c, without the device's name",
+            frame=False,
+        )
+        for trigger, pattern in (
+            ("is_tree_node: ", "is_tree_node: node level"),
+            ("is_leaf: ", "is_leaf: (?:free space|nr_items|item|wrong)"),
+            ("is_internal: ", "is_internal: (?:number of key|free space)"),
+            ("search_by_key: ", "vs-5150: search_by_key: invalid format"),
+        )
+    ),
+    _rule(
+        "filesystem",
+        "JBD2: journal transaction ",
+        r"JBD2: journal transaction \d+ on \S+ is corrupt",
+        "JBD2: corrupt journal",
+        "fs/jbd2/journal.c jbd2_journal_load",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
         ": error (device ",
         r"(?P<what>affs|ufs|udf): error \(device [^)]*\): (?P<func>\w+)",
         "{what} error{f}",
@@ -1897,8 +1994,8 @@ RULES: tuple[Rule, ...] = (
                 *("double fault{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
             ),
             (
-                *("stack-overflow", "stack segment", r"stack segment: +[0-9a-f]{4}\s*$"),
-                *("BUG: stack overflow{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
+                *("other", "stack segment", r"stack segment: +[0-9a-f]{4}\s*$"),
+                *("Oops: stack segment{f}", "arch/i386/kernel/traps.c die_if_kernel (< 2.6)"),
             ),
             (
                 *("other", "Kernel OOPS in progress", "Kernel OOPS in progress"),
@@ -1923,9 +2020,10 @@ RULES: tuple[Rule, ...] = (
         "Out of memory and no killable",
         r"Out of memory and no killable processes\.\.\.",
         "kernel panic: System is deadlocked on memory",
-        "mm/oom_kill.c out_of_memory; the panic comes with it",
+        "mm/oom_kill.c out_of_memory; the panic comes with it, but in a memory cgroup",
         "panic",
         frame=False,
+        prelude=True,
     ),
     _rule(
         "other",

@@ -895,7 +895,8 @@ class Scanner:
             self._last_oops = report.end
         if report.preamble.startswith("BTRFS"):
             self._aborted = report.end
-        if report.quiet or (report.rule.prelude and not report.died):
+        followed = report.died or report.phase == "panic"
+        if report.quiet or (report.rule.prelude and not followed):
             return
         self._any = self._any or report.rule is not CUT
         splat = _splat(report, cut=cut)
