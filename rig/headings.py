@@ -1105,11 +1105,16 @@ RULES: tuple[Rule, ...] = (
             ),
             ("bug", "IA-64 Illegal ", "IA-64 Illegal operation fault", "kernel BUG{f}"),
             *(
-                ("other", what, f"(?P<what>{what}[\\w /-]*)", _OTHER)
+                ("other", what, f"(?P<what>{what}[\\w /!-]*)", _OTHER)
                 for what in (
-                    *("NaT consumption", "IA-64 ", "Disabled FP-Register", "Unaligned Reference"),
-                    *("Unsupported Data Reference", "Lower-Privilege Transfer Trap", "FP fault"),
-                    *("FP trap", "Taken Branch Trap", "Disabled Instruction Set", "Unknown fault"),
+                    *(
+                        "NaT consumption",
+                        "IA-64 ",
+                        "Disabled FPL fault",
+                        "IA-32 Interruption Fault",
+                    ),
+                    *("Unsupported data reference", "Unimplemented Instruction Address fault"),
+                    "Got debug trap in fsys-mode",
                 )
             ),
         )
