@@ -663,7 +663,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "other",
         "Code=",
-        r"(?P<what>[A-Z][\w ()?]{5,60}): Code=\d+ \(",
+        r"(?P<what>[A-Z][\w ()?]{5,60}): Code=\d+ (?:\(|regs=)",
         "Oops: {what}{f}",
         "arch/parisc/kernel/traps.c parisc_terminate",
         "oops",
@@ -809,6 +809,21 @@ RULES: tuple[Rule, ...] = (
                 *("other", "machine check: vector=0x"),
                 r"\S+ machine check: vector=0x[0-9a-f]+ pc=0x",
                 *("machine check{f}", "arch/alpha/kernel/irq_alpha.c process_mcheck_info"),
+            ),
+            (
+                *("other", "achine check in kernel mode."),
+                r"[mM]achine check in kernel mode\.",
+                *("machine check{f}", "arch/powerpc/kernel/traps.c machine_check_generic"),
+            ),
+            (
+                *("other", "Kernel took bad trap"),
+                r"Kernel took bad trap \d+ at PC 0x",
+                *("Oops: bad trap{f}", "arch/tile/kernel/traps.c do_trap (< 4.17)"),
+            ),
+            (
+                *("other", "Bad unaligned kernel access"),
+                r"Bad unaligned kernel access at [0-9a-f]+: ",
+                *("unaligned access{f}", "arch/alpha/kernel/traps.c do_entUna"),
             ),
             (
                 *("other", "mcck: Terminating task"),
