@@ -96,11 +96,24 @@ kernels = ["async"]
 machines = ["default"]
 suites = ["python"]
 """
-BROKEN = '''"""Fails on purpose: injected by ci/accept_nightly.py."""
+BROKEN = '''#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Fails on purpose: injected by ci/accept_nightly.py."""
+
+import sys
+
+from ktap import Suite, true
+
+suite = Suite()
 
 
-def test_injected() -> None:
-    assert False, "injected on purpose"
+@suite.case
+def injected() -> None:
+    true(False, "injected on purpose")
+
+
+if __name__ == "__main__":
+    sys.exit(suite.run())
 '''
 MEASURED = (
     *("rig", "rig.toml", "images", "kernel-configs", "patches", "guest-tests"),
@@ -209,7 +222,12 @@ def nights(place: Place) -> list[Figure]:
 
 def _inject(here: Here) -> None:
     """A test that fails and a call that costs more, committed in the clone."""
-    (here.clone / "guest-tests/python/test_injected.py").write_text(BROKEN)
+    suite = here.clone / "guest-tests/python"
+    program, makefile = suite / "test_injected.py", suite / "Makefile"
+    program.write_text(BROKEN)
+    program.chmod(0o755)
+    text = makefile.read_text()
+    makefile.write_text(text.replace("TEST_PROGS := ", "TEST_PROGS := test_injected.py ", 1))
     on_top = here.clone / "tests/injected"
     on_top.mkdir()
     (on_top / "0001-slower.patch").write_text(SLOWER.replace("~\n", " \n"))
