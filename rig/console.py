@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import math
 import re
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +30,11 @@ _CHUNK = 65536
 _WINDOW, _READ = 16384, 4096
 # Come again and again for as long as what they tell of lasts.
 _STANDS_STILL = ("rcu-stall", "soft-lockup", "hard-lockup", "hung-task", "workqueue-lockup")
-_REPORT_S, _PAUSE_S = 20.0, 2.0  # that such a report takes at most, and between its lines
+# kernel/time/hrtimer.c, clocksource.c, kernel/events/core.c, workqueue.c, sched/deadline.c
+_LOST_TIME = re.compile(
+    rb"(?:hrtimer|perf): interrupt took |hogged CPU for |DL replenish lagged "
+    rb"|clocksource: (?:timekeeping watchdog|Long readout| +'\w+' (?:wd|cs)_n)"
+)
 
 
 class Console:
@@ -60,7 +62,7 @@ class Console:
         self._failure: OSError | None = None
         self._scanner, self._scanned, self._splats = Scanner(), 0, list[Splat]()
         self._scan_ended = False
-        self._report = _StillReport()
+        self._lines, self._partial = 0, b""
         self._scanning = threading.Lock()
         self._stream = _Stream(self)
         try:
@@ -162,22 +164,30 @@ class Console:
                 chunk = bytes(self._data[self._scanned :])
             self._splats += self._scanner.feed(chunk)
             self._scanned += len(chunk)
+            self._lines += chunk.count(b"\n") - self._lost_time(chunk)
             if closed and not self._scan_ended:
                 self._scan_ended = True
                 self._splats += self._scanner.finish()
             open_yet = self._scanner.so_far() if unfinished and not self._scan_ended else []
             return [*self._splats, *open_yet]
 
-    def progress(self) -> int:
-        """Bytes so far, but for reports that something stands still, which are no sign of life.
+    def _lost_time(self, chunk: bytes) -> int:
+        """How many whole lines that end in this tell of nothing but lost time."""
+        lines = self._partial + chunk
+        cut = lines.rfind(b"\n") + 1
+        self._partial = lines[cut:][-_WINDOW:]
+        return len(_LOST_TIME.findall(lines[:cut]))
 
-        What comes with such a report is taken for a part of it. To be asked about once a second.
-        Raises what splats() does.
+    def progress(self) -> int:
+        """A number that is another one as soon as the machine has shown that it goes on.
+
+        Bytes so far; once there was a report that something stands still, whole lines so far but
+        for those of such reports, and for words of lost time. Raises what splats() does.
         """
-        still = sum(one.type in _STANDS_STILL for one in self.splats(unfinished=True))
+        self.splats()
         with self._scanning:
-            self._report.look(time.monotonic(), self.size(), still)
-            return self._report.looked - self._report.bytes
+            still = self._scanner.lines_of(_STANDS_STILL)
+            return self._lines - still if still else self._scanned
 
     def send(self, data: bytes) -> None:
         """Type on the line (sysrq letters). OSError when it is gone."""
@@ -232,27 +242,6 @@ class Console:
             self._check()
             found = bytes(self._data[offset : offset + _READ])
         return found if found or self._closed else None
-
-
-class _StillReport:
-    """Reports that something stands still, as they come.
-
-    bytes: of all of them. looked: how much of the console has been looked at.
-    """
-
-    def __init__(self) -> None:
-        self.bytes = self.looked = self._reports = 0
-        self._since = self._latest = -math.inf
-
-    def look(self, now: float, size: int, reports: int) -> None:
-        """By now, a time in seconds, size bytes came, with so many such reports among them."""
-        over = now - self._since > _REPORT_S or now - self._latest > _PAUSE_S
-        if reports > self._reports and over:
-            self._since, over = now, False
-        if size > self.looked and not over:
-            self.bytes += size - self.looked
-            self._latest = now
-        self.looked, self._reports = size, max(reports, self._reports)
 
 
 def _not_recorded(path: Path, error: OSError) -> InfrastructureError:

@@ -128,8 +128,6 @@ def split(raw: str) -> tuple[bool, str, str]:
     line = _ANSI.sub("", raw) if "\x1b" in raw else raw
     if _ODD_SPACE.search(line):
         line = _ENCODED.sub(lambda sign: chr(int(sign[1], 16)), _MAILED.sub(" ", line))
-    if "&" in line:
-        line = html.unescape(line)
     if "\\" in line:
         line = _ESCAPED.sub(r"\1", line)
     if not line.isascii():
@@ -141,7 +139,9 @@ def split(raw: str) -> tuple[bool, str, str]:
         stamped, start = _recorded(line)
     elif level := _LEVEL.match(line, start):
         start = level.end()
-    return stamped, caller, line[start:]
+    message = line[start:]
+    # Only then: an escaped stamp is nobody's.
+    return stamped, caller, html.unescape(message) if "&" in message else message
 
 
 def lines_like(prefix: str) -> re.Pattern[str]:

@@ -932,23 +932,15 @@ RULES: tuple[Rule, ...] = (
         "mm/swapfile.c",
         frame=False,
     ),
-    *(
-        _rule(
-            "bug",
-            "LustreError: ",
-            pattern,
-            title,
-            "drivers/staging/lustre/lustre/libcfs (4.17 and before)",
-            "oops",
-            to_bug=True,
-        )
-        for pattern, title in (
-            (r"LustreError: \S+:\((?:\S+:)*(?P<bare>\w+)\(\)\) LBUG", "LBUG{f}"),
-            (
-                r"LustreError: \S+:\((?:\S+:)*(?P<bare>\w+)\(\)\) ASSERTION ?\(.*\) failed",
-                "LBUG{f}",
-            ),
-        )
+    _rule(
+        "bug",
+        "LustreError: ",
+        r"LustreError: \d+:\d+:\([\w.-]+:\d+:(?P<bare>\w+)\(\)\) "
+        r"(?:LBUG|ASSERTION ?\(.*\) failed)",
+        "LBUG{f}",
+        "drivers/staging/lustre/lustre/libcfs (4.17 and before)",
+        "oops",
+        to_bug=True,
     ),
     _rule(
         "stack-overflow",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rig.consoleline import (
@@ -47,6 +47,7 @@ _NUMBERED = {rule: number for number, rule in enumerate(RULES)}
 _HEAD = 6  # lines in which a fault says its address
 _BEGUN = 3  # lines of a report that has just begun
 _SHORT = 4  # lines of one in which the heading may not have ended
+_BETWEEN = 8  # lines of others that come between those of a report
 _SOON = 40  # lines in which what follows from a report comes
 _STRANGERS = 3  # lines in a row that belong to no report, and the report is over
 _PATIENCE = 100  # of such that lists every partition before it panics
@@ -82,7 +83,8 @@ _SURE = re.compile(
     r"|epc +: |GPR00: |r0:|r00-03|\$ 0 +:|Stopper: |in_atomic|but task is"
     r"|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
-_ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?:\[ *[\d.]+\] *)?\s*$")
+_ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?P<stamp>\[ *[\d.]+\] *)?\s*$")
+_KTAP = re.compile(r"\s*(?:(?:not )?ok \d+\b|K?TAP version|1\.\.\d+$|# \S)")  # of unit tests
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
 
 
@@ -268,8 +270,9 @@ class _Report:
     end of a report that is out already. died: its die() line has been seen. from_cut: begun by
     "cut here", its heading has not come. aftermath: so far only what a file system does about
     it. device: of that file system. first, latest: headings. headings: how many lines are such.
-    prefix: what stands in front of its lines, where that is not known otherwise; it is unsure
-    then, and none, until a line follows that only a report has.
+    covered: how many lines of the log it is. prefix: what stands in front of its lines, where
+    that is not known otherwise; it is unsure then, and none, until a line follows that only a
+    report has.
     """
 
     rule: Rule
@@ -304,6 +307,7 @@ class _Report:
     prefix: re.Pattern[str] | None = None
     unsure: bool = False
     deaf: bool = False
+    covered: int = 1
 
     def head(self, rule: Rule, match: re.Match[str], message: str) -> None:
         """What "cut here" announced. WARN() may say first what looks like a heading of its own."""
@@ -331,6 +335,8 @@ class _Report:
 
     def add(self, number: int, raw: str) -> None:
         """Keep a line as part of the report."""
+        between = number - self.end
+        self.covered += 1 + (between if between <= _BETWEEN else 0)
         self.end = number + 1
         if len(self.lines) < _REPORT_LINES:
             self.lines.append(raw)
@@ -428,6 +434,7 @@ class _Words:
 
     def __init__(self, block: bytes) -> None:
         self._block, self._flat = block, block.replace(b"\n", b" ")
+        self._end = len(block) - 1  # what goes on behind it is not here
         self._next = [0] * (len(_OTHERS) + 1)
         self._stale = [True] * (len(_OTHERS) + 1)
 
@@ -441,8 +448,8 @@ class _Words:
 
     def _find(self, index: int, position: int) -> int:
         if index < len(_OTHERS):
-            return self._flat.find(_OTHERS[index], position)
-        hit = _CAPITALS.search(self._block, position)
+            return self._flat.find(_OTHERS[index], position, self._end)
+        hit = _CAPITALS.search(self._block, position, self._end)
         return hit.start() if hit else -1
 
 
@@ -489,7 +496,8 @@ class Scanner:
         self._devices: dict[str, int] = {}
         self._any = False
         self._begun: _Begun | None = None
-        self._above = b""
+        self._above, self._looked = b"", True
+        self._covered: Counter[str] = Counter()
         self._ended = -(10**9)  # the line behind the last report
         self._out: list[Splat] = []
 
@@ -515,8 +523,17 @@ class Scanner:
 
     def so_far(self) -> list[Splat]:
         """What finish() would give now, without ending anything: reports that are still open."""
-        those = (one for one in self._open.values() if not (one.quiet or one.unsure))
+        those = (
+            one
+            for one in self._open.values()
+            if not (one.quiet or one.unsure or (one.rule.prelude and not one.died))
+        )
         return [_splat(report, cut=True) for report in those]
+
+    def lines_of(self, types: Collection[str]) -> int:
+        """How many lines are those of reports of these types, and few others' between them."""
+        still_open = (one.covered for one in self._open.values() if one.rule.type in types)
+        return sum(self._covered[one] for one in types) + sum(still_open)
 
     def settled(self) -> int:
         """The first line that a report to come may begin with: those before it are all out."""
@@ -533,9 +550,12 @@ class Scanner:
         if self._stamped_from is None:
             self._look_for_stamps(block)
         self._running.look(block, self._line)
+        line, at = self._line, 0
         for hit in _NEXT_BOOT.finditer(block) if b"-- " in block else ():
-            self._next_boots.append(self._line + block.count(b"\n", 0, hit.start()))
-        if not self._open and not self._begun and self._line:
+            line += block.count(b"\n", at, hit.start())
+            at = hit.start()
+            self._next_boots.append(line)
+        if self._looked and not self._open and not self._begun and self._line:
             self._look_across(block)
         self._lines(block)
         self._above = _line_before(block, len(block))
@@ -543,19 +563,29 @@ class Scanner:
     def _look_across(self, block: bytes) -> None:
         """Whether a search word begins in the line above and ends in the first of these."""
         first = block[: block.index(b"\n")][:LINE_MAX]
+        if _ANY_WORD.search(self._above):
+            return
         for hit in _ANY_WORD.finditer(self._above + b" " + first):
             if hit.start() <= len(self._above) < hit.end():
-                raw = self._above.decode(errors="replace").rstrip("\r")
-                self._begun = _Begun(*split(raw)[1:], [raw])
+                self._begin(self._above)
+                return
+
+    def _begin(self, line: bytes) -> None:
+        """A heading whose first words end in the next line; it has to be the kernel's."""
+        raw = line.decode(errors="replace").rstrip("\r")
+        stamped, caller, message = split(raw)
+        if stamped or self._stamped_from is None:
+            self._begun = _Begun(caller, message, [raw])
 
     def _lines(self, block: bytes) -> None:
         position, words = 0, _Words(block)
         while position < len(block):
-            looked_for = not self._open and not self._begun
+            self._looked = looked_for = not self._open and not self._begun
             if looked_for:
                 hit = words.after(position)
                 if hit < 0:
                     self._line += block.count(b"\n", position)
+                    self._looked = True
                     return
                 start = max(block.rfind(b"\n", position, hit) + 1, position)
                 self._line += block.count(b"\n", position, start)
@@ -565,8 +595,7 @@ class Scanner:
             line = looked_at(block[position:end])
             self._take(line, above)
             if looked_for and not self._open and not self._begun and not _ANY_WORD.search(line):
-                raw = line.decode(errors="replace").rstrip("\r")  # its word ends in the next line
-                self._begun = _Begun(*split(raw)[1:], [raw])
+                self._begin(line)
             self._line += 1
             position = end + 1
 
@@ -591,7 +620,8 @@ class Scanner:
         if message.startswith(_ANNOUNCED):
             return
         # A mail program has broken the line right behind the recorder's mark.
-        stamped = stamped or bool(_ONLY_MARK.match(above.decode(errors="replace")))
+        mark = _ONLY_MARK.match(above.decode(errors="replace"))
+        stamped = stamped or bool(mark and (mark["stamp"] or self._stamped_from is None))
         begun, self._begun = self._begun, None
         if begun and not stamped and self._rest(begun, message, raw):
             return
@@ -822,8 +852,10 @@ class Scanner:
     def _count(self, report: _Report) -> None:
         """It is one; what comes later may follow from it."""
         report.unsure = False
+        if report.rule.prelude:
+            return  # what comes may be the very thing
         self._types[report.rule.type] = self._headed = report.start
-        self._any = self._any or not (report.rule is CUT or report.rule.prelude)
+        self._any = self._any or report.rule is not CUT
 
     # -- bodies --------------------------------------------------------------------------------
 
@@ -833,7 +865,7 @@ class Scanner:
         report = self._open.get(caller)
         if report is None:
             key = next((key for key, one in self._open.items() if one.rule.all_cpus), None)
-            if key is None or not _BODY.match(message):
+            if key is None or not _BODY.match(message) or _KTAP.match(message):
                 return
             self._open[key].add(self._line, raw)
             self._open[key].learn(message)
@@ -860,7 +892,7 @@ class Scanner:
             return
         pattern = _REGISTERS if report.phase == "registers" else _BODY
         own = (pattern, _END_TRACE, _END_PANIC, _BARE_FRAME, *((_SURE,) if report.unsure else ()))
-        if not any(one.match(message) for one in own):
+        if _KTAP.match(message) or not any(one.match(message) for one in own):
             report.strangers += 1
             most = _PATIENCE if report.rule.patient and not report.ended else _STRANGERS
             if report.strangers >= (1 if report.phase == "registers" else most):
@@ -890,13 +922,13 @@ class Scanner:
         report = self._open.pop(key)
         if report.unsure:
             return
+        self._covered[report.rule.type] += report.covered
         self._ended = report.end
         if report.rule.ends == "oops":
             self._last_oops = report.end
         if report.preamble.startswith("BTRFS"):
             self._aborted = report.end
-        followed = report.died or report.phase == "panic"
-        if report.quiet or (report.rule.prelude and not followed):
+        if report.quiet or (report.rule.prelude and not report.died):
             return
         self._any = self._any or report.rule is not CUT
         splat = _splat(report, cut=cut)

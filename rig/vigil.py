@@ -54,6 +54,7 @@ class Vigil:
     answer_s: float = ANSWER_S
     found: str = ""
     hung: bool = False
+    _whole: bool = False
 
     @contextmanager
     def keep(self, heard: Callable[[], int]) -> Iterator[None]:
@@ -64,7 +65,7 @@ class Vigil:
         as `bound_s` says.
         """
         over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(heard, over), daemon=True)
+        watcher = threading.Thread(target=self._watched, args=(heard, over), daemon=True)
         watcher.start()
         try:
             yield
@@ -72,11 +73,22 @@ class Vigil:
             over.set()
             # It may just be waiting for an answer; nobody has to wait with it.
             watcher.join(2 * LOOK_S)
+            if not watcher.is_alive() and not self._whole:
+                raise RuntimeError("the machine was not watched to the end")
 
     @property
     def bound_s(self) -> float:
         """Seconds after which a machine that is silent is called hung."""
         return (self.quiet_s + TIMES * self.answer_s) * self.slower
+
+    def _watched(self, heard: Callable[[], int], over: threading.Event) -> None:
+        """A program that nobody watches does not go on."""
+        try:
+            self._watch(heard, over)
+            self._whole = True
+        finally:
+            if not self._whole:
+                self.give_up()
 
     def _watch(self, heard: Callable[[], int], over: threading.Event) -> None:
         known, since, failed = (-1, -1), time.monotonic(), 0

@@ -399,15 +399,15 @@ def test_kernel_that_talks_for_ever(
 
 
 STUCK = (
-    b"[   21.0][    C1] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [migration/1:23]\r\n"
-    b"[   21.1][    C1] CPU: 1 UID: 0 PID: 23 Comm: migration/1 Not tainted 6.12.117 #1\r\n"
-    b"[   21.2][    C1] Stopper: multi_cpu_stop+0x0/0x100 <- __stop_cpus+0x71/0xb0\r\n"
-    b"[   21.3][    C1] RIP: 0010:multi_cpu_stop+0x8a/0x100\r\n"
-    b"[   21.4][    C1] Call Trace:\r\n"
-    b"[   21.5][    C1]  <TASK>\r\n"
-    b"[   21.6][    C1]  cpu_stopper_thread+0x8a/0x100\r\n"
-    b"[   21.7][    C1]  </TASK>\r\n"
-    b"[   22.0][    C1] hrtimer: interrupt took 61753398 ns\r\n"
+    b"[   21.000000][    C1] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [migration/1:23]\r\n"
+    b"[   21.100000][    C1] CPU: 1 UID: 0 PID: 23 Comm: migration/1 Not tainted 6.12.117 #1\r\n"
+    b"[   21.200000][    C1] Stopper: multi_cpu_stop+0x0/0x100 <- __stop_cpus+0x71/0xb0\r\n"
+    b"[   21.300000][    C1] RIP: 0010:multi_cpu_stop+0x8a/0x100\r\n"
+    b"[   21.400000][    C1] Call Trace:\r\n"
+    b"[   21.500000][    C1]  <TASK>\r\n"
+    b"[   21.600000][    C1]  cpu_stopper_thread+0x8a/0x100\r\n"
+    b"[   21.700000][    C1]  </TASK>\r\n"
+    b"[   22.000000][    C1] hrtimer: interrupt took 61753398 ns\r\n"
 )
 
 
@@ -430,7 +430,6 @@ def test_kernel_that_is_stuck_now_and_then_is_let_go_on(
         f"import time\nwhile True:\n    line.sendall({STUCK!r}); time.sleep(0.6)\n"
         "    line.sendall(b'[   23.0][    T1] on\\r\\n'); time.sleep(0.3)\n"
     )
-    monkeypatch.setattr("rig.console._PAUSE_S", 0.3)
     speaking(tmp_path, talk, monkeypatch)
     monkeypatch.setattr(qemu, "_SILENCE_S", 1.0)
     monkeypatch.setattr(qemu, "_BOOT_S", 3.0)

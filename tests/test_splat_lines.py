@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rig import splat
@@ -449,3 +451,54 @@ def test_the_next_boot_in_a_journal_is_no_reboot_of_this_one() -> None:
     assert titles("\n".join([*ran, "-- Reboot?", *began, *ran])) == ["unexpected reboot"]
     late = [*ran, "-- Reboot --", *ran, *ran, *ran, *ran, *ran, *began]
     assert titles("\n".join(late)) == ["unexpected reboot"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INFO:\ntask a:3 blocked for more than 120 seconds.\n",
+        "sysfs: cannot create duplicate\nfilename '/bus/a'\n",
+        "general protection\nfault: 0000 [#1] SMP\n",
+        "Oct 12 09:53:22 host kernel: \nKernel panic - not syncing: x\n",
+        "&#91;    2.000000] Kernel panic - not syncing: x\n",
+        "&lt;3&gt;BUG: KASAN: use-after-free in f+0x1/0x2\n",
+    ],
+)
+def test_what_a_user_says_where_the_kernel_has_stamps(text: str) -> None:
+    assert titles(f"[    1.000000] fine\n{text}") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> WARNING:\n> CPU: 0 PID: 1 at f.c:2 f+0x1/0x2\n",
+        "INFO: task\nfine\nGFS2:\nfsid=a: fatal: foo bar\n",
+        "x INFO:\ngeneral protection\nfault: 0000 [#1] SMP\n",
+        "INFO:\nfault: 0000 [#1] SMP\nCall Trace:\n",
+    ],
+)
+def test_torn_words_are_the_same_in_any_pieces(text: str) -> None:
+    scanner = splat.Scanner()
+    found = [one for letter in text for one in scanner.feed(letter.encode())]
+    assert found + scanner.finish() == splat.scan(text)
+
+
+def test_a_panic_is_not_swallowed_by_a_cgroup_that_ran_out_of_memory() -> None:
+    ran_out = "[    1.000000] Out of memory and no killable processes...\n"
+    fine = "".join(f"[    2.00000{n}] usb 1-{n}: new device\n" for n in range(6))
+    panic = "[    3.000000] Kernel panic - not syncing: System is deadlocked on memory\n"
+    assert titles(ran_out + fine) == []
+    scanner = splat.Scanner()
+    scanner.feed(ran_out.encode())
+    assert scanner.so_far() == []
+    assert titles(ran_out + fine + panic) == ["kernel panic: System is deadlocked on memory"]
+    assert len(titles(ran_out + panic)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["LustreError: 1:0:(" + "a:" * 2000 + "x\n", "-- Reboot --\n" * 30_000]
+)
+def test_no_line_takes_long(text: str) -> None:
+    began = time.process_time()
+    assert titles(text) == []
+    assert time.process_time() - began < 2

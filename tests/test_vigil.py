@@ -180,3 +180,15 @@ def test_which_cpus_the_kernel_has_shown() -> None:
         "[    3.3] NMI backtrace for cpu 12 skipped: idling at default_idle+0xf/0x20\n"
     )
     assert stuck.shown_by_kernel(said) == {0, 12}
+
+
+def test_a_program_that_nobody_watches_any_more_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_self: Machine) -> int:
+        raise ValueError("no scan")
+
+    monkeypatch.setattr(Machine, "progress", broken)
+    monkeypatch.setattr(threading, "excepthook", lambda _args: None)
+    with pytest.raises(RuntimeError, match="not watched to the end"):
+        watched(Machine(), 10)

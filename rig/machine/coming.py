@@ -44,10 +44,11 @@ def decided(console: Heard, wanted: Sequence[str], limit_s: float, silence_s: fl
         if (progress := console.progress()) != known:
             known, latest, size = progress, now, console.size()
         elif now - latest > silence_s:
-            words = f"printed nothing {'more ' if size else ''}in {silence_s:.0f} s"
-            if console.size() > size:
+            heard = console.size()
+            words = f"printed nothing {'more ' if heard else ''}in {silence_s:.0f} s"
+            if heard > size:
                 words += " but that it stands still"
-            raise StandsStillError(words, mute=not size)
+            raise StandsStillError(words, mute=not heard)
         if now - began > limit_s:
             raise TimeoutError(f"did not reach login in {limit_s:.0f} s")
 

@@ -56,7 +56,7 @@ class Place:
         """
         try:
             done = self._asked("acquire")
-        except (InfrastructureError, KeyboardInterrupt):
+        except InfrastructureError:
             # It may have got it before it was ended; what is not ours its client does not release.
             with contextlib.suppress(InfrastructureError):
                 self._asked("release")
