@@ -181,13 +181,13 @@ class Console:
     def progress(self) -> int:
         """A number that is another one as soon as the machine has shown that it goes on.
 
-        Bytes so far; once there was a report that something stands still, whole lines so far but
-        for those of such reports, and for words of lost time. Raises what splats() does.
+        Lines so far and what has come of the next one, but for those of reports that something
+        stands still, and for words of lost time. Raises what splats() does.
         """
         self.splats()
         with self._scanning:
             still = self._scanner.lines_of(_STANDS_STILL)
-            return self._lines - still if still else self._scanned
+            return self._lines - still + len(self._partial)
 
     def send(self, data: bytes) -> None:
         """Type on the line (sysrq letters). OSError when it is gone."""
