@@ -784,11 +784,13 @@ RULES: tuple[Rule, ...] = (
                 r"|exception [0-9a-f]+ at) ?[0-9a-f]+",
                 *("Oops: unrecoverable {what} exception{f}", "arch/powerpc/kernel/traps.c"),
             ),
-            (
-                *("other", "exception in kernel mode at"),
-                r"(?P<what>Facility '[^']+' unavailable|VMX/Altivec assist).* exception in kernel "
-                r"mode at",
-                *("Oops: {what}{f}", "arch/powerpc/kernel/traps.c"),
+            *(
+                (
+                    *("other", trigger),
+                    rf"(?P<what>{trigger}[^']*'?(?: unavailable)?).* exception in kernel mode at",
+                    *("Oops: {what}{f}", "arch/powerpc/kernel/traps.c"),
+                )
+                for trigger in ("Facility '", "VMX/Altivec assist")
             ),
             (
                 *("other", "TM Bad Thing exception at"),
@@ -806,13 +808,8 @@ RULES: tuple[Rule, ...] = (
                 *("Oops: unhandled exception{f}", "arch/nios2/kernel/traps.c"),
             ),
             (
-                *("other", "machine check: vector=0x"),
-                r"\S+ machine check: vector=0x[0-9a-f]+ pc=0x",
-                *("machine check{f}", "arch/alpha/kernel/irq_alpha.c process_mcheck_info"),
-            ),
-            (
-                *("other", "achine check in kernel mode."),
-                r"[mM]achine check in kernel mode\.",
+                *("other", "Machine check in kernel mode."),
+                r"Machine check in kernel mode\.",
                 *("machine check{f}", "arch/powerpc/kernel/traps.c machine_check_generic"),
             ),
             (
@@ -826,7 +823,7 @@ RULES: tuple[Rule, ...] = (
                 *("unaligned access{f}", "arch/alpha/kernel/traps.c do_entUna"),
             ),
             (
-                *("other", "mcck: Terminating task"),
+                *("other", "Terminating task because of"),
                 r"mcck: Terminating task because of machine malfunction",
                 *("machine malfunction", "arch/s390/kernel/nmi.c s390_handle_mcck"),
             ),
@@ -1557,8 +1554,6 @@ RULES: tuple[Rule, ...] = (
         for trigger, pattern in (
             ("is_tree_node: ", "is_tree_node: node level"),
             ("is_leaf: ", "is_leaf: (?:free space|nr_items|item|wrong)"),
-            ("is_internal: ", "is_internal: (?:number of key|free space)"),
-            ("search_by_key: ", "vs-5150: search_by_key: invalid format"),
         )
     ),
     _rule(
@@ -1568,13 +1563,6 @@ RULES: tuple[Rule, ...] = (
         "JBD2: corrupt journal",
         "fs/jbd2/journal.c jbd2_journal_load",
         frame=False,
-    ),
-    _rule(
-        "filesystem",
-        ": error (device ",
-        r"(?P<what>affs|ufs|udf): error \(device [^)]*\): (?P<func>\w+)",
-        "{what} error{f}",
-        "fs/affs/amigaffs.c, fs/udf/super.c, fs/ufs/super.c",
     ),
     _rule(
         "filesystem",
