@@ -428,7 +428,7 @@ def test_kernel_that_is_stuck_now_and_then_is_let_go_on(
 ) -> None:
     talk = (
         f"import time\nwhile True:\n    line.sendall({STUCK!r}); time.sleep(0.6)\n"
-        "    line.sendall(b'[   23.0][    T1] on\\r\\n'); time.sleep(0.3)\n"
+        "    line.sendall(b'[   23.000000][    T1] on\\r\\n'); time.sleep(0.3)\n"
     )
     speaking(tmp_path, talk, monkeypatch)
     monkeypatch.setattr(qemu, "_SILENCE_S", 1.0)
