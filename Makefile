@@ -43,5 +43,5 @@ quick: setup
 accept: setup
 	@$(PY) ci/accept_$(WHAT).py $(ARGS)
 
-lock: setup
-	@$(PY) ci/lock.py
+lock:
+	@python3 ci/lock.py

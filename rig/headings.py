@@ -105,7 +105,7 @@ _STALL_H = "kernel/rcu/tree_stall.h"
 _PANIC = "[kK]ernel [pP]anic ?(?:[-\u2013\u2014] ?not syncing)? ?: ?"
 
 # Most special first: the first rule that matches wins.
-RULES: tuple[Rule, ...] = (
+HEADINGS: tuple[Rule, ...] = (
     # -- memory sanitizers ---------------------------------------------------------------------
     _rule(
         "kasan-uaf",
@@ -2096,6 +2096,26 @@ CUT = Rule(
     "",
     "trace",
 )
+# dump_stack() behind words that no rule knows: somebody has called for help.
+OLD_DUMPED = "Pid: "  # < 3.10
+DUMPED = Rule(
+    "other",
+    "PID: ",
+    re.compile(r"CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |Pid: \d+, comm: "),
+    "{what}{f}",
+    "lib/dump_stack.c dump_stack_print_info (arch/*/kernel/process.c < 3.10)",
+)
+# What asks for a trace with nothing wrong in the kernel: memory that was not to be had, a person, a
+# test that has memory or I/O fail, a program that dies; or one of several CPUs.
+ASKED_FOR = re.compile(
+    r".*page allocation (?:failure|stalls)|.*invoked oom-killer|.*cpuset=|.*mems_allowed"
+    r"|.*allocation (?:failure|failed)|.*[Ss]ys[Rr]q|.*NMI (?:backtrace|pc|watchdog)|.*Sending NMI"
+    r"|FAULT_INJECTION|name \w+, interval|.*fatal signal|.*unhandled (?:signal|page|trap)"
+    r"|.*segfault|Modules linked in|.*Tainted: |.*[Oo]ut of memory|.*Killed process"
+    r"|.*nodemask=|.*gfp_mask=|.*\[last unloaded"
+)
+# What a file system does about what was said of it just before.
+GIVEN_UP = re.compile(r"read-only|withdrawn")
 BANNER = Rule(  # init/version.c linux_banner
     "reboot", "Linux version ", re.compile(r"Linux version \d+\.\d"), "unexpected reboot", ""
 )
@@ -2115,7 +2135,10 @@ AFTERMATH = re.compile(
     r"|[Jj]ournal has aborted|[Dd]etected aborted journal"
     r"|EXT[234]-fs error \(device [^)]*\)(?: in\b|:?$)"
 )
-_DEVICE = re.compile(r"\((?:device )?([^()]{1,40})\)|on device (\S{1,40}?)\.?(?:$| )")
+_DEVICE = re.compile(
+    r"\((?:device )?([^()]{1,40})\)|on device (\S{1,40}?)\.?(?:$| )"
+    r"|at offset \d+ on (\S{1,40})"
+)
 _MAPPED, _INODE = re.compile(r"dm-\d+"), re.compile(r"[-:]\d+$")
 
 # What a WARN() says before its heading, and the more exact type it gives: (message, type, title).
@@ -2134,5 +2157,5 @@ WARN_MESSAGES: tuple[tuple[re.Pattern[str], str, str], ...] = (
 def device(message: str) -> str:
     """Of a file system's message; that of a journal is called by its inode as well."""
     found = _DEVICE.search(message)
-    name = (found[1] or found[2]) if found else ""
+    name = next(filter(None, found.groups())) if found else ""
     return name if _MAPPED.fullmatch(name) else _INODE.sub("", name)

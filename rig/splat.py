@@ -9,6 +9,9 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
+
+from rig import wordings
 from rig.consoleline import (
     LINE_MAX,
     RUNNING,
@@ -22,12 +25,16 @@ from rig.consoleline import (
 from rig.culprits import ENTRIES, HELPERS, function
 from rig.headings import (
     AFTERMATH,
+    ASKED_FOR,
     BANNER,
     BOXED,
     CONSEQUENCE,
     CUT,
+    DUMPED,
+    GIVEN_UP,
+    HEADINGS,
     KILLED_INIT,
-    RULES,
+    OLD_DUMPED,
     SYMBOL,
     WARN_MESSAGES,
     Rule,
@@ -35,6 +42,23 @@ from rig.headings import (
 )
 from rig.results import Splat
 
+
+def _plain_rules() -> Iterator[Rule]:
+    """Those of what has no heading. What is followed by a stack may be the words of a BUG(), else
+    those of a WARN().
+    """
+    for kind, trigger, pattern, title, source, traced in wordings.all_of_them():
+        ends = "oops" if traced else ""
+        yield Rule(
+            *(kind, trigger, re.compile(pattern), title, source, ends),
+            frame=traced, to_bug=traced, said=not traced,
+        )  # fmt: skip
+
+
+# The last one takes any words behind BUG.
+RULES = (*HEADINGS[:-1], *_plain_rules(), HEADINGS[-1])
+_DFA = Implementation.DFA
+_WINDOW = 1 << 18  # bytes that are looked through at once
 _PARTIAL_MAX = 1 << 16  # bytes kept of a line that has not ended
 _REPORT_LINES = 600  # lines kept of one report
 _REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
@@ -83,6 +107,12 @@ _SURE = re.compile(
     r"|epc +: |GPR00: |r0:|r00-03|\$ 0 +:|Stopper: |in_atomic|but task is"
     r"|.* is trying to acquire|task:|NMI backtrace|lr : )"
 )
+# Of a stack without a heading: the words before it, and that it is one.
+# A list of modules has no marks but brackets.
+_SAID = re.compile(r"(?P<what>(?=.*[A-Za-z]{3})(?=.*[:,=.!?;'\"]).*)")
+_TRACE = re.compile(
+    rf"\s*(?:Call [Tt]race|\[?[Bb]acktrace|\[<[0-9a-f]*>\]|(?:\? )?{SYMBOL}|stack:)"
+)
 _ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?P<stamp>\[ *[\d.]+\] *)?\s*$")
 _KTAP = re.compile(r"\s*(?:(?:not )?ok \d+\b|K?TAP version|1\.\.\d+$|# \S)")  # of unit tests
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
@@ -107,44 +137,54 @@ _COMMON = {
 
 def _search_words() -> list[str]:
     """Literals of which every heading contains one: what the fast search looks for."""
-    words = {rule.trigger for rule in (*RULES, CUT, BANNER) if not _boxed(rule)} | _COMMON.keys()
+    words = {rule.trigger for rule in (*RULES, CUT, DUMPED, BANNER) if not _boxed(rule)}
+    words |= {OLD_DUMPED, *_COMMON}
     return sorted(word for word in words if not any(one in word for one in words - {word}))
-
-
-def _alternation(words: list[str]) -> str:
-    """A pattern for any of these patterns, which each begin with a letter, that looks at each first
-    letter once.
-    """
-    groups = [(first, list(group)) for first, group in itertools.groupby(words, lambda w: w[0])]
-    return "|".join(f"{first}(?:{'|'.join(w[1:] for w in group)})" for first, group in groups)
 
 
 def _boxed(rule: Rule) -> bool:
     return rule.pattern.pattern.startswith(BOXED)
 
 
-# Capitals are rare in a console: one alternation that starts with them runs at memory speed, and
-# would crawl with lower-case words among them; those are searched for one by one.
-_WORDS = [word for word in _search_words() if word not in _COMMON]
-# A mail program may have broken a line between its words: the search takes the end of a line for a
-# space.
-_CAPITALS = re.compile(
-    _alternation(sorted([*(re.escape(w) for w in _WORDS if w[0].isupper()), *_COMMON.values()]))
-    .replace("\\ ", "[ \\n]")
-    .replace(": (?=", ":[ \\n](?=")
-    .encode(),
-    re.MULTILINE,
-)
-_OTHERS = tuple(word.encode() for word in _WORDS if not word[0].isupper())
-_ANY_WORD = re.compile("|".join([*map(re.escape, _WORDS), *_COMMON.values()]).encode())
-_BY_TRIGGER: dict[str, list[Rule]] = {}
-for _rule in RULES:
-    _BY_TRIGGER.setdefault(_rule.trigger, []).append(_rule)
+def _meant(word: str) -> re.Pattern[bytes] | None:
+    """Where a word has to be looked at more closely: how."""
+    if word not in _COMMON:
+        return None
+    pattern = _COMMON[word].replace("\\ ", "[ \\n]").replace(": (?=", ":[ \\n](?=")
+    return re.compile(pattern.encode(), re.MULTILINE)
+
+
+# All of them are looked for in one pass. A mail program may have broken a line between two words of
+# a heading: the search takes the end of a line for a space.
+_WORDS = _search_words()
+_MEANT = [_meant(word) for word in _WORDS]
+_LONGEST = max(map(len, _WORDS))
+_SEARCH = BytesAhoCorasick([word.encode() for word in _WORDS], MatchKind.Standard, _DFA)
+_TRIGGERS = sorted({rule.trigger for rule in RULES})
+_BY_TRIGGER = [[rule for rule in RULES if rule.trigger == trigger] for trigger in _TRIGGERS]
+_RULES_OF = BytesAhoCorasick([word.encode() for word in _TRIGGERS], MatchKind.Standard, _DFA)
+
+
+def _places(flat: bytes | memoryview, block: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Where search words begin and end. flat: what of the block is searched, with spaces for the
+    ends of lines; it begins at start.
+    """
+    for number, begin, end in _SEARCH.find_matches_as_indexes(flat, overlapping=True):
+        meant = _MEANT[number]
+        if meant is None or meant.match(block, start + begin):
+            yield start + begin, start + end
+
+
+def _any_word(line: bytes) -> bool:
+    return any(True for _ in _places(line, line))
 
 
 def _possible(text: str) -> list[Rule]:
     """The rules whose trigger is in a text, in their order."""
-    found = [rule for trigger, those in _BY_TRIGGER.items() if trigger in text for rule in those]
+    hits = _RULES_OF.find_matches_as_indexes(text.encode(errors="replace"), overlapping=True)
+    if not hits:
+        return []
+    found = [rule for number in {hit[0] for hit in hits} for rule in _BY_TRIGGER[number]]
     return sorted(found, key=_NUMBERED.__getitem__) if len(found) > 1 else found
 
 
@@ -332,6 +372,8 @@ class _Report:
             self.rule, self.match, self.aftermath = rule, match, False
         elif self.rule.type == "warning":
             self.preamble = self.preamble or message
+        elif rule.type == "warning" and self.rule.type == "other" and self.rule.said:
+            self.rule, self.match, self.preamble = rule, match, self.first
 
     def add(self, number: int, raw: str) -> None:
         """Keep a line as part of the report."""
@@ -430,27 +472,30 @@ class _Begun:
 
 
 class _Words:
-    """Where in a block the next of the search words begins; each word is searched for once."""
+    """Where in a block the next of the search words begins; what is looked through at once is
+    bounded, and so is what is found there.
+    """
 
     def __init__(self, block: bytes) -> None:
-        self._block, self._flat = block, block.replace(b"\n", b" ")
+        self._block, self._flat = block, memoryview(block.replace(b"\n", b" "))
         self._end = len(block) - 1  # what goes on behind it is not here
-        self._next = [0] * (len(_OTHERS) + 1)
-        self._stale = [True] * (len(_OTHERS) + 1)
+        self._starts: deque[int] = deque()
+        self._looked = 0  # all that begin before it are known
 
     def after(self, position: int) -> int:
         """The first place at or after position (which never goes back), or -1."""
-        for index, place in enumerate(self._next):
-            if self._stale[index] or 0 <= place < position:
-                self._next[index] = self._find(index, position)
-                self._stale[index] = False
-        return min((place for place in self._next if place >= 0), default=-1)
-
-    def _find(self, index: int, position: int) -> int:
-        if index < len(_OTHERS):
-            return self._flat.find(_OTHERS[index], position, self._end)
-        hit = _CAPITALS.search(self._block, position, self._end)
-        return hit.start() if hit else -1
+        while True:
+            while self._starts and self._starts[0] < position:
+                self._starts.popleft()
+            if self._starts:
+                return self._starts[0]
+            begin = max(position, self._looked)
+            if begin >= self._end:
+                return -1
+            self._looked = begin + _WINDOW
+            window = self._flat[begin : min(self._looked + _LONGEST, self._end)]
+            found = {start for start, _ in _places(window, self._block, begin)}
+            self._starts.extend(sorted(start for start in found if start < self._looked))
 
 
 class _Running:
@@ -563,12 +608,11 @@ class Scanner:
     def _look_across(self, block: bytes) -> None:
         """Whether a search word begins in the line above and ends in the first of these."""
         first = block[: block.index(b"\n")][:LINE_MAX]
-        if _ANY_WORD.search(self._above):
+        if _any_word(self._above):
             return
-        for hit in _ANY_WORD.finditer(self._above + b" " + first):
-            if hit.start() <= len(self._above) < hit.end():
-                self._begin(self._above)
-                return
+        both = self._above + b" " + first
+        if any(start <= len(self._above) < end for start, end in _places(both, both)):
+            self._begin(self._above)
 
     def _begin(self, line: bytes) -> None:
         """A heading whose first words end in the next line; it has to be the kernel's."""
@@ -594,7 +638,7 @@ class Scanner:
             above = _line_before(block, position) if position else self._above
             line = looked_at(block[position:end])
             self._take(line, above)
-            if looked_for and not self._open and not self._begun and not _ANY_WORD.search(line):
+            if looked_for and not self._open and not self._begun and not _any_word(line):
                 self._begin(line)
             self._line += 1
             position = end + 1
@@ -640,7 +684,7 @@ class Scanner:
                 self._torn(message, raw)
             self._age()
             return  # a user's text on a console where the kernel stamps its own
-        if _ANY_WORD.search(line):
+        if _any_word(line):
             if self._heading(caller, message, raw):
                 if self._is_vague(caller):
                     self._begun = _Begun(caller, message, [raw])
@@ -648,7 +692,9 @@ class Scanner:
             behind = _BEHIND.match(message)
             if behind and self._heading(caller, message[behind.end() :], raw):
                 return
-            if not self._open and self._inside(caller, message, raw):
+            if not self._open and (
+                self._inside(caller, message, raw) or self._dumped(caller, message, raw, above)
+            ):
                 return
             self._begun = _Begun(caller, message, [raw])
         for one, words in before(raw, message):
@@ -682,6 +728,22 @@ class Scanner:
         if not end or self._line - self._headed < _REPORT_SPAN:
             return False
         return self._heading(caller, end[1], raw)
+
+    def _dumped(self, caller: str, message: str, raw: str, above: bytes) -> bool:
+        """Open a report, an unsure one, at a stack that the line above has called for."""
+        if not DUMPED.pattern.match(message):
+            return False
+        first = above.decode(errors="replace").rstrip("\r")
+        _, _, words = split(first)
+        told = _SAID.match(words.strip())
+        near = _SOON if GIVEN_UP.search(words) else _BEGUN
+        if not told or ASKED_FOR.match(words) or self._line - self._ended < near:
+            return False
+        self._start(caller, DUMPED, told, first)
+        report = self._open[caller]
+        report.start -= 1
+        report.lines.append(raw)
+        return True
 
     def _rest(self, begun: _Begun, message: str, raw: str) -> bool:
         """Whether this is the rest of a heading that a mail program has broken."""
@@ -844,7 +906,7 @@ class Scanner:
         report.first = report.latest = match.string if match else ""
         # Any words behind BUG may be a program's, written where the kernel's own go.
         report.prefix = prefix
-        report.unsure = prefix is not None or rule is RULES[-1] or rule.shy
+        report.unsure = prefix is not None or rule in (RULES[-1], DUMPED) or rule.shy
         self._open[caller] = report
         if not report.unsure:
             self._count(report)
@@ -901,7 +963,8 @@ class Scanner:
         report.strangers = 0
         report.add(self._line, raw)
         report.learn(message)
-        if report.unsure and _SURE.match(message):
+        sure = _TRACE if report.rule is DUMPED else _SURE
+        if report.unsure and sure.match(message):
             self._count(report)
         self._maybe_end(key, report, message)
 

@@ -11,8 +11,8 @@ import pytest
 
 from rig import errors
 from rig.config import KernelConfig
-from rig.headings import RULES
 from rig.results import Status
+from rig.splat import RULES
 
 ROOT = Path(__file__).parent.parent
 MEASURED = tuple(f"ci/acceptance/{what}.json" for what in ("spine", "loop", "series"))

@@ -19,6 +19,7 @@ LAYERS = {
     "progress": 0,
     "manifest": 0,
     "headings": 0,
+    "wordings": 0,
     "consoleline": 0,
     "culprits": 0,
     "kconfig": 1,

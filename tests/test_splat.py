@@ -519,8 +519,8 @@ def test_headings(lines: list[str], type: str, frame: str) -> None:
 
 
 def test_every_rule_says_where_it_is_from_and_can_be_found() -> None:
-    types = {rule.type for rule in headings.RULES}
-    for rule in headings.RULES:
+    types = {rule.type for rule in splat.RULES}
+    for rule in splat.RULES:
         assert rule.source
         boxed = rule.pattern.pattern.startswith(headings.BOXED)
         words = (*splat._WORDS, *splat._COMMON)

@@ -1,0 +1,134 @@
+"""Reports without a heading: words that only their source knows, and stacks that somebody has
+called for; and what looks like them.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from rig import splat, wordings
+
+LOGS = sorted((Path(__file__).parent / "data" / "console").glob("*.log"))
+STACK = """\
+[    3.100002] CPU: 1 PID: 77 Comm: kworker/1:1 Not tainted 6.12.0 #1
+[    3.100003] Hardware name: QEMU Standard PC (Q35 + ICH9, 2009)
+[    3.100004] Call Trace:
+[    3.100005]  <TASK>
+[    3.100006]  dump_stack_lvl+0x4d/0x70
+[    3.100007]  foo_check+0x1d/0x40
+[    3.100008]  foo_work+0x2a/0x90
+[    3.100009]  </TASK>
+[    3.200000] eth0: link up
+"""
+OLD_STACK = """\
+Pid: 0, comm: swapper Not tainted 2.6.32 #1
+Call Trace:
+ [<ffffffff8101ab12>] ? foo_check+0x12/0x30
+ [<ffffffff8101cd12>] foo_work+0x42/0x50
+eth0: link up
+"""
+
+
+def lines() -> list[tuple[str, str, str]]:
+    """Type, title and an example of each."""
+    found = []
+    for kind, _, _, title, _, _ in wordings.all_of_them():
+        found.append((kind, title))
+    templates = [one for _, _, _, those in wordings._SAID for one in those]
+    return [
+        (kind, title, one.replace("***", "\0").replace("*", "x1").replace("\0", "***"))
+        for (kind, title), one in zip(found, templates, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "title", "line"), lines())
+def test_each_is_found(kind: str, title: str, line: str) -> None:
+    (found,) = splat.scan(f"[    1.000000] a: b\n[    2.000000] {line}\n[    3.000000] c: d\n")
+    assert (found.type, found.start) == (kind, 1)
+    assert not {"{", "}"} & set(found.title)
+    assert found.title == title.replace("{f}", "")
+
+
+def test_each_has_a_word_that_is_worth_looking_for() -> None:
+    triggers = [trigger for _, trigger, *_ in wordings.all_of_them()]
+    assert min(len(one.strip()) for one in triggers) >= 5
+    assert len({pattern for _, _, pattern, *_ in wordings.all_of_them()}) == len(triggers)
+
+
+@pytest.mark.parametrize(
+    ("first", "stack", "title"),
+    [
+        (
+            "[    3.100001] foo 12: checksum is wrong",
+            STACK,
+            "foo checksum is wrong in foo_check",
+        ),
+        ("foo 12: checksum is wrong", OLD_STACK, "foo checksum is wrong in foo_work"),
+    ],
+)
+def test_a_stack_that_was_called_for_is_a_report(first: str, stack: str, title: str) -> None:
+    (found,) = splat.scan(f"{first}\n{stack}")
+    assert (found.type, found.start) == ("other", 0)
+    assert found.title == title
+    assert not found.corrupted
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "kworker/1:1: page allocation failure: order:5, mode:0xdc0(GFP_KERNEL), nodemask=(null)",
+        "python3 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "python3 cpuset=/ mems_allowed=0",
+        "sysrq: Show Regs",
+        "NMI backtrace for cpu 1",
+        "FAULT_INJECTION: forcing a failure.",
+        "name failslab, interval 1, probability 0, space 0, times 0",
+        "sh[12]: unhandled signal 11 code 0x1 at 0x0000000000000008",
+        "Modules linked in: virtio_net(E) net_failover(E) [last unloaded: foo]",
+        " ip6_tables nf_tables x_tables",
+        "",
+    ],
+)
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_stack_that_was_asked_for_is_none(first: str, stamped: bool) -> None:
+    if stamped:
+        assert splat.scan(f"[    3.100001] {first}\n{STACK}") == []
+    else:
+        assert splat.scan(f"{first}\n{OLD_STACK}") == []
+
+
+def test_a_state_without_a_stack_is_none() -> None:
+    head = "\n".join(STACK.splitlines()[:2])
+    said = f"[    3.100001] foo[12]: what: it is\n{head}\n[    3.100004] pc : 0000aaaac0de\n"
+    assert splat.scan(said) == []
+
+
+def test_what_a_file_system_does_about_a_report_is_none_of_its_own() -> None:
+    error = "[    3.000001] gfs2: fsid=vdb.0: fatal: filesystem consistency error - function = f\n"
+    withdrawn = "[    3.000005] gfs2: fsid=vdb.0: File system withdrawn\n"
+    quiet = "[    3.000002] eth0: link up\n" * 5
+    (found,) = splat.scan(error + quiet + withdrawn + STACK)
+    assert (found.type, found.start) == ("filesystem", 0)
+    (found,) = splat.scan(withdrawn + STACK)
+    assert found.title == "fsid=vdb. File system withdrawn in foo_check"
+
+
+def test_where_a_block_is_looked_through_in_pieces_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "\n".join(path.read_text(errors="replace") for path in LOGS[:20])
+    whole = splat.scan(text)
+    assert len(whole) > 5
+    chance = random.Random(7)
+    for _ in range(6):
+        monkeypatch.setattr(splat, "_WINDOW", chance.randint(1, 900))
+        assert splat.scan(text) == whole
+
+
+def test_words_on_end_take_no_memory_to_speak_of() -> None:
+    words = splat._Words(b"BUG: x " * (1 << 20))
+    assert words.after(0) == 0
+    assert len(words._starts) <= splat._WINDOW // 7 + 1
