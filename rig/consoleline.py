@@ -21,7 +21,7 @@ _LEVEL = re.compile(
     r"<\d+>|\[\d{1,2}: {0,15}[^\]\n]{1,24}?: *\d{1,7}\] ?"
     r"|(?:[\w.-]{1,64} )?kernel: | {0,2}-?\(\d\)\[\d{1,8}:[^\]]{1,40}\] ?"
     r"|(?:EMERG|ALERT|CRIT|ERR|ERROR|WARN|WARNING|NOTICE|INFO|DEBUG) KERN "
-    r"|\d{3}: (?=\S)|c\d{1,3} {1,7}\d{1,7} |\[pid:\d+,cpu\d+,[^\]]{1,40}\] ?"
+    r"|\d{3}: (?=\S)|c\d{1,3} {1,7}\d{1,7} |c\d{1,2} (?=\S)|\[pid:\d+,cpu\d+,[^\]]{1,40}\] ?"
 )
 # What recorders put in front of that, or show in its place. `by`: only a kernel's lines have it.
 # In any language.
@@ -33,7 +33,9 @@ _RECORDED = re.compile(
         (
             # syslog and the journal; dmesg --time-format ctime, iso, delta, reltime; dmesg -x
             rf"(?P<by>(?:(?:{_DAY} {_CLOCK}(?: \d{{4}})?|(?:\w{{3}} )?{_ISO}(?: [A-Z]{{2,5}})?"
-            r"|\d{9,10}\.\d{6}) (?:\S{1,80} )?(?:\w{1,8}\.\w{1,8} )?)?"
+            r"|\d{9,10}\.\d{6}) (?:\S{1,80} )?(?:\w{1,8}\.\w{1,8} )?"
+            # on everybody's terminal, by syslogd
+            r"|[\w.-]{1,64} (?=kernel: ))?"
             r"(?:kernel|vmunix)(?:(?:\[\d+\])?: {0,2}| - - - )"
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} (?=kernel BUG at )|\[kernel\] )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"

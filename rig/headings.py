@@ -1472,7 +1472,8 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "filesystem",
         "-fs error",
-        r"(?P<what>EXT[234])-fs error \(device [^)]*\)(?:(?::? | in )(?P<func>[\w.]+):(?: ?\d+)?)?",
+        r"(?P<what>EXT[234])-fs error \(device [^)]*\)+"
+        r"(?:(?::? | in )(?P<func>[\w.]+):(?: ?\d+)?)?",
         "{what}-fs error{f}",
         "fs/ext4/super.c __ext4_error, fs/ext2/super.c ext2_error, fs/ext3 (< 4.3)",
     ),
@@ -2139,7 +2140,7 @@ _DEVICE = re.compile(
     r"\((?:device )?([^()]{1,40})\)|on device (\S{1,40}?)\.?(?:$| )"
     r"|at offset \d+ on (\S{1,40})"
 )
-_MAPPED, _INODE = re.compile(r"dm-\d+"), re.compile(r"[-:]\d+$")
+_MAPPED, _INODE, _STATE = re.compile(r"dm-\d+"), re.compile(r"[-:]\d+$"), re.compile(": state .*")
 
 # What a WARN() says before its heading, and the more exact type it gives: (message, type, title).
 WARN_MESSAGES: tuple[tuple[re.Pattern[str], str, str], ...] = (
@@ -2158,4 +2159,4 @@ def device(message: str) -> str:
     """Of a file system's message; that of a journal is called by its inode as well."""
     found = _DEVICE.search(message)
     name = next(filter(None, found.groups())) if found else ""
-    return name if _MAPPED.fullmatch(name) else _INODE.sub("", name)
+    return name if _MAPPED.fullmatch(name) else _INODE.sub("", _STATE.sub("", name))

@@ -265,7 +265,8 @@ _BODY_STARTS = (
     r"|page(?: |:)|flags: |raw: |head: |page_type|[oO]bject |Redzone|Padding|Slab 0x|FIX |INFO: "
     r"|Uninit |Local variable|Bytes? \d|Reported by|value changed|read |write |race at|kfence-"
     r"|index |shift |left shift|load of|division|negation|member access|signed|unsigned|KASAN: "
-    r"|backtrace|comm |hex dump|aops|anon flags|addr:|file:|process |handlers:|irq_event|kobject",
+    r"|backtrace|comm |hex dump|aops|anon flags|addr:|mapping:|vma->|file:|process |handlers:"
+    r"|irq_event|kobject",
 )
 _BODY = re.compile("|".join(_BODY_STARTS))
 _REGISTERS = re.compile(

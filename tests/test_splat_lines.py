@@ -502,3 +502,19 @@ def test_no_line_takes_long(text: str) -> None:
     began = time.process_time()
     assert titles(text) == []
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("prefix", ["[   79.160394] c1 ", "localhost kernel: ", "sh kernel: "])
+def test_a_prefix_of_a_vendor_and_of_who_tells_everybody(prefix: str) -> None:
+    text = f"{prefix}BUG: Bad page state in process x  pfn:72b18\n{prefix}page:c1579300 count:0"
+    (found,) = splat.scan(text)
+    assert (found.type, found.start, found.end) == ("bad-page", 0, 2)
+
+
+def test_errors_in_a_row_of_one_device_are_one_report() -> None:
+    ext2 = "EXT2-fs error (device ide0(3,2)): ext2_free_blocks: not in datazone - block = {}\n"
+    (found,) = splat.scan("".join(ext2.format(number) for number in (7, 8, 9)))
+    assert (found.start, found.end) == (0, 3)
+    btrfs = "BTRFS: error (device sda2{}) in free_log_tree:3284: errno=-5 IO failure\n"
+    (found,) = splat.scan("".join(btrfs.format(one) for one in ("", ": state AL", ": state EAL")))
+    assert (found.start, found.end) == (0, 3)
