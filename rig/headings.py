@@ -425,7 +425,7 @@ HEADINGS: tuple[Rule, ...] = (
         "hung-task",
         "INFO: ",
         r"INFO: task .{1,40}:\d+ (?:<writer> )?(?:(?:blocked|can't die)"
-        r"(?: in I/O wait)? for(?: |$)|blocked(?: fo?)?$)",
+        r"(?: in I/O wait)? for(?: |$)|bl?$|bloc?k?e?d?(?: fo?)?$)",
         "INFO: task hung{f}",
         "kernel/hung_task.c check_hung_task",
     ),
@@ -1472,7 +1472,7 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "filesystem",
         "-fs error",
-        r"(?P<what>EXT[234])-fs error \(device [^)]*\)+"
+        r"(?P<what>EXT[234])-fs error \(device [^)]*(?:\)+|$)"
         r"(?:(?::? | in )(?P<func>[\w.]+):(?: ?\d+)?)?",
         "{what}-fs error{f}",
         "fs/ext4/super.c __ext4_error, fs/ext2/super.c ext2_error, fs/ext3 (< 4.3)",
@@ -1678,7 +1678,7 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "unregister-netdevice",
         "unregister_netdevice: ",
-        r"unregister_netdevice: waiting for (?P<device>.{1,40}) to become\b",
+        r"unregister_netdevice: waiting for (?P<device>.{1,40}) to be(?:come\b|c?o?m?$)",
         "unregister_netdevice: waiting for device to become free",
         "net/core/dev.c netdev_wait_allrefs_any",
         frame=False,

@@ -70,6 +70,7 @@ _EXACT = frozenset(rule for rule in RULES if not rule.pattern.pattern.endswith("
 _NUMBERED = {rule: number for number, rule in enumerate(RULES)}
 _HEAD = 6  # lines in which a fault says its address
 _BEGUN = 3  # lines of a report that has just begun
+_ABOVE = 3  # lines above one that are looked at again
 _SHORT = 4  # lines of one in which the heading may not have ended
 _BETWEEN = 8  # lines of others that come between those of a report
 _SOON = 40  # lines in which what follows from a report comes
@@ -542,7 +543,7 @@ class Scanner:
         self._devices: dict[str, int] = {}
         self._any = False
         self._begun: _Begun | None = None
-        self._above, self._looked = b"", True
+        self._above, self._looked = [b""], True
         self._covered: Counter[str] = Counter()
         self._ended = -(10**9)  # the line behind the last report
         self._out: list[Splat] = []
@@ -604,16 +605,17 @@ class Scanner:
         if self._looked and not self._open and not self._begun and self._line:
             self._look_across(block)
         self._lines(block)
-        self._above = _line_before(block, len(block))
+        self._above = self._before(block, len(block))
 
     def _look_across(self, block: bytes) -> None:
         """Whether a search word begins in the line above and ends in the first of these."""
         first = block[: block.index(b"\n")][:LINE_MAX]
-        if _any_word(self._above):
+        above = self._above[-1]
+        if _any_word(above):
             return
-        both = self._above + b" " + first
-        if any(start <= len(self._above) < end for start, end in _places(both, both)):
-            self._begin(self._above)
+        both = above + b" " + first
+        if any(start <= len(above) < end for start, end in _places(both, both)):
+            self._begin(above)
 
     def _begin(self, line: bytes) -> None:
         """A heading whose first words end in the next line; it has to be the kernel's."""
@@ -636,13 +638,21 @@ class Scanner:
                 self._line += block.count(b"\n", position, start)
                 position = start
             end = block.index(b"\n", position)
-            above = _line_before(block, position) if position else self._above
             line = looked_at(block[position:end])
-            self._take(line, above)
+            self._take(line, self._before(block, position))
             if looked_for and not self._open and not self._begun and not _any_word(line):
                 self._begin(line)
             self._line += 1
             position = end + 1
+
+    def _before(self, block: bytes, position: int) -> list[bytes]:
+        """The last lines before a place in a block, also of the block before: their ends."""
+        start = position
+        for _ in range(_ABOVE):
+            start = block.rfind(b"\n", 0, max(0, start - 1)) + 1
+        own = block[start:position].split(b"\n")[:-1]
+        lines = own if start else [*self._above, *own]
+        return [line[-LINE_MAX:] for line in lines[-_ABOVE:]]
 
     def _look_for_stamps(self, block: bytes) -> None:
         """Whether the kernel stamps its lines here. One behind a shell's prompt is not enough to
@@ -659,13 +669,13 @@ class Scanner:
             self._stamped_from = line
             return
 
-    def _take(self, line: bytes, above: bytes) -> None:
+    def _take(self, line: bytes, above: list[bytes]) -> None:
         raw = line.decode(errors="replace").rstrip("\r")
         stamped, caller, message = split(raw)
         if message.startswith(_ANNOUNCED):
             return
         # A mail program has broken the line right behind the recorder's mark.
-        mark = _ONLY_MARK.match(above.decode(errors="replace"))
+        mark = _ONLY_MARK.match(above[-1].decode(errors="replace"))
         stamped = stamped or bool(mark and (mark["stamp"] or self._stamped_from is None))
         begun, self._begun = self._begun, None
         if begun and not stamped and self._rest(begun, message, raw):
@@ -730,17 +740,18 @@ class Scanner:
             return False
         return self._heading(caller, end[1], raw)
 
-    def _dumped(self, caller: str, message: str, raw: str, above: bytes) -> bool:
+    def _dumped(self, caller: str, message: str, raw: str, above: list[bytes]) -> bool:
         """Open a report, an unsure one, at a stack that the line above has called for."""
         if not DUMPED.pattern.match(message):
             return False
-        first = above.decode(errors="replace").rstrip("\r")
-        _, _, words = split(first)
-        told = _SAID.match(words.strip())
-        near = _SOON if GIVEN_UP.search(words) else _BEGUN
-        if not told or ASKED_FOR.match(words) or self._line - self._ended < near:
+        lines = [line.decode(errors="replace").rstrip("\r") for line in above]
+        said = [split(line)[2] for line in lines]
+        told = _SAID.match(said[-1].strip())
+        near = _SOON if GIVEN_UP.search(said[-1]) else _BEGUN
+        # A mail may have broken what has asked for it.
+        if not told or any(map(ASKED_FOR.match, said)) or self._line - self._ended < near:
             return False
-        self._start(caller, DUMPED, told, first)
+        self._start(caller, DUMPED, told, lines[-1])
         report = self._open[caller]
         report.start -= 1
         report.lines.append(raw)
@@ -1007,12 +1018,6 @@ class Scanner:
                 splat.type, splat.title, splat.start, splat.end, splat.frame, "", splat.corrupted
             )
         self._out.append(splat)
-
-
-def _line_before(block: bytes, position: int) -> bytes:
-    """The line that ends there, or its end."""
-    start = block.rfind(b"\n", 0, position - 1) + 1
-    return block[max(start, position - LINE_MAX) : position - 1]
 
 
 def _is_heading(message: str, *, exact: bool = False, sure: bool = False) -> bool:

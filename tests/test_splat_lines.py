@@ -518,3 +518,17 @@ def test_errors_in_a_row_of_one_device_are_one_report() -> None:
     btrfs = "BTRFS: error (device sda2{}) in free_log_tree:3284: errno=-5 IO failure\n"
     (found,) = splat.scan("".join(btrfs.format(one) for one in ("", ": state AL", ": state EAL")))
     assert (found.start, found.end) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "type"),
+    [
+        ("INFO: task jbd2/sda2-8:730 blo", "hung-task"),
+        ("unregister_netdevice: waiting for tap0 to bec", "unregister-netdevice"),
+        ("EXT4-fs error (device mmcblk0", "filesystem"),
+    ],
+)
+def test_a_heading_that_a_terminal_has_cut(line: str, type: str) -> None:
+    stamp = "Jul 30 15:26:52 venus kernel: [ 1084.169904] "
+    (found,) = splat.scan(f"{stamp}{line}\n{stamp}eth0: link up\n")
+    assert found.type == type

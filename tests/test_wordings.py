@@ -100,6 +100,17 @@ def test_a_stack_that_was_asked_for_is_none(first: str, stamped: bool) -> None:
         assert splat.scan(f"{first}\n{OLD_STACK}") == []
 
 
+def test_what_has_asked_may_be_broken_by_a_mail() -> None:
+    stack = STACK.splitlines()
+    said = "[    3.100001] kworker/1:1: page allocation failure: order:5,"
+    rest = ["mode:0xdc0(GFP_KERNEL|__GFP_ZERO), all: of it"]
+    assert splat.scan("\n".join([said, *rest, *stack])) == []
+    scanner = splat.Scanner()  # also where it is in the block before
+    found = scanner.feed(f"{said}\n".encode())
+    found += scanner.feed("\n".join([*rest, *stack, ""]).encode())
+    assert found + scanner.finish() == []
+
+
 def test_a_state_without_a_stack_is_none() -> None:
     head = "\n".join(STACK.splitlines()[:2])
     said = f"[    3.100001] foo[12]: what: it is\n{head}\n[    3.100004] pc : 0000aaaac0de\n"
