@@ -596,7 +596,7 @@ HEADINGS: tuple[Rule, ...] = (
             prelude=not joined,
         )
         for what in ("Data", "Instruction")
-        for joined, end in ((" Oops", "(?!)"), ("", r"\s*$"))
+        for joined, end in ((" ?Oops", "(?!)"), ("", r"\s*$"))
     ),
     _rule(
         "divide-error",
@@ -1092,9 +1092,9 @@ HEADINGS: tuple[Rule, ...] = (
         _rule(
             type,
             trigger,
-            rf"\S{{1,16}}\[\d+\]: {what} ?(?:\([^)]*\) )?-?\d+ \[\d+\]",
+            rf"\S{{1,16}}\[\d+\]: {what} ?(?:\([^)]*\) )?-?\d+(?: \[\d+\]|\s*$)",
             title,
-            "arch/ia64/kernel/traps.c die (< 6.7)",
+            "arch/ia64/kernel/traps.c die (< 6.7; 2.4 does not count them)",
             "oops",
             die=True,
         )
@@ -2062,7 +2062,8 @@ HEADINGS: tuple[Rule, ...] = (
         "Flags mismatch irq",
         r"(?:genirq: )?Flags mismatch irq \d+\. ",
         "genirq: flags mismatch{f}",
-        "kernel/irq/manage.c __setup_irq, with CONFIG_DEBUG_SHIRQ",
+        "kernel/irq/manage.c __setup_irq, with CONFIG_DEBUG_SHIRQ: then a stack follows",
+        shy=True,
     ),
     _rule(
         "other",
@@ -2098,11 +2099,11 @@ CUT = Rule(
     "trace",
 )
 # dump_stack() behind words that no rule knows: somebody has called for help.
-OLD_DUMPED = "Pid: "  # < 3.10
+OLD_DUMPED = ("Pid: ", "Cpu ")  # < 3.10; of MIPS
 DUMPED = Rule(
     "other",
     "PID: ",
-    re.compile(r"CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |Pid: \d+, comm: "),
+    re.compile(r"CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |Pid: \d+, (?:CPU \d+, )?comm: |Cpu \d+$"),
     "{what}{f}",
     "lib/dump_stack.c dump_stack_print_info (arch/*/kernel/process.c < 3.10)",
 )

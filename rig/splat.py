@@ -112,7 +112,7 @@ _SURE = re.compile(
 # A list of modules has no marks but brackets.
 _SAID = re.compile(r"(?P<what>(?=.*[A-Za-z]{3})(?=.*[:,=.!?;'\"]).*)")
 _TRACE = re.compile(
-    rf"\s*(?:Call [Tt]race|\[?[Bb]acktrace|\[<[0-9a-f]*>\]|(?:\? )?{SYMBOL}|stack:)"
+    rf"\s*(?:Call [Tt]race|\[?[Bb]acktrace|\$ 0 |\[<[0-9a-f]*>\]|(?:\? )?{SYMBOL}|stack:)"
 )
 _ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?P<stamp>\[ *[\d.]+\] *)?\s*$")
 _KTAP = re.compile(r"\s*(?:(?:not )?ok \d+\b|K?TAP version|1\.\.\d+$|# \S)")  # of unit tests
@@ -139,7 +139,7 @@ _COMMON = {
 def _search_words() -> list[str]:
     """Literals of which every heading contains one: what the fast search looks for."""
     words = {rule.trigger for rule in (*RULES, CUT, DUMPED, BANNER) if not _boxed(rule)}
-    words |= {OLD_DUMPED, *_COMMON}
+    words |= {*OLD_DUMPED, *_COMMON}
     return sorted(word for word in words if not any(one in word for one in words - {word}))
 
 
@@ -745,16 +745,19 @@ class Scanner:
         if not DUMPED.pattern.match(message):
             return False
         lines = [line.decode(errors="replace").rstrip("\r") for line in above]
-        said = [split(line)[2] for line in lines]
-        told = _SAID.match(said[-1].strip())
-        near = _SOON if GIVEN_UP.search(said[-1]) else _BEGUN
+        said = [split(line)[2].strip() for line in lines]
+        while said and not said[-1]:
+            said.pop()
+        told = _SAID.match(said[-1]) if said else None
+        near = _SOON if said and GIVEN_UP.search(said[-1]) else _BETWEEN
         # A mail may have broken what has asked for it.
         if not told or any(map(ASKED_FOR.match, said)) or self._line - self._ended < near:
             return False
-        self._start(caller, DUMPED, told, lines[-1])
+        lines = lines[len(said) - 1 :]
+        self._start(caller, DUMPED, told, lines[0])
         report = self._open[caller]
-        report.start -= 1
-        report.lines.append(raw)
+        report.start -= len(lines)
+        report.lines = [*lines, raw]
         return True
 
     def _rest(self, begun: _Begun, message: str, raw: str) -> bool:

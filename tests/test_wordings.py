@@ -76,6 +76,27 @@ def test_a_stack_that_was_called_for_is_a_report(first: str, stack: str, title: 
     assert not found.corrupted
 
 
+def test_of_other_architectures() -> None:
+    ia64 = (
+        "foo: it is broken\n\nPid: 498, CPU 1, comm:  udevd\npsr : 00001010085a6010\nCall Trace:\n"
+    )
+    ia64 += " [<a000000100014b20>] show_stack+0x80/0xa0\n [<a0000001000b0300>] foo+0x20/0x60\n"
+    (found,) = splat.scan(ia64)
+    assert (found.title, found.start, found.end) == ("it is broken in foo", 0, 7)
+    mips = "foo: it is broken\nCpu 0\n$ 0   : 00000000 1000e94b\nepc   : 80228860 foo+0x10/0x2c\n"
+    (found,) = splat.scan(f"{mips}Call Trace:\n[<80228860>] foo+0x10/0x2c\n")
+    assert (found.title, found.start) == ("it is broken in foo", 0)
+    (found,) = splat.scan("kernel: bash[10000]: NaT consumption 17179869216\nkernel: psr : 0000\n")
+    assert found.title == "Oops: NaT consumption"
+
+
+def test_a_shared_interrupt_that_is_refused_is_one_where_somebody_asks_for_a_stack() -> None:
+    said = "[    3.100001] genirq: Flags mismatch irq 17. 00000000 (a) vs. 00000080 (b)\n"
+    assert splat.scan(f"{said}[    3.200000] eth0: link up\n") == []
+    (found,) = splat.scan(said + STACK)
+    assert found.title == "genirq: flags mismatch in foo_check"
+
+
 @pytest.mark.parametrize(
     "first",
     [
