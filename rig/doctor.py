@@ -40,6 +40,7 @@ _INSTALL = {
     "arch": "pacman -S --needed --noconfirm",
 }
 _MODULES = (
+    "ahocorasick_rs",
     "cryptography",
     "jinja2",
     "msgspec",

@@ -1164,7 +1164,8 @@ def _culprit(report: _Report) -> str:
 
 def _title(template: str, report: _Report, frame: str) -> str:
     groups = report.match.groupdict() if report.match else {}
-    values = {name: _plain(value or "") for name, value in groups.items()}
+    plain = _without_numbers if report.rule is DUMPED else _plain
+    values = {name: plain(value or "") for name, value in groups.items()}
     if other := values.get("other"):
         values["other"] = f" / {function(other)}"
     values["f"] = f" in {frame}" if frame else ""
@@ -1181,6 +1182,11 @@ def _plain(text: str) -> str:
     """Words without addresses, places and numbers: two occurrences of one bug read the same."""
     text = _PLACE.sub("", _ADDRESS.sub("", text))
     return " ".join(_NUMBER.sub("N", text).split()).strip(" :,;.!=-")[:120]
+
+
+def _without_numbers(text: str) -> str:
+    """Words of any kind: what is before a colon may be all that they say."""
+    return " ".join(_NUMBER.sub("N", _ADDRESS.sub("", text)).split())[:120]
 
 
 def titles(splats: Iterable[Splat]) -> list[str]:

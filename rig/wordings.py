@@ -1,6 +1,7 @@
 """What kernels, old ones above all, say of themselves in words that no heading has: one line of it.
 
-A template is a line as it is printed, "*" for what differs. Each is from the source that it names,
+A template is a line as it is printed, "*" for what differs; what follows ": *" at its end is the
+report. Each is from the source that it names,
 of the tree of 6.12 where no version is given, and of the oldest kernel in which it was read else.
 """
 
@@ -540,8 +541,10 @@ def all_of_them() -> list[tuple[str, str, str, str, str, bool]]:
             pieces = _pieces(template)
             pattern = _DIFFERS.join(map(re.escape, pieces))
             title = " ".join(template.strip("*: (").rstrip(" :(['\"=,").split())
-            title = title.replace(" :", ":")
-            title = title.replace("{", "{{").replace("}", "}}") + ("{f}" if traced else "")
+            title = title.replace(" :", ":").replace("{", "{{").replace("}", "}}")
+            if template.endswith(": *"):
+                pattern, title = f"{pattern}(?P<what>.*)", f"{title}: {{what}}"
+            title += "{f}" if traced else ""
             found.append((kind, max(pieces, key=len), pattern, title, source, traced))
     return found
 

@@ -155,6 +155,7 @@ ALONE = {
     "pexpect": {"console"},
     "paramiko": {"session"},
     "jinja2": {"report"},
+    "ahocorasick_rs": {"splat"},
     "watchfiles": {"watch"},
     "argparse": {"cli"},
     "subprocess": {"process"},

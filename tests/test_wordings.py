@@ -49,7 +49,7 @@ def test_each_is_found(kind: str, title: str, line: str) -> None:
     (found,) = splat.scan(f"[    1.000000] a: b\n[    2.000000] {line}\n[    3.000000] c: d\n")
     assert (found.type, found.start) == (kind, 1)
     assert not {"{", "}"} & set(found.title)
-    assert found.title == title.replace("{f}", "")
+    assert found.title == title.replace("{f}", "").replace("{what}", "x1")
 
 
 def test_each_has_a_word_that_is_worth_looking_for() -> None:
@@ -64,9 +64,9 @@ def test_each_has_a_word_that_is_worth_looking_for() -> None:
         (
             "[    3.100001] foo 12: checksum is wrong",
             STACK,
-            "foo checksum is wrong in foo_check",
+            "foo N: checksum is wrong in foo_check",
         ),
-        ("foo 12: checksum is wrong", OLD_STACK, "foo checksum is wrong in foo_work"),
+        ("foo 12: checksum is wrong", OLD_STACK, "foo N: checksum is wrong in foo_work"),
     ],
 )
 def test_a_stack_that_was_called_for_is_a_report(first: str, stack: str, title: str) -> None:
@@ -82,10 +82,10 @@ def test_of_other_architectures() -> None:
     )
     ia64 += " [<a000000100014b20>] show_stack+0x80/0xa0\n [<a0000001000b0300>] foo+0x20/0x60\n"
     (found,) = splat.scan(ia64)
-    assert (found.title, found.start, found.end) == ("it is broken in foo", 0, 7)
+    assert (found.title, found.start, found.end) == ("foo: it is broken in foo", 0, 7)
     mips = "foo: it is broken\nCpu 0\n$ 0   : 00000000 1000e94b\nepc   : 80228860 foo+0x10/0x2c\n"
     (found,) = splat.scan(f"{mips}Call Trace:\n[<80228860>] foo+0x10/0x2c\n")
-    assert (found.title, found.start) == ("it is broken in foo", 0)
+    assert (found.title, found.start) == ("foo: it is broken in foo", 0)
     (found,) = splat.scan("kernel: bash[10000]: NaT consumption 17179869216\nkernel: psr : 0000\n")
     assert found.title == "Oops: NaT consumption"
 
@@ -145,7 +145,7 @@ def test_what_a_file_system_does_about_a_report_is_none_of_its_own() -> None:
     (found,) = splat.scan(error + quiet + withdrawn + STACK)
     assert (found.type, found.start) == ("filesystem", 0)
     (found,) = splat.scan(withdrawn + STACK)
-    assert found.title == "fsid=vdb. File system withdrawn in foo_check"
+    assert found.title == "gfs2: fsid=vdb.N: File system withdrawn in foo_check"
 
 
 def test_where_a_block_is_looked_through_in_pieces_changes_nothing(
