@@ -2114,7 +2114,7 @@ ASKED_FOR = re.compile(
     r"|.*allocation (?:failure|failed)|.*[Ss]ys[Rr]q|.*NMI (?:backtrace|pc|watchdog)|.*Sending NMI"
     r"|FAULT_INJECTION|name \w+, interval|.*fatal signal|.*unhandled (?:signal|page|trap)"
     r"|.*segfault|Modules linked in|.*Tainted: |.*[Oo]ut of memory|.*Killed process"
-    r"|.*nodemask=|.*gfp_mask=|.*\[last unloaded"
+    r"|.*nodemask=|.*gfp_mask=|.*\[last unloaded|.*not a bug!|GUP no longer grows|COMPACTION is"
 )
 # What a file system does about what was said of it just before.
 GIVEN_UP = re.compile(r"read-only|withdrawn")

@@ -106,6 +106,7 @@ def test_a_shared_interrupt_that_is_refused_is_one_where_somebody_asks_for_a_sta
         "sysrq: Show Regs",
         "NMI backtrace for cpu 1",
         "FAULT_INJECTION: forcing a failure.",
+        "The following trace is a kernel self test and not a bug!",
         "name failslab, interval 1, probability 0, space 0, times 0",
         "sh[12]: unhandled signal 11 code 0x1 at 0x0000000000000008",
         "Modules linked in: virtio_net(E) net_failover(E) [last unloaded: foo]",
