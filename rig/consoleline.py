@@ -36,7 +36,7 @@ _RECORDED = re.compile(
             r"|\d{9,10}\.\d{6}) (?:\S{1,80} )?(?:\w{1,8}\.\w{1,8} )?"
             # on everybody's terminal, by syslogd
             r"|[\w.-]{1,64} (?=kernel: ))?"
-            r"(?:kernel|vmunix)(?:(?:\[\d+\])?: {0,2}| - - - )"
+            r"(?:kernel|vmunix|klogd)(?:(?:\[\d+\])?: {0,2}| - - - )"
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} (?=kernel BUG at )|\[kernel\] )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
             r"|\d{1,12}\.\d{6}[\]\xa8] |\[[<+ ]*\d+\.\d{2,9}>?\](?: ?\[ *[TC]\d+\])? ?"

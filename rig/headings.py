@@ -823,6 +823,11 @@ HEADINGS: tuple[Rule, ...] = (
                 *("unaligned access{f}", "arch/alpha/kernel/traps.c do_entUna"),
             ),
             (
+                *("other", "Entering kdb ("),
+                r"Entering kdb \(current=\S+, pid \d+\) (?:on processor \d+ )?Oops: ",
+                *("Oops, in the debugger{f}", "kernel/debug/kdb/kdb_main.c kdb_local"),
+            ),
+            (
                 *("other", "Terminating task because of"),
                 r"mcck: Terminating task because of machine malfunction",
                 *("machine malfunction", "arch/s390/kernel/nmi.c s390_handle_mcck"),
@@ -1032,7 +1037,7 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "general-protection",
         "[#",
-        rf"(?:Oops: )?general protection fault{_DIE}",
+        rf"(?:Oops: )?(?:segment-related )?general protection fault{_DIE}",
         "general protection fault{f}",
         "arch/x86/kernel/traps.c exc_general_protection",
         "oops",

@@ -245,6 +245,7 @@ _BODY_STARTS = (
     r"|Exception stack|ip :|fp :|r\d+ ?:|NIP|LR|MSR|GPR|CFAR|DAR|DSISR|TRAP|XER|CTR|IRQMASK|SOFTE"
     r"|Faulting instruction|Instruction dump|CPU:|epc|EPC|Status|Cause|BadVA|PrId|\$ ?\d|Hi |Lo "
     r"|Krnl|Fault in |AS:|Last Breaking|TSTATE|[gloi]\d: |RPC|I\d: |Caller\[|Disabling|CPU: \d"
+    r"|SMP NR_CPUS|NUMA\b|p[sS]eries|PowerNV|PowerMac|C[Hh][Rr][Pp]\b|due to oops"
     r"|EIP|EFLAGS|eax|esi|ds: |RSP |CR2|printing eip|\*pde|last sysfs|Pid: |Modules|PREEMPT|Comm: "
     r"|IP: |RIP|Cpu \d|Hardware|Fixing|Unable|invalid opcode|general protection|LE PAGE|BE PAGE"
     r"|(?:NON-)?RESUMABLE ERROR: |Current process id is|BAD KERNEL TRAP|PC: |SR: |d\d: "
@@ -864,6 +865,8 @@ class Scanner:
         elif report and _continues(report, rule, match, message):
             report.add(self._line, raw)
             report.go_on(rule, match, message)
+            if report.unsure and rule.die:
+                self._count(report)
         else:
             self._start(caller, rule, match, raw)
             self._open[caller].died = rule.die

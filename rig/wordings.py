@@ -110,6 +110,10 @@ _SAID: tuple[_Said, ...] = (
         ),
     ),
     (
+        *("hung-task", "drivers/base/power/main.c dpm_watchdog_handler", True),
+        ("*: **** DPM device timeout", "**** DPM device timeout"),
+    ),
+    (
         *("other", "drivers/base/core.c device_release (< 5.10; a WARN() since)", False),
         ("Device '*' does not have a release() function, it is broken and must be fixed.",),
     ),
@@ -360,6 +364,18 @@ _SAID: tuple[_Said, ...] = (
         ),
     ),
     (
+        *("other", "block/blk-core.c blk_update_request (< 5.0)", False),
+        ("blk: request botched", "request botched: dev "),
+    ),
+    (
+        *("memory-leak", "fs/btrfs/extent-io-tree.c, fs/btrfs/extent_io.c", False),
+        ("BTRFS: state leak: start ", "BTRFS: buffer leak start ", "btrfs state leak: start "),
+    ),
+    (
+        *("hung-task", "Lustre, ptlrpc/service.c", True),
+        ("*: Service thread pid * was inactive for *. The thread might be hung",),
+    ),
+    (
         *("other", "fs/buffer.c, fs/open.c, fs/locks.c", False),
         (
             "VFS: brelse: Trying to free free buffer",
@@ -400,6 +416,10 @@ _SAID: tuple[_Said, ...] = (
         (
             "hfs: request for non-existent node * in B*Tree",
             "hfsplus: request for non-existent node * in B*Tree",
+            "hfs: inconsistency in B*Tree (",
+            "hfsplus: inconsistency in B*Tree (",
+            "hfs: trying to free free bnode ",
+            "hfsplus: trying to free free bnode ",
             "new node * already hashed?",
         ),
     ),

@@ -165,3 +165,49 @@ def test_words_on_end_take_no_memory_to_speak_of() -> None:
     words = splat._Words(b"BUG: x " * (1 << 20))
     assert words.after(0) == 0
     assert len(words._starts) <= splat._WINDOW // 7 + 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "type", "end"),
+    [
+        (
+            [
+                "Bad kernel stack pointer 7fffffffeac0 at 700",
+                "Oops: Bad kernel stack pointer, sig: 6 [#1]",
+                "SMP NR_CPUS=2048",
+                "NUMA",
+                "pSeries",
+                "Modules linked in: af_packet",
+                "NIP: 0000000000000700 LR: 00003fff9ca0d6a8 CTR: 00003fff9cb0",
+            ],
+            "other",
+            7,
+        ),
+        (
+            [
+                "Entering kdb (current=0xcb846c80, pid 1) Oops: (null)",
+                "due to oops @ 0xc05bf468",
+                "",
+                "Pid: 1, comm:              swapper",
+            ],
+            "other",
+            4,
+        ),
+        (
+            [
+                "segment-related general protection fault: e030 [#1] SMP NOPTI",
+                "CPU: 0 PID: 0 Comm: swapper/0 Not tainted 5.15.0-91-generic",
+            ],
+            "general-protection",
+            2,
+        ),
+        (
+            ["Feb 13 19:58:30 sun4 klogd: OCFS2: ERROR (device dm-4): ocfs2_search_chain: bad"],
+            "filesystem",
+            1,
+        ),
+    ],
+)
+def test_of_who_else_has_a_word(lines: list[str], type: str, end: int) -> None:
+    (found,) = splat.scan("\n".join([*lines, ""]))
+    assert (found.type, found.start, found.end) == (type, 0, end)
