@@ -122,7 +122,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def table(place: Place) -> Iterator[Bench]:
+def table(place: Place, *, uefi: bool) -> Iterator[Bench]:
     """A board and its BMC, until the step is over."""
     here = opened(place)
     project = here.temporary / "project"
@@ -132,17 +132,23 @@ def table(place: Place) -> Iterator[Bench]:
     for name in ("patches", "kernel-configs", "images", "guest-tests", "ci", "tests"):
         (project / name).symlink_to(here.clone / name)
     with contextlib.ExitStack() as stack:
-        board = stack.enter_context(emulated_board.standing(NAME, open_store(), here.temporary))
+        install = emulated_board.installed_for_uefi if uefi else emulated_board.installed
+        made, memory = install(open_store()), 2048 if uefi else 1536
+        board = stack.enter_context(
+            emulated_board.standing(NAME, made, here.temporary, memory_mib=memory)
+        )
         switch = emulated_bmc.Switch(board.power("on"), board.power("off"))
         powered = stack.enter_context(emulated_bmc.ipmi(bmc, switch=switch))
         yield Bench(here, board, powered, project)
 
 
-def measured(step: Callable[[Bench], list[Figure]]) -> Step:
-    """A step on a table of its own, that leaves nothing running."""
+def measured(step: Callable[[Bench], list[Figure]], *, uefi: bool = False) -> Step:
+    """A step on a table of its own, that leaves nothing running. uefi: what the board has for
+    firmware, and systemd-boot on its disk.
+    """
 
     def on_a_table(place: Place) -> list[Figure]:
-        with table(place) as bench:
+        with table(place, uefi=uefi) as bench:
             figures = step(bench)
         return [*figures, leftovers(place)]
 
@@ -163,11 +169,12 @@ def abi(way: str) -> Step:
         how += f"{cases.count('pass')} passed, {cases.count('skip')} skipped"
         right = code == 0 and run.get("machine", {}).get("deploy") == way and "pass" in cases
         return [
-            exactly(f"abi_by_{way}", int(right), "runs that pass", 1, how),
-            exactly(f"back_after_abi_by_{way}", int(bench.is_back), "boards", 1, how),
+            exactly(f"abi_by_{name}", int(right), "runs that pass", 1, how),
+            exactly(f"back_after_abi_by_{name}", int(bench.is_back), "boards", 1, how),
         ]
 
-    return measured(step)
+    name = way.replace("-", "_")
+    return measured(step, uefi=way == "systemd-boot")
 
 
 def in_a_row(bench: Bench) -> list[Figure]:
@@ -258,6 +265,7 @@ def _error(bench: Bench, name: str, toml: str, words: str, *, password: str = ""
 STEPS: dict[str, Step] = {
     "abi_by_kexec": abi("kexec"),
     "abi_by_grub": abi("grub"),
+    "abi_by_systemd_boot": abi("systemd-boot"),
     "abi_by_network": abi("network"),
     "in_a_row": measured(in_a_row),
     "killed": measured(killed),

@@ -173,7 +173,8 @@ class BoardConfig:
     image: what kernels under test find as their root, in memory. append: more words for them.
     serial: their console, as the kernel names it. configs: fragments that the board's hardware
     needs in each kernel. lock: a directory, or HOST:DIRECTORY, for one run at a time. deploy: how
-    they get there: "kexec", "grub" (booted once) or "network" (the firmware asks there first).
+    they get there: "kexec", "grub" or "systemd-boot" (booted once), or "network" (the firmware asks
+    there first).
     place, coordinator: of labgrid, for kind "labgrid": whose turn it is, power and console by it.
     """
 
@@ -362,7 +363,7 @@ def _check_machine(path: Path, machine: MachineConfig) -> None:
         raise UsageError(f"{where} memory_mib is {machine.memory_mib}", hint="at least 128")
 
 
-DEPLOYS = ["kexec", "grub", "network"]
+DEPLOYS = ["kexec", "grub", "systemd-boot", "network"]
 _LOGIN = ("address", "port", "user", "password")
 _SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ipmi": (("address", "user", "password"), (*_LOGIN, "cipher")),

@@ -307,7 +307,9 @@ class BoardLab(KernelLab):
         self._held = contextlib.ExitStack()
 
     def _hardware(self) -> tuple[Path, ...]:
-        names = ("board", *self._board_config.configs)
+        # What systemd-boot begins is a program of the firmware's.
+        by_firmware = ("efi",) if self._board_config.deploy == "systemd-boot" else ()
+        names = ("board", *by_firmware, *self._board_config.configs)
         return tuple(kbuild.fragment(self._config.root, name) for name in names)
 
     def prepare(

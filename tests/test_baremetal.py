@@ -19,8 +19,9 @@ import pytest
 from emulated_board import EmulatedBoard
 
 from rig import config as configuration
-from rig import process, ramroot
+from rig import kbuild, process, ramroot
 from rig.errors import InfrastructureError, UsageError
+from rig.image import Image
 from rig.kbuild import Kernel
 from rig.machine import baremetal
 from rig.machine.knowngood import About, KnownGood
@@ -191,7 +192,24 @@ def test_blocks_of_a_disk_with_holes(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def board(user_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBoard]:
     place = tmp_path_factory.mktemp("board")
-    with emulated_board.standing("board1", user_store, place) as one:
+    with emulated_board.standing("board1", emulated_board.installed(user_store), place) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def small_board(
+    rig_config: configuration.Config,
+    user_store: Store,
+    built_kernel: Kernel,
+    built_image: Image,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[EmulatedBoard]:
+    place = tmp_path_factory.mktemp("small")
+    # What a rig in another directory finds made: here only what differs is compiled.
+    more = [kbuild.fragment(ROOT, name) for name in ("board", "lkdtm")]
+    kbuild.build(rig_config, rig_config.kernel(), user_store, extra_configs=more)
+    made = emulated_board.small(built_kernel, built_image, place)
+    with emulated_board.standing("board1", made, place, memory_mib=1280) as one:
         yield one
 
 
@@ -249,6 +267,47 @@ def consoles(project: Path) -> dict[str, str]:
     return {one.name: one.read_text(errors="replace") for one in sorted(last.glob("*.log"))}
 
 
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("options", "command", "code", "words"),
+    [
+        (["--append", "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type=PANIC"], "true", 125, "dumptest"),
+        (["--append", "rdinit=/nothing"], "true", 125, "Unable to mount root fs"),
+        ([], "cat /proc/cmdline", 0, "rdinit=/init"),
+    ],
+    ids=["panics early", "wrong root", "whole"],
+)
+def test_a_small_board_comes_back(
+    small_board: EmulatedBoard,
+    project: Path,
+    options: list[str],
+    command: str,
+    code: int,
+    words: str,
+) -> None:
+    argv = ("boot", *options, "--", "sh", "-c", command)
+    seen, said = ended(rig(project, small_board.toml(), *argv))
+    assert seen == code, said
+    assert words in said
+    assert "Traceback" not in said
+    assert "board1 is back in its own system after" in said
+    assert "root=/dev/vda" in in_its_system(small_board, "cat /proc/cmdline")
+    parts = consoles(project)
+    assert parts["console-0.log"].count("Linux version") == 1
+    assert parts["system-1.log"].count("Linux version") == 1
+
+
+@pytest.mark.kernel
+def test_a_suite_runs_on_a_small_board(small_board: EmulatedBoard, project: Path) -> None:
+    words = ("boot-and-test", "--suite", "abi", "--case", "inline_result", "--json", "run.json")
+    code, said = ended(rig(project, small_board.toml(), *words))
+    assert code == 0, said
+    run = json.loads((project / "run.json").read_bytes())
+    assert {case["status"] for case in run["cases"]} == {"pass"}
+    assert run["machine"]["kind"] == "baremetal"
+    assert run["machine"]["deploy"] == "kexec"
+
+
 @pytest.mark.board
 def test_a_kernel_is_booted_and_the_board_comes_back(
     board: EmulatedBoard, built_kernel: Kernel, project: Path
@@ -303,6 +362,50 @@ def test_it_is_booted_once_by_its_firmware(
         )
         others = {one for one in changed.split() if not one.startswith("/var/log/journal/")}
         assert others <= EVERY_BOOT, changed
+
+
+@pytest.fixture
+def uefi_board(user_store: Store, tmp_path: Path) -> Iterator[EmulatedBoard]:
+    made = emulated_board.installed_for_uefi(user_store)
+    with emulated_board.standing("board1", made, tmp_path, memory_mib=2048) as one:
+        yield one
+
+
+@pytest.mark.board
+def test_it_is_booted_once_by_systemd_boot(
+    uefi_board: EmulatedBoard, built_kernel: Kernel, project: Path
+) -> None:
+    board = uefi_board
+    toml = board.toml(deploy="systemd-boot")
+    words = 'it\'s "quoted"'
+    code, said = ended(
+        rig(
+            project,
+            toml,
+            "boot",
+            "--append",
+            words,
+            "--",
+            "sh",
+            "-c",
+            "uname -r; cat /proc/cmdline",
+        )
+    )
+    assert code == 0, said
+    assert built_kernel.release in said
+    assert words in said  # nothing between here and the kernel takes quotes for its own
+    assert in_its_system(board, "uname -r").strip().endswith("-amd64")
+    parts = consoles(project)
+    assert parts["console-0.log"].count("Linux version") == 1
+    assert "rig: ready" in parts["console-0.log"]
+    assert parts["system-1.log"].count("Linux version") == 1
+    files = in_its_system(board, "cd /efi && find rig -type f | sort; ls loader/entries")
+    assert files.split() == ["rig/jumped", "rig/rig.efi", "debian.conf", "rig.conf"]
+    # Again, with what is there; a kernel that says nothing has begun all the same.
+    mute = "console=ttyS7 rdinit=/nothing loglevel=0"
+    code, said = ended(rig(project, toml, "boot", "--append", mute, "--", "true"))
+    assert code == 125, said
+    assert "board1 is back in its own system after" in said
 
 
 @pytest.mark.board

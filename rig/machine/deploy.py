@@ -1,9 +1,12 @@
-"""How a kernel gets onto a board: by kexec, or booted once: by GRUB, or from the network."""
+"""How a kernel gets onto a board: by kexec, or booted once: by GRUB, by systemd-boot, or from the
+network.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Protocol
 
 from rig.config import BoardConfig
 from rig.errors import InfrastructureError, UsageError
+from rig.machine import uki
 from rig.machine.knowngood import KnownGood
 from rig.machine.netboot import Server, check_words, script
 from rig.session import ConnectionLost, Session, SessionTimeout
@@ -63,6 +67,35 @@ menuentry "rig: the kernel under test" --id rig {{
     source {path}/grub.cfg
 }}
 """
+# Which boot loader there is, by what it has told the system of itself (systemd-boot(7)); where its
+# files are, and whether its entry is there and leads to ours.
+_SYSTEMD = r"""
+say() { name=$1; shift; printf '%s\t%s\n' "$name" "$*"; }
+command -v bootctl >/dev/null || exit 0
+vars=/sys/firmware/efi/efivars
+# Nobody can seek in one of these.
+say loader "$(cat $vars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f 2>/dev/null |
+    tail -c +5 | tr -d '\000')"
+boot=$(realpath "$(bootctl --print-boot-path)")
+say boot "$boot"
+say directory "$(realpath "$1")"
+say entry "$(sed -n 's/^efi[[:space:]][[:space:]]*//p' "$boot/loader/entries/rig.conf" 2>/dev/null)"
+case $(uname -m) in x86_64) cpu=x64 ;; aarch64) cpu=aa64 ;; *) cpu=$(uname -m) ;; esac
+stub=/usr/lib/systemd/boot/efi/linux$cpu.efi.stub
+[ -e "$stub" ] && say stub "$stub"
+true
+"""
+_ONCE_SYSTEMD = """
+bootctl set-oneshot rig.conf || exit 1
+( {reboot} ) || {{ code=$?; bootctl set-oneshot ""; exit $code; }}
+"""
+_SYSTEMD_ENTRY = """\
+title rig: the kernel under test
+efi {path}
+"""
+# What a kernel's EFI stub says before the kernel has a console
+# (drivers/firmware/efi/libstub/printk.c, since 5.8).
+_STUB_WORDS = "EFI stub: "
 # File systems on which GRUB cannot write a block in place.
 _NO_SAVING = ("btrfs", "zfs", "f2fs")
 
@@ -103,6 +136,8 @@ def of(board: BoardConfig, system: KnownGood) -> Deploy:
     """The way of a board."""
     if board.deploy == "grub":
         return Grub(system)
+    if board.deploy == "systemd-boot":
+        return SystemdBoot(system)
     if board.deploy == "network":
         return Network(board, system)
     return Kexec(system)
@@ -254,6 +289,83 @@ def grub_file(names: dict[str, str], words: str) -> str:
         "fi\n"
         "reboot\n"
     )
+
+
+class SystemdBoot:
+    """By the board's own boot loader, once: an entry that is a program of ours on its partition."""
+
+    def __init__(self, system: KnownGood) -> None:
+        self._system = system
+        self._stub_at = 0.0  # when a kernel's EFI stub was first heard
+        self.limit_s = system.config.returns_s
+
+    def check_words(self, words: str) -> None:
+        """As Deploy."""
+
+    def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
+        """As Deploy."""
+        with _sending(self._system), tempfile.TemporaryDirectory(prefix="rig-uki-") as place:
+            stub = Path(place, "stub")
+            session.get(self._checked(session), stub)
+            made = uki.build(stub, kernel, root, words, Path(place))
+            self._system.put(session, made, uki.NAME)
+        self._stub_at = 0.0
+
+    def _checked(self, session: Session) -> str:
+        """Where its stub is."""
+        system = self._system
+        _, said, complaint = system.ask(session, _SYSTEMD)
+        told = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
+        if not told.get("loader", "").startswith("systemd-boot"):
+            there = told.get("loader") or "no boot loader that tells its name"
+            raise InfrastructureError(
+                f"{system.where} was not booted by systemd-boot, but by {there}",
+                output=complaint,
+                hint='deploy = "kexec" needs no boot loader',
+            )
+        if not told.get("stub"):
+            hint = "it is in the package systemd-boot-efi, or systemd-boot"
+            raise InfrastructureError(f"{system.where} has no systemd-stub", hint=hint)
+        boot, directory = told.get("boot", ""), told.get("directory", "")
+        if not boot or not directory.startswith(f"{boot}/"):
+            seen = directory or system.config.directory
+            raise InfrastructureError(
+                f"systemd-boot of {system.where} does not see {seen}",
+                output=complaint,
+                hint=f'directory = "{boot or "/boot"}/rig": it boots from that partition alone',
+            )
+        path = f"{directory.removeprefix(boot)}/{uki.NAME}"
+        if told.get("entry") != path:
+            raise InfrastructureError(
+                f"systemd-boot of {system.where} has no entry rig for {path}",
+                output=_SYSTEMD_ENTRY.format(path=path),
+                hint=f"put this into {boot}/loader/entries/rig.conf, once",
+            )
+        return told["stub"]
+
+    def go(self, session: Session) -> None:
+        """As Deploy."""
+        _leave(self._system, session, _ONCE_SYSTEMD.format(reboot=_REBOOT))
+
+    def unload(self, session: Session) -> None:
+        """As Deploy."""
+        with contextlib.suppress(ConnectionLost, SessionTimeout):
+            self._system.ask(session, 'bootctl set-oneshot ""')
+
+    def forget(self) -> None:
+        """As Deploy: systemd-boot itself has, or does with the next boot (as GRUB)."""
+
+    def begun(self, said: str) -> int | None:
+        """As Deploy; also where a kernel's stub was heard, and nothing after it."""
+        at, stub = first_word(said), said.find(_STUB_WORDS)
+        if at is None and stub >= 0:
+            self._stub_at = self._stub_at or time.monotonic()
+            if time.monotonic() - self._stub_at > _SILENT_S:
+                return stub
+        return at
+
+    def close(self) -> None:
+        """As Deploy."""
 
 
 class Network:

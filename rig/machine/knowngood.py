@@ -156,13 +156,8 @@ class KnownGood:
             name: path for name, path in wanted.items() if there.get(names[name]) != sums[name]
         }
         needed_kib = sum(path.stat().st_size for path in missing.values()) // 1024
-        room_kib = self._room(session)
-        if missing and room_kib < needed_kib + _SPARE_KIB:
-            raise InfrastructureError(
-                f"the disk of {self._board} is full: {room_kib // 1024} MiB are free at "
-                f"{directory}, {(needed_kib + _SPARE_KIB) // 1024} are needed",
-                hint=f"make room there (what the rig leaves in {directory} it removes by itself)",
-            )
+        if missing:
+            self._check_room(self._room(session), needed_kib)
         for name, path in missing.items():
             session.put(path, f"{names[name]}.part", timeout_s=_COPY_S)
             self._run(session, ["mv", "-f", f"{names[name]}.part", names[name]])
@@ -171,9 +166,37 @@ class KnownGood:
             raise InfrastructureError(f"{self.where} has not got {wrong[0]} as it was sent")
         return names
 
+    def put(self, session: Session, path: Path, name: str) -> None:
+        """A file under a name of its own in our directory, of any file system: what lies there is
+        removed, unless it is that very file. ConnectionLost, SessionTimeout, InfrastructureError.
+        """
+        remote, wanted = f"{self.config.directory}/{name}", file_sha256(path)
+        self._keep_only(session, [])
+        if self._sums(session, [remote]).get(remote) == wanted:
+            return
+        self._run(session, ["rm", "-f", remote])
+        self._check_room(self._room(session), path.stat().st_size // 1024)
+        script = 'cat >"$1.part" && mv -f "$1.part" "$1" && sync'
+        with path.open("rb") as file:
+            done = session.run(["sh", "-c", script, "rig", remote], timeout_s=_COPY_S, stdin=file)
+        if done.exit_code or self._sums(session, [remote]).get(remote) != wanted:
+            raise InfrastructureError(
+                f"{self.where} has not got {remote} as it was sent",
+                output=done.stderr[-2000:].decode(errors="replace"),
+            )
+
+    def _check_room(self, room_kib: int, needed_kib: int) -> None:
+        if room_kib < needed_kib + _SPARE_KIB:
+            raise InfrastructureError(
+                f"the disk of {self._board} is full: {room_kib // 1024} MiB are free at "
+                f"{self.config.directory}, {(needed_kib + _SPARE_KIB) // 1024} are needed",
+                hint=f"make room there (what the rig leaves in {self.config.directory} it removes "
+                "by itself)",
+            )
+
     def _keep_only(self, session: Session, names: Sequence[str]) -> None:
         script = (
-            'cd "$1" || exit 1; shift; for one in kernel-* initrd-*; do keep=; '
+            'cd "$1" || exit 1; shift; for one in kernel-* initrd-* *.part; do keep=; '
             'for name; do [ "$one" = "${name##*/}" ] && keep=1; done; '
             '[ "$keep" ] || rm -f "$one"; done'
         )
