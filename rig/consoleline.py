@@ -48,6 +48,8 @@ _RECORDED = re.compile(
             # sysvinit's own words, which the kernel speaks into
             r"|INIT: .{0,60}?(?=Kernel panic(?: - not syncing)?: )"
             r"|(?:kern|user|daemon) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?"
+            # times that a hand has left out
+            r"|\[ *x{4,12}(?:\.x{3,9})?\] ?"
             # a level; /dev/kmsg and netconsole's long form
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",
             # runners of CI, terminal programs, netconsole's receivers

@@ -1130,6 +1130,15 @@ HEADINGS: tuple[Rule, ...] = (
     ),
     _rule(
         "page-fault",
+        "Oops ",
+        r"Oops [0-9a-f]{4}\s*$",
+        "BUG: page fault{access}{f}",
+        "arch/i386/kernel/traps.c die (2.4), copied by hand",
+        "oops",
+        shy=True,
+    ),
+    _rule(
+        "page-fault",
         "access of bad area",
         r"Oops: [Kk]ernel access of bad area, sig: \d+",
         "BUG: page fault{access}{f}",

@@ -93,7 +93,7 @@ _FILE_LINE = re.compile(r"^\s*[\w./-]+:\d+ ")
 # Behind a text that has not been ended: the level of another printk(), what a boot does, or what
 # init has said.
 _BEHIND = re.compile(
-    r".*?(?:<[0-7]>(?=[A-Z])"
+    r".*?(?:<[0-7]>(?=[A-Z]|-{8,}\[)"
     r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic)"
     r"|\w(?=Kernel panic - not syncing: [A-Z]))"
 )
@@ -1073,7 +1073,7 @@ def _continues(report: _Report, rule: Rule, match: re.Match[str], message: str) 
         return True
     first = len(report.lines) <= 4
     if message in (report.first, report.latest) and len(report.lines) <= 6 and not report.frames:
-        return True  # recorded twice
+        return not any(_TRACE.match(split(line)[2]) for line in report.lines)  # recorded twice
     if rule.type == "slab" and report.rule.type.startswith("kasan") and "kasan: " in message:
         return True  # which object it is (< 4.6)
     if rule.type == report.rule.type == "slab" and message.startswith("slab error in check_poison"):

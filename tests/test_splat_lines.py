@@ -532,3 +532,26 @@ def test_a_heading_that_a_terminal_has_cut(line: str, type: str) -> None:
     stamp = "Jul 30 15:26:52 venus kernel: [ 1084.169904] "
     (found,) = splat.scan(f"{stamp}{line}\n{stamp}eth0: link up\n")
     assert found.type == type
+
+
+def test_what_a_hand_has_copied() -> None:
+    panic = "Kernel panic - not syncing: VFS: Unable to mount root fs on unkown-block(0,0)"
+    (found,) = splat.scan(f"[ 0.881860] md: x\n[ xxxxxxxx] {panic}\n[ xxxxxxxx] Pid: 1, comm: x\n")
+    assert (found.type, found.start) == ("no-root", 1)
+    oops = "Oops 0000\nCPU \t6\nEIP\t0010:[<c0246400>] Not tained\nEFLAGS: 00010246\n"
+    (found,) = splat.scan(oops)
+    assert (found.type, found.start, found.end) == ("page-fault", 0, 4)
+    assert splat.scan("Oops 0000\nthat was wrong\n") == []
+
+
+def test_cut_here_behind_a_line_that_had_not_ended() -> None:
+    text = "[1.000000]    double unlock:  ok  |failed|<0>------------[ cut here ]------------\n"
+    text += "[1.000001] kernel BUG at kernel/mutex.c:7!\n"
+    (found,) = splat.scan(text)
+    assert (found.type, found.start) == ("bug", 0)
+
+
+def test_the_same_again_with_a_trace_of_its_own_is_another() -> None:
+    one = "[1.000000] BUG: workqueue leaked lock or atomic: kworker/u16:3/0xffffffff/267\n"
+    assert len(splat.scan(f"{one}[1.000001] Call trace:\n" * 2)) == 2
+    assert len(splat.scan(one * 2)) == 1
