@@ -53,7 +53,9 @@ _RECORDED = re.compile(
             # a level; /dev/kmsg and netconsole's long form
             r"|<\d{1,3}>|\d{1,3},\d+,\d+,[^;\s]{1,40};)",
             # runners of CI, terminal programs, netconsole's receivers
-            r"(?:Job|Infrastructure) error: |[\w./-]{1,80}:(?=\w{3} [ \d]\d \d\d:)"
+            r"[\w.-]{1,40} {1,20}\| ?|\w+ +L\d{4} \w+ ?\| (?:\[std(?:out|err)\] )?"
+            r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,6} {1,3}(?:\w+ +)?\d+ +\d+ [VDIWEF] [^:\n]{0,40}: ?"
+            r"|(?:Job|Infrastructure) error: |[\w./-]{1,80}:(?=\w{3} [ \d]\d \d\d:)"
             r"|[\w.@()-]{1,40}:[\w~/.-]{0,60}[#$] |\d{1,8}:(?=\w{3} +\d|[\[<])"
             # a shell's prompt, which waits while the kernel speaks
             r"|[~/][\w~/.-]{0,60} ?[#$] "
@@ -72,7 +74,8 @@ _RECORDED = re.compile(
 )
 # Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
 _QUOTED = re.compile(
-    r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}\+?|[`*]{1,3} ?|\+ {0,2}|[ \t]{1,40}(?=\S)"
+    r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}\+?|[ \t]{0,8}(?:[`*]{1,3} ?|//+ {0,2}|\+ {0,2})"
+    r"|[ \t]{1,40}(?=\S)"
 )
 _INDENTED = re.compile(r"[ \t]{1,40}")
 _MAILED = re.compile("=C2=A0|=A0|=20|\xa0|&nbsp;")  # spaces that were made of others

@@ -100,6 +100,11 @@ _BEHIND = re.compile(
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
 _PREFIX_MAX, _MARKS = 160, 24
 _MARK = re.compile(r"^[\d.]+ - |^\d{1,8} ?|\d[A-Z]\? *|[\]):;#>$|*]+ *")
+# Where what somebody puts in front of each line may end; that it is no list, and no name.
+_BREAK = re.compile(r"[^\w\s-]+ *|-(?!-) *|\s+")
+_ODD = re.compile("[]\\[|\u2502\u2503\"'{}<>()0-9]")
+_TAG = re.compile(r"\s*(?:(?![\d.]+:)[\w./-]+(?:\[\d+\])?:|[-*\u2022]|\d{1,3}[.)]) *")
+_KIN = 2  # lines that have to have it as well
 _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
     r"|Hardware name|Pid: |(?:Read|Write|Free) of (?:size|addr)|\[<[0-9a-f]*>\]|Workqueue: |#PF"
@@ -452,6 +457,13 @@ class _Report:
             self.frames.append(match["func"])
 
 
+def _same(piece: str) -> str:
+    """A piece of what is in front of a line, in front of another one."""
+    if piece.isdigit():
+        return r"\d+"
+    return r"\s+" if piece.isspace() else re.escape(piece)
+
+
 def _joined(first: str, message: str, raw: str) -> str:
     """A line that a mail has broken with "=": the offset of a function is no mark of a mail."""
     return first[:-1] + (raw if raw[:1] == "+" else message)
@@ -705,7 +717,8 @@ class Scanner:
             if behind and self._heading(caller, message[behind.end() :], raw):
                 return
             if not self._open and (
-                self._inside(caller, message, raw) or self._dumped(caller, message, raw, above)
+                self._inside(caller, message, raw, above)
+                or self._dumped(caller, message, raw, above)
             ):
                 return
             self._begun = _Begun(caller, message, [raw])
@@ -716,11 +729,16 @@ class Scanner:
             self._body(caller, message, raw)
             self._age()
 
-    def _inside(self, caller: str, message: str, raw: str) -> bool:
-        """Open a report, an unsure one, at a heading behind a prefix that is not known."""
-        rules = [rule for rule in _possible(message) if rule is not RULES[-1] and _has_body(rule)]
+    def _inside(self, caller: str, message: str, raw: str, above: list[bytes]) -> bool:
+        """Open a report at a heading behind a prefix that is not known: one that the lines above
+        have as well, or an unsure one.
+        """
+        found = _possible(message)
         if message.startswith("---["):
             return self._only_end(caller, message, raw)
+        if self._recorder(caller, message, raw, found, above):
+            return True
+        rules = [rule for rule in found if rule is not RULES[-1] and _has_body(rule)]
         if not rules:
             return False
         marks = _MARK.finditer(message, 0, _PREFIX_MAX)
@@ -732,6 +750,35 @@ class Scanner:
                 if match := rule.pattern.match(bare):
                     self._start(caller, rule, match, raw, prefix=lines_like(message[:end]))
                     return True
+        return False
+
+    def _recorder(
+        self, caller: str, message: str, raw: str, rules: list[Rule], above: list[bytes]
+    ) -> bool:
+        """Open a report behind what somebody puts in front of every line: with signs that are in
+        no name of a program, and but for numbers the same in the lines above.
+        """
+        others = [split(line.decode(errors="replace"))[2] for line in above if line.strip()]
+        if len(others) < _KIN:
+            return False
+        for mark in itertools.islice(_BREAK.finditer(message, 0, _PREFIX_MAX), _MARKS):
+            head, bare = message[: mark.end()], message[mark.end() :]
+            if not _ODD.search(head) or _TAG.fullmatch(head):
+                continue
+            like = re.compile("".join(map(_same, re.findall(r"\d+|\s+|.", head))))
+            if not all(map(like.match, others)):
+                return False  # nor has a longer one
+            if CUT.pattern.match(bare):
+                self._start(caller, CUT, None, raw, prefix=re.compile(f"^{like.pattern}"))
+                self._count(self._open[caller])
+                return True
+            for rule in rules:
+                if rule is RULES[-1] or rule.shy or not (match := rule.pattern.match(bare)):
+                    continue
+                self._start(caller, rule, match, raw, prefix=re.compile(f"^{like.pattern}"))
+                self._open[caller].died = rule.die
+                self._count(self._open[caller])
+                return True
         return False
 
     def _only_end(self, caller: str, message: str, raw: str) -> bool:

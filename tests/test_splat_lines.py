@@ -555,3 +555,54 @@ def test_the_same_again_with_a_trace_of_its_own_is_another() -> None:
     one = "[1.000000] BUG: workqueue leaked lock or atomic: kworker/u16:3/0xffffffff/267\n"
     assert len(splat.scan(f"{one}[1.000001] Call trace:\n" * 2)) == 2
     assert len(splat.scan(one * 2)) == 1
+
+
+RECORDERS = [
+    "\u2502 {}",
+    '{{"log":"{}\\n","stream":"stdout"}}',
+    "b'{}\\r\\n'",
+    "[vm1 {n}] {}",
+    "(XEN) [2024-01-02 03:04:{n}] d0 {}",
+    "{n}  {}",
+    "{n}: {}",
+    "170416464{n}.123 {}",
+    "{n} | {}",
+    "0{n}.250000: {}",
+    "vm1 | {}",
+    "// {}",
+    " * {}",
+    "01-12 03:04:05.1{n}  1000     0     0 E         : {}",
+    "2024-01-02 03:04:{n},123 process L0604 DEBUG| [stdout] {}",
+]
+
+
+@pytest.mark.parametrize("recorder", RECORDERS)
+@pytest.mark.parametrize(
+    ("lines", "type"),
+    [
+        (["EXT4-fs error (device sda1): f:7: bad"], "filesystem"),
+        (["unregister_netdevice: waiting for eth0 to become free. Usage count = 1"],
+         "unregister-netdevice"),
+        (FAULT, "page-fault"),
+        (["------------[ cut here ]------------", "kernel BUG at fs/x.c:7!"], "bug"),
+    ],
+)  # fmt: skip
+def test_what_somebody_puts_in_front_of_every_line(
+    recorder: str, lines: list[str], type: str
+) -> None:
+    said = ["usb 1-1: new high-speed USB device", "eth0: link up", *lines, "eth0: link down"]
+    text = "\n".join(recorder.format(line, n=n) for n, line in enumerate(said, 10))
+    (found,) = splat.scan(text)
+    assert (found.type, found.start) == (type, 2)
+    assert by_line(text) == [found]
+
+
+@pytest.mark.parametrize("tag", ["my-test: {}", "test_x[12]: {}", "- {}", "3) {}", "3. {}"])
+def test_a_program_and_a_list_put_their_names_in_front(tag: str) -> None:
+    said = ["it begins", "it goes on", "EXT4-fs error (device sda1): f:7: bad", "it ends"]
+    assert splat.scan("\n".join(tag.format(line) for line in said)) == []
+
+
+def test_what_is_in_front_of_one_line_is_in_front_of_no_other() -> None:
+    said = ["[a] it begins", "[b] it goes on", "[c] EXT4-fs error (device sda1): f:7: bad"]
+    assert splat.scan("\n".join(said)) == []
