@@ -55,6 +55,8 @@ _RECORDED = re.compile(
             # runners of CI, terminal programs, netconsole's receivers
             r"[\w.-]{1,40} {1,20}\| ?|\w+ +L\d{4} \w+ ?\| (?:\[std(?:out|err)\] )?"
             r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,6} {1,3}(?:\w+ +)?\d+ +\d+ [VDIWEF] [^:\n]{0,40}: ?"
+            r"|MESSAGE=|E {3,10}(?=\S)"
+            r"|(?:tty(?:S|AMA)\d|hvc\d|console|serial\d?(?:\.\w{3})?|dmesg): "
             r"|(?:Job|Infrastructure) error: |[\w./-]{1,80}:(?=\w{3} [ \d]\d \d\d:)"
             r"|[\w.@()-]{1,40}:[\w~/.-]{0,60}[#$] |\d{1,8}:(?=\w{3} +\d|[\[<])"
             # a shell's prompt, which waits while the kernel speaks
