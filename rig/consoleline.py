@@ -76,8 +76,7 @@ _RECORDED = re.compile(
 )
 # Marks of a quoting mail, and the indentation of a pasted log: in front of all the others.
 _QUOTED = re.compile(
-    r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}\+?|[ \t]{0,8}(?:[`*]{1,3} ?|//+ {0,2}|\+ {0,2})"
-    r"|[ \t]{1,40}(?=\S)"
+    r"(?:[ \t]{0,8}(?:[>|]|&gt;))+ {0,2}\+?|(?:`{1,3}|\*{1,2}(?!\*)) ?|\+ {0,2}|[ \t]{1,40}(?=\S)"
 )
 _INDENTED = re.compile(r"[ \t]{1,40}")
 _MAILED = re.compile("=C2=A0|=A0|=20|\xa0|&nbsp;")  # spaces that were made of others

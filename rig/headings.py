@@ -2113,7 +2113,6 @@ CUT = Rule(
     "trace",
 )
 # dump_stack() behind words that no rule knows: somebody has called for help.
-OLD_DUMPED = ("Pid: ", "Cpu ")  # < 3.10; of MIPS
 DUMPED = Rule(
     "other",
     "PID: ",
@@ -2125,8 +2124,10 @@ DUMPED = Rule(
 # test that has memory or I/O fail, a program that dies; or one of several CPUs.
 ASKED_FOR = re.compile(
     r".*page allocation (?:failure|stalls)|.*invoked oom-killer|.*cpuset=|.*mems_allowed"
-    r"|.*allocation (?:failure|failed)|.*[Ss]ys[Rr]q|.*NMI (?:backtrace|pc|watchdog)|.*Sending NMI"
-    r"|FAULT_INJECTION|name \w+, interval|.*fatal signal|.*unhandled (?:signal|page|trap)"
+    r"|.*allocation (?:failure|failed|for size)|.*[Ss]ys[Rr]q"
+    r"|.*NMI (?:backtrace|pc|watchdog)|.*Sending NMI"
+    r"|FAULT_INJECTION|name \w+, interval|.*fatal signal|.*[Uu]nhandled |.*\*pgd="
+    r"|User process fault|Failing address|Stack traceback for"
     r"|.*segfault|Modules linked in|.*Tainted: |.*[Oo]ut of memory|.*Killed process"
     r"|.*nodemask=|.*gfp_mask=|.*\[last unloaded|.*not a bug!|GUP no longer grows|COMPACTION is"
 )

@@ -34,7 +34,6 @@ from rig.headings import (
     GIVEN_UP,
     HEADINGS,
     KILLED_INIT,
-    OLD_DUMPED,
     SYMBOL,
     WARN_MESSAGES,
     Rule,
@@ -70,7 +69,7 @@ _EXACT = frozenset(rule for rule in RULES if not rule.pattern.pattern.endswith("
 _NUMBERED = {rule: number for number, rule in enumerate(RULES)}
 _HEAD = 6  # lines in which a fault says its address
 _BEGUN = 3  # lines of a report that has just begun
-_ABOVE = 3  # lines above one that are looked at again
+_ABOVE = 12  # lines above one that may be looked at again
 _SHORT = 4  # lines of one in which the heading may not have ended
 _BETWEEN = 8  # lines of others that come between those of a report
 _SOON = 40  # lines in which what follows from a report comes
@@ -79,7 +78,10 @@ _PATIENCE = 100  # of such that lists every partition before it panics
 _TEXTS_MAX = 20  # reports of one title that keep their text
 _TITLES_MAX = 1000
 # What journalctl puts between the journals of two boots, however the first one ended.
-_NEXT_BOOT, _NEXT_BOOTS = re.compile(rb"^-- (?:Reboot|Boot [0-9a-f]{32}) --$", re.MULTILINE), 1024
+_NEXT_BOOT, _NEXT_BOOTS = (
+    re.compile(rb"^-- (?:Reboot|Boot [0-9a-f]{32}) --\r?$", re.MULTILINE),
+    1024,
+)
 _LINES_OF_A_BOOT = 3  # that may come before its banner
 _ABORTED = re.compile(r"BTRFS: Transaction aborted", re.IGNORECASE)
 # Types whose panic says nothing new where they were reported before.
@@ -100,10 +102,14 @@ _BEHIND = re.compile(
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
 _PREFIX_MAX, _MARKS = 160, 24
 _MARK = re.compile(r"^[\d.]+ - |^\d{1,8} ?|\d[A-Z]\? *|[\]):;#>$|*]+ *")
-# Where what somebody puts in front of each line may end; that it is no list, and no name.
+# Where what somebody puts in front of each line may end; and that it is a column of brackets or
+# bars, a time, or the key of an object: no program's name, no count, no mark of a list.
 _BREAK = re.compile(r"[^\w\s-]+ *|-(?!-) *|\s+")
-_ODD = re.compile("[]\\[|\u2502\u2503\"'{}<>()0-9]")
-_TAG = re.compile(r"\s*(?:(?![\d.]+:)[\w./-]+(?:\[\d+\])?:|[-*\u2022]|\d{1,3}[.)]) *")
+_COLUMN = re.compile(
+    r"(?:^|\s)[(\[][^()\[\]]{1,40}[)\]] *$|[|\u2502\u2503] *$"
+    r"|^\s*\d+(?:[.:]\d+)+:? +$|^\d{9,}[.\d]* +$|^\d+\.\d+: *$"
+    r"|[\"'](?:log|msg|message)[\"']: ?[\"']$|^b['\"]$"
+)
 _KIN = 2  # lines that have to have it as well
 _SURE = re.compile(
     r"\s*(?:CPU: ?\d|Call [Tt]race|R[IS]P[: ]|E[IS]P|[Pp][cC] ?:|PC is at|NIP|Modules linked"
@@ -119,6 +125,7 @@ _SAID = re.compile(r"(?P<what>(?=.*[A-Za-z]{3})(?=.*[:,=.!?;'\"]).*)")
 _TRACE = re.compile(
     rf"\s*(?:Call [Tt]race|\[?[Bb]acktrace|\$ 0 |\[<[0-9a-f]*>\]|(?:\? )?{SYMBOL}|stack:)"
 )
+_OF_A_PROGRAM = re.compile(r"\bMode USER|User PSW|\bcpsr *: .*USER")
 _ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?P<stamp>\[ *[\d.]+\] *)?\s*$")
 _KTAP = re.compile(r"\s*(?:(?:not )?ok \d+\b|K?TAP version|1\.\.\d+$|# \S)")  # of unit tests
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
@@ -136,6 +143,10 @@ _COMMON = {
     rf"(?=[:!]| at | in \w+ at | \S{{1,64}} ?\(| [\w:.-]{{1,60}}:| \S+{_ENDS}|{_ENDS})",
     "INFO: ": rf"INFO: (?=task\b|trying\b|\w+ (?:self-)?detected|\w+{_ENDS}"
     rf"|{_BOXES}|{_ENDS})",
+    # Of dump_stack(): top and ps say the first words as well.
+    "PID: ": r"PID: (?=\d+ Comm: )",
+    "Pid: ": r"Pid: (?=\d+, (?:CPU \d+, )?comm: )",
+    "Cpu ": r"Cpu (?=\d+[ \t\r]*$)",
     "WARNING: ": r"WARNING: (?=CPU|at\b|[\w./-]+\.[chS]:\d|kernel stack|stack |can't |kmemcheck"
     rf"|{_BOXES}|{_ENDS})",
 }
@@ -144,7 +155,7 @@ _COMMON = {
 def _search_words() -> list[str]:
     """Literals of which every heading contains one: what the fast search looks for."""
     words = {rule.trigger for rule in (*RULES, CUT, DUMPED, BANNER) if not _boxed(rule)}
-    words |= {*OLD_DUMPED, *_COMMON}
+    words |= _COMMON.keys()
     return sorted(word for word in words if not any(one in word for one in words - {word}))
 
 
@@ -393,7 +404,7 @@ class _Report:
 
     def unfinished(self, raw: str, message: str) -> bool:
         """Whether this is the rest of the heading before it, which ends with a mail's "="."""
-        if not self.latest.endswith("=") or len(self.lines) >= _SHORT:
+        if not self.latest.endswith("=") or len(self.lines) >= _SHORT or self.rule is DUMPED:
             return False
         match = self.rule.pattern.match(_joined(self.latest, message, raw))
         if match is None:
@@ -556,7 +567,7 @@ class Scanner:
         self._devices: dict[str, int] = {}
         self._any = False
         self._begun: _Begun | None = None
-        self._above, self._looked = [b""], True
+        self._above, self._looked, self._at = [b""], True, (b"", 0)
         self._covered: Counter[str] = Counter()
         self._ended = -(10**9)  # the line behind the last report
         self._out: list[Splat] = []
@@ -618,7 +629,7 @@ class Scanner:
         if self._looked and not self._open and not self._begun and self._line:
             self._look_across(block)
         self._lines(block)
-        self._above = self._before(block, len(block))
+        self._above = self._before(block, len(block), _ABOVE)
 
     def _look_across(self, block: bytes) -> None:
         """Whether a search word begins in the line above and ends in the first of these."""
@@ -652,20 +663,27 @@ class Scanner:
                 position = start
             end = block.index(b"\n", position)
             line = looked_at(block[position:end])
-            self._take(line, self._before(block, position))
+            self._at = block, position
+            self._take(line)
             if looked_for and not self._open and not self._begun and not _any_word(line):
                 self._begin(line)
             self._line += 1
             position = end + 1
 
-    def _before(self, block: bytes, position: int) -> list[bytes]:
+    def _before(self, block: bytes, position: int, most: int) -> list[bytes]:
         """The last lines before a place in a block, also of the block before: their ends."""
         start = position
-        for _ in range(_ABOVE):
+        for _ in range(most):
             start = block.rfind(b"\n", 0, max(0, start - 1)) + 1
         own = block[start:position].split(b"\n")[:-1]
         lines = own if start else [*self._above, *own]
-        return [line[-LINE_MAX:] for line in lines[-_ABOVE:]]
+        return [line[-LINE_MAX:] for line in lines[-most:]]
+
+    def _lines_above(self, most: int) -> list[str]:
+        """Of the line that is looked at; of others than the kernel none where it stamps its own."""
+        lines = [line.decode(errors="replace") for line in self._before(*self._at, _ABOVE)]
+        ours = self._stamped_from is not None and self._line > self._stamped_from
+        return [line.rstrip("\r") for line in lines if not ours or split(line)[0]][-most:]
 
     def _look_for_stamps(self, block: bytes) -> None:
         """Whether the kernel stamps its lines here. One behind a shell's prompt is not enough to
@@ -682,13 +700,14 @@ class Scanner:
             self._stamped_from = line
             return
 
-    def _take(self, line: bytes, above: list[bytes]) -> None:
+    def _take(self, line: bytes) -> None:
         raw = line.decode(errors="replace").rstrip("\r")
         stamped, caller, message = split(raw)
         if message.startswith(_ANNOUNCED):
             return
         # A mail program has broken the line right behind the recorder's mark.
-        mark = _ONLY_MARK.match(above[-1].decode(errors="replace"))
+        (above,) = self._before(*self._at, 1) or [b""]
+        mark = _ONLY_MARK.match(above.decode(errors="replace"))
         stamped = stamped or bool(mark and (mark["stamp"] or self._stamped_from is None))
         begun, self._begun = self._begun, None
         if begun and not stamped and self._rest(begun, message, raw):
@@ -717,8 +736,7 @@ class Scanner:
             if behind and self._heading(caller, message[behind.end() :], raw):
                 return
             if not self._open and (
-                self._inside(caller, message, raw, above)
-                or self._dumped(caller, message, raw, above)
+                self._inside(caller, message, raw, stamped) or self._dumped(caller, message, raw)
             ):
                 return
             self._begun = _Begun(caller, message, [raw])
@@ -729,14 +747,15 @@ class Scanner:
             self._body(caller, message, raw)
             self._age()
 
-    def _inside(self, caller: str, message: str, raw: str, above: list[bytes]) -> bool:
+    def _inside(self, caller: str, message: str, raw: str, stamped: bool) -> bool:
         """Open a report at a heading behind a prefix that is not known: one that the lines above
         have as well, or an unsure one.
         """
         found = _possible(message)
         if message.startswith("---["):
             return self._only_end(caller, message, raw)
-        if self._recorder(caller, message, raw, found, above):
+        # Nobody writes between the kernel's stamp and its words.
+        if not stamped and self._recorder(caller, message, raw, found):
             return True
         rules = [rule for rule in found if rule is not RULES[-1] and _has_body(rule)]
         if not rules:
@@ -752,33 +771,38 @@ class Scanner:
                     return True
         return False
 
-    def _recorder(
-        self, caller: str, message: str, raw: str, rules: list[Rule], above: list[bytes]
-    ) -> bool:
-        """Open a report behind what somebody puts in front of every line: with signs that are in
-        no name of a program, and but for numbers the same in the lines above.
+    def _recorder(self, caller: str, message: str, raw: str, rules: list[Rule]) -> bool:
+        """Open a report behind what somebody puts in front of every line: a column, a time or a
+        key, and but for numbers the same in the lines above.
         """
-        others = [split(line.decode(errors="replace"))[2] for line in above if line.strip()]
-        if len(others) < _KIN:
+        if not rules and "cut here" not in message:
             return False
+        others: list[str] = []
         for mark in itertools.islice(_BREAK.finditer(message, 0, _PREFIX_MAX), _MARKS):
             head, bare = message[: mark.end()], message[mark.end() :]
-            if not _ODD.search(head) or _TAG.fullmatch(head):
+            if not _COLUMN.search(head):
                 continue
-            like = re.compile("".join(map(_same, re.findall(r"\d+|\s+|.", head))))
+            others = others or [split(line)[2] for line in self._lines_above(_KIN)]
+            if len(others) < _KIN:
+                return False
+            like = re.compile("^" + "".join(map(_same, re.findall(r"\d+|\s+|.", head))))
             if not all(map(like.match, others)):
                 return False  # nor has a longer one
-            if CUT.pattern.match(bare):
-                self._start(caller, CUT, None, raw, prefix=re.compile(f"^{like.pattern}"))
-                self._count(self._open[caller])
+            if self._behind(caller, bare, raw, rules):
+                report = self._open.get(caller)
+                if report and report.start == self._line:
+                    report.prefix = like
                 return True
-            for rule in rules:
-                if rule is RULES[-1] or rule.shy or not (match := rule.pattern.match(bare)):
-                    continue
-                self._start(caller, rule, match, raw, prefix=re.compile(f"^{like.pattern}"))
-                self._open[caller].died = rule.die
-                self._count(self._open[caller])
-                return True
+        return False
+
+    def _behind(self, caller: str, bare: str, raw: str, rules: list[Rule]) -> bool:
+        """Whether what is behind a prefix is a heading, which is taken in then."""
+        if CUT.pattern.match(bare):
+            self._cut_here(caller, raw)
+            return True
+        for rule in rules:
+            if rule is not RULES[-1] and not rule.shy and (match := rule.pattern.match(bare)):
+                return self._opened(caller, rule, match, bare, raw)
         return False
 
     def _only_end(self, caller: str, message: str, raw: str) -> bool:
@@ -788,17 +812,17 @@ class Scanner:
             return False
         return self._heading(caller, end[1], raw)
 
-    def _dumped(self, caller: str, message: str, raw: str, above: list[bytes]) -> bool:
+    def _dumped(self, caller: str, message: str, raw: str) -> bool:
         """Open a report, an unsure one, at a stack that the line above has called for."""
         if not DUMPED.pattern.match(message):
             return False
-        lines = [line.decode(errors="replace").rstrip("\r") for line in above]
+        lines = self._lines_above(_ABOVE)
         said = [split(line)[2].strip() for line in lines]
         while said and not said[-1]:
             said.pop()
         told = _SAID.match(said[-1]) if said else None
         near = _SOON if said and GIVEN_UP.search(said[-1]) else _BETWEEN
-        # A mail may have broken what has asked for it.
+        # What has asked for it may be lines above, behind others' and in a mail's pieces.
         if not told or any(map(ASKED_FOR.match, said)) or self._line - self._ended < near:
             return False
         lines = lines[len(said) - 1 :]
@@ -1028,6 +1052,9 @@ class Scanner:
         report.strangers = 0
         report.add(self._line, raw)
         report.learn(message)
+        if report.rule is DUMPED and _OF_A_PROGRAM.search(message):
+            del self._open[key]
+            return
         sure = _TRACE if report.rule is DUMPED else _SURE
         if report.unsure and sure.match(message):
             self._count(report)

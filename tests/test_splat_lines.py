@@ -562,15 +562,11 @@ RECORDERS = [
     '{{"log":"{}\\n","stream":"stdout"}}',
     "b'{}\\r\\n'",
     "[vm1 {n}] {}",
-    "(XEN) [2024-01-02 03:04:{n}] d0 {}",
-    "{n}  {}",
-    "{n}: {}",
+    "(d1) [2024-01-02 03:04:{n}] {}",
     "170416464{n}.123 {}",
     "{n} | {}",
     "0{n}.250000: {}",
     "vm1 | {}",
-    "// {}",
-    " * {}",
     "MESSAGE={}",
     "E       {}",
     "ttyS0: {}",
@@ -601,7 +597,14 @@ def test_what_somebody_puts_in_front_of_every_line(
     assert by_line(text) == [found]
 
 
-@pytest.mark.parametrize("tag", ["my-test: {}", "test_x[12]: {}", "- {}", "3) {}", "3. {}"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("my-test: {}", "test_x[12]: {}", "- {}", "3) {}", "3. {}", "python3 {}"),
+        *("rig/a.py:30: {}", "     12 {}", '    "{}",', '{{"title": "{}"}}', "ok 3 - {}"),
+        *("[gw0] [ 30%] PASSED {}", " * {}", "// {}", "  // {}"),
+    ],
+)
 def test_a_program_and_a_list_put_their_names_in_front(tag: str) -> None:
     said = ["it begins", "it goes on", "EXT4-fs error (device sda1): f:7: bad", "it ends"]
     assert splat.scan("\n".join(tag.format(line) for line in said)) == []
@@ -610,3 +613,24 @@ def test_a_program_and_a_list_put_their_names_in_front(tag: str) -> None:
 def test_what_is_in_front_of_one_line_is_in_front_of_no_other() -> None:
     said = ["[a] it begins", "[b] it goes on", "[c] EXT4-fs error (device sda1): f:7: bad"]
     assert splat.scan("\n".join(said)) == []
+
+
+def test_one_event_is_one_behind_a_prefix_as_well() -> None:
+    oops = [*FAULT, *(f"eth0: link {n}" for n in range(8))]
+    lines = ["a: b", "c: d", *oops, "Kernel panic - not syncing: Fatal exception", "e: f"]
+    assert len(splat.scan("\n".join(lines))) == 1
+    assert len(splat.scan("\n".join(f"[vm1] {line}" for line in lines))) == 1
+    waits = [
+        "unregister_netdevice: waiting for eth0 to become free. Usage count = 1",
+        "a: b",
+        "c: d",
+    ]
+    assert (
+        len(splat.scan("\n".join(f"\u2502 {line}" for line in ["a: b", "c: d", *waits * 3]))) == 1
+    )
+
+
+def test_journals_of_two_boots_end_their_lines_in_any_way() -> None:
+    head = "Jan  2 03:04:05 h kernel: eth0: link up\n" * 5
+    text = f"{head}-- Reboot --\nJan  2 03:05:05 h kernel: Linux version 6.1.0 (a@b) #1\n"
+    assert splat.scan(text) == splat.scan(text.replace("\n", "\r\n")) == []

@@ -5,6 +5,8 @@ called for; and what looks like them.
 from __future__ import annotations
 
 import random
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -45,11 +47,28 @@ def lines() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize(("kind", "title", "line"), lines())
-def test_each_is_found(kind: str, title: str, line: str) -> None:
-    (found,) = splat.scan(f"[    1.000000] a: b\n[    2.000000] {line}\n[    3.000000] c: d\n")
+@pytest.mark.parametrize("stamp", ["[    1.000000] ", ""])
+def test_each_is_found(kind: str, title: str, line: str, stamp: str) -> None:
+    (found,) = splat.scan(f"{stamp}a: b\n{stamp}{line}\n{stamp}c: d\n")
     assert (found.type, found.start) == (kind, 1)
     assert not {"{", "}"} & set(found.title)
     assert found.title == title.replace("{f}", "").replace("{what}", "x1")
+
+
+@pytest.mark.parametrize("between", ["", "(", ",", ":", " ", "*", "x1 "])
+def test_none_takes_long_whatever_a_line_has_in_it(between: str) -> None:
+    words = " ".join(trigger for _, trigger, *_ in wordings.all_of_them())
+    began = time.process_time()
+    for pattern in (pattern for _, _, pattern, *_ in wordings.all_of_them()):
+        compiled = re.compile(pattern)
+        pieces = re.findall(r"\W", pattern)
+        compiled.match((between.join(pieces) * 40 + words)[:2000])
+        compiled.match(between * 1000 + words)
+    line = (
+        b"-(" * 12 + b",,,,):" * 120 + b"x" * 200 + b" ERROR: bad block number on superblock: found"
+    )
+    splat.scan(b"\n".join([line + b" ERROR: bad root_blkno: 0"] * 5))
+    assert time.process_time() - began < 5
 
 
 def test_each_has_a_word_that_is_worth_looking_for() -> None:
@@ -131,6 +150,43 @@ def test_what_has_asked_may_be_broken_by_a_mail() -> None:
     found = scanner.feed(f"{said}\n".encode())
     found += scanner.feed("\n".join([*rest, *stack, ""]).encode())
     assert found + scanner.finish() == []
+
+
+def test_what_has_asked_may_be_behind_words_of_others() -> None:
+    asked = "[    3.000001] python3 invoked oom-killer: gfp_mask=0xcc0, order=0, oom_score_adj=0\n"
+    users = "[  OK  ] Started a.service.\n[  OK  ] Started b.service.\nhello: world\n"
+    assert splat.scan(asked + users + STACK) == []
+    drivers = "".join(f"[    3.00001{n}] usb {n}-1: new device\n" for n in range(5))
+    assert splat.scan(asked + drivers + STACK) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["iptables: unhandled page fault (11) at 0x00000000, code 0x017", "pgd = c1c04000",
+         "[00000000] *pgd=81c10031, *pte=00000000, *ppte=00000000", ""],
+        ["User process fault: interruption code 0011 ilc:3 in a.out"],
+        ["vmap allocation for size 20480 failed: use vmalloc=<size> to increase size"],
+        ["Stack traceback for pid 7"],
+    ],
+)  # fmt: skip
+def test_a_program_that_dies_is_none(lines: list[str]) -> None:
+    assert splat.scan("\n".join(["a: b", *lines, OLD_STACK])) == []
+
+
+def test_the_state_of_a_program_is_none() -> None:
+    said = "foo: it is: what\nPid: 7, comm: x\nCPU: 0    Not tainted  (2.6.32 #1)\n"
+    said += "Flags: nZCv  IRQs on  FIQs on  Mode USER_32  ISA ARM  Segment user\n"
+    assert (
+        splat.scan(f"{said}Backtrace:\n[<c0101234>] (f+0x0/0x4) from [<c0101238>] (g+0x4/0x8)\n")
+        == []
+    )
+
+
+def test_a_line_that_seems_to_go_on_is_no_heading_of_a_stack() -> None:
+    splat.scan(b"x\n\nCPU: 1 PID: 1 Comm: a=\nCPU: 1 PID: 1 Comm: b\nh\nCall Trace:\n")
+    text = "x: y=\nCPU: 1 PID: 1 Comm: a=\nCPU: 1 PID: 1 Comm: b\nCall Trace:\n f+0x1/0x2\n"
+    assert len(splat.scan(text)) == 1
 
 
 def test_a_state_without_a_stack_is_none() -> None:
