@@ -5,6 +5,7 @@ network.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import shlex
 import tempfile
 import time
@@ -79,6 +80,15 @@ say loader "$(cat $vars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f 2>/dev/n
 boot=$(realpath "$(bootctl --print-boot-path)")
 say boot "$boot"
 say directory "$(realpath "$1")"
+[ "$(stat -c %d "$1")" = "$(stat -c %d "$boot")" ] && say same yes
+say secure "$(cat $vars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c 2>/dev/null |
+    tail -c +5 | od -An -tu1 | tr -d ' ')"
+# What is booted when nothing is asked for: the variable comes before the file.
+default=$(cat $vars/LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f 2>/dev/null |
+    tail -c +5 | tr -d '\000')
+[ "$default" ] || default=$(sed -n 's/^default[[:space:]][[:space:]]*//p' \
+    "$(bootctl --print-esp-path)/loader/loader.conf" 2>/dev/null | tail -n 1)
+say default "$default"
 say entry "$(sed -n 's/^efi[[:space:]][[:space:]]*//p' "$boot/loader/entries/rig.conf" 2>/dev/null)"
 case $(uname -m) in x86_64) cpu=x64 ;; aarch64) cpu=aa64 ;; *) cpu=$(uname -m) ;; esac
 stub=/usr/lib/systemd/boot/efi/linux$cpu.efi.stub
@@ -300,7 +310,10 @@ class SystemdBoot:
         self.limit_s = system.config.returns_s
 
     def check_words(self, words: str) -> None:
-        """As Deploy."""
+        """As Deploy: the stub makes two bytes of each."""
+        if not (words.isascii() and words.isprintable()):
+            hint = 'boot with deploy = "kexec"'
+            raise UsageError(f"systemd's stub takes plain letters only: {words!r}", hint=hint)
 
     def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
         """As Deploy."""
@@ -327,12 +340,25 @@ class SystemdBoot:
             hint = "it is in the package systemd-boot-efi, or systemd-boot"
             raise InfrastructureError(f"{system.where} has no systemd-stub", hint=hint)
         boot, directory = told.get("boot", ""), told.get("directory", "")
-        if not boot or not directory.startswith(f"{boot}/"):
+        if told.get("secure") == "1":
+            raise InfrastructureError(
+                f"the firmware of {system.where} begins signed programs only (Secure Boot)",
+                hint='deploy = "kexec" needs no firmware; or switch Secure Boot off',
+            )
+        if not boot or not directory.startswith(f"{boot}/") or "same" not in told:
             seen = directory or system.config.directory
             raise InfrastructureError(
                 f"systemd-boot of {system.where} does not see {seen}",
                 output=complaint,
                 hint=f'directory = "{boot or "/boot"}/rig": it boots from that partition alone',
+            )
+        default = told.get("default", "")
+        if not default or default.startswith("@") or fnmatch.fnmatch("rig.conf", default):
+            raise InfrastructureError(
+                f"systemd-boot of {system.where} may boot the kernel under test for ever: its "
+                f"default is {default or 'whatever entry comes first'}",
+                hint=f"put `default NAME.conf`, that of its own system, into {boot}"
+                "/loader/loader.conf",
             )
         path = f"{directory.removeprefix(boot)}/{uki.NAME}"
         if told.get("entry") != path:

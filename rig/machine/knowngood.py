@@ -171,12 +171,12 @@ class KnownGood:
         removed, unless it is that very file. ConnectionLost, SessionTimeout, InfrastructureError.
         """
         remote, wanted = f"{self.config.directory}/{name}", file_sha256(path)
-        self._keep_only(session, [])
+        self._keep_only(session, [remote])
         if self._sums(session, [remote]).get(remote) == wanted:
             return
         self._run(session, ["rm", "-f", remote])
         self._check_room(self._room(session), path.stat().st_size // 1024)
-        script = 'cat >"$1.part" && mv -f "$1.part" "$1" && sync'
+        script = 'cat >"$1.part" && mv -f "$1.part" "$1" && sync || { rm -f "$1.part"; exit 1; }'
         with path.open("rb") as file:
             done = session.run(["sh", "-c", script, "rig", remote], timeout_s=_COPY_S, stdin=file)
         if done.exit_code or self._sums(session, [remote]).get(remote) != wanted:
@@ -196,7 +196,7 @@ class KnownGood:
 
     def _keep_only(self, session: Session, names: Sequence[str]) -> None:
         script = (
-            'cd "$1" || exit 1; shift; for one in kernel-* initrd-* *.part; do keep=; '
+            'cd "$1" || exit 1; shift; for one in kernel-* initrd-* *.efi *.part; do keep=; '
             'for name; do [ "$one" = "${name##*/}" ] && keep=1; done; '
             '[ "$keep" ] || rm -f "$one"; done'
         )

@@ -58,7 +58,8 @@ def build(stub: Path, kernel: Path, initrd: Path, words: str, into: Path) -> Pat
     # The kernel is the last one: it may take more room in memory than in the file.
     parts = {".cmdline": line, ".initrd": initrd, ".linux": kernel}
     addresses = placed(start, ((name, path.stat().st_size) for name, path in parts.items()))
-    argv = ["objcopy"]
+    # Its own date, not that of today: what is on the board already has not to be sent again.
+    argv = ["objcopy", "--preserve-dates"]
     for name, path in parts.items():
         argv += ["--add-section", f"{name}={path}"]
         argv += ["--change-section-vma", f"{name}={addresses[name]:#x}"]
