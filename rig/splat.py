@@ -391,7 +391,8 @@ class _Report:
             self.rule, self.match, self.aftermath = rule, match, False
         elif self.rule.type == "warning":
             self.preamble = self.preamble or message
-        elif rule.type == "warning" and self.rule.type == "other" and self.rule.said:
+        elif rule.type == "warning" and self.rule.type == "other" and not self.rule.frame:
+            # Words without a function: of the WARN() more is known.
             self.rule, self.match, self.preamble = rule, match, self.first
 
     def add(self, number: int, raw: str) -> None:
