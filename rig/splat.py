@@ -680,11 +680,15 @@ class Scanner:
         lines = own if start else [*self._above, *own]
         return [line[-LINE_MAX:] for line in lines[-most:]]
 
-    def _lines_above(self, most: int) -> list[str]:
-        """Of the line that is looked at; of others than the kernel none where it stamps its own."""
-        lines = [line.decode(errors="replace") for line in self._before(*self._at, _ABOVE)]
+    def _lines_above(self, most: int) -> list[tuple[int, str]]:
+        """Of the line that is looked at, with their numbers; of others than the kernel none where
+        it stamps its own.
+        """
+        lines = self._before(*self._at, _ABOVE)
+        numbered = enumerate(lines, self._line - len(lines))
+        texts = [(number, line.decode(errors="replace").rstrip("\r")) for number, line in numbered]
         ours = self._stamped_from is not None and self._line > self._stamped_from
-        return [line.rstrip("\r") for line in lines if not ours or split(line)[0]][-most:]
+        return [one for one in texts if not ours or split(one[1])[0]][-most:]
 
     def _look_for_stamps(self, block: bytes) -> None:
         """Whether the kernel stamps its lines here. One behind a shell's prompt is not enough to
@@ -783,7 +787,7 @@ class Scanner:
             head, bare = message[: mark.end()], message[mark.end() :]
             if not _COLUMN.search(head):
                 continue
-            others = others or [split(line)[2] for line in self._lines_above(_KIN)]
+            others = others or [split(line)[2] for _, line in self._lines_above(_KIN)]
             if len(others) < _KIN:
                 return False
             like = re.compile("^" + "".join(map(_same, re.findall(r"\d+|\s+|.", head))))
@@ -818,7 +822,7 @@ class Scanner:
         if not DUMPED.pattern.match(message):
             return False
         lines = self._lines_above(_ABOVE)
-        said = [split(line)[2].strip() for line in lines]
+        said = [split(line)[2].strip() for _, line in lines]
         while said and not said[-1]:
             said.pop()
         told = _SAID.match(said[-1]) if said else None
@@ -827,10 +831,10 @@ class Scanner:
         if not told or any(map(ASKED_FOR.match, said)) or self._line - self._ended < near:
             return False
         lines = lines[len(said) - 1 :]
-        self._start(caller, DUMPED, told, lines[0])
+        self._start(caller, DUMPED, told, lines[0][1])
         report = self._open[caller]
-        report.start -= len(lines)
-        report.lines = [*lines, raw]
+        report.start = lines[0][0]
+        report.lines = [*(line for _, line in lines), raw]
         return True
 
     def _rest(self, begun: _Begun, message: str, raw: str) -> bool:

@@ -160,6 +160,16 @@ def test_what_has_asked_may_be_behind_words_of_others() -> None:
     assert splat.scan(asked + drivers + STACK) == []
 
 
+@pytest.mark.parametrize("users", ["", "hello: world\n", "a: b\nc: d\n"])
+def test_it_begins_at_its_heading_also_behind_words_of_users(users: str) -> None:
+    text = f"[    3.000000] a: b\n[    3.100001] foo: it is broken: it\n{users}{STACK}"
+    (found,) = splat.scan(text)
+    assert (found.start, found.title) == (1, "foo: it is broken: it in foo_check")
+    scanner = splat.Scanner()
+    seen = [one for line in text.splitlines(keepends=True) for one in scanner.feed(line.encode())]
+    assert [*seen, *scanner.finish()] == [found]
+
+
 @pytest.mark.parametrize(
     "lines",
     [
