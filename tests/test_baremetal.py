@@ -261,6 +261,18 @@ def in_its_system(board: EmulatedBoard, command: str) -> str:
     return process.run([*words, "root@127.0.0.1", command], timeout_s=60).output
 
 
+def comes_back(
+    board: EmulatedBoard, project: Path, options: list[str], command: str, code: int, words: str
+) -> None:
+    """A kernel is judged right, in these words, and the board is back."""
+    argv = ("boot", *options, "--", "sh", "-c", command)
+    seen, said = ended(rig(project, board.toml(), *argv))
+    assert seen == code, said
+    assert words in said
+    assert "Traceback" not in said
+    assert "board1 is back in its own system after" in said
+
+
 def consoles(project: Path) -> dict[str, str]:
     """Of the last run, by name."""
     last = max((project / "results").iterdir())
@@ -285,12 +297,7 @@ def test_a_small_board_comes_back(
     code: int,
     words: str,
 ) -> None:
-    argv = ("boot", *options, "--", "sh", "-c", command)
-    seen, said = ended(rig(project, small_board.toml(), *argv))
-    assert seen == code, said
-    assert words in said
-    assert "Traceback" not in said
-    assert "board1 is back in its own system after" in said
+    comes_back(small_board, project, options, command, code, words)
     assert "root=/dev/vda" in in_its_system(small_board, "cat /proc/cmdline")
     parts = consoles(project)
     assert parts["console-0.log"].count("Linux version") == 1
@@ -467,11 +474,7 @@ def test_a_kernel_that_is_broken_is_told_and_the_board_comes_back(
     code: int,
     words: str,
 ) -> None:
-    seen, said = ended(rig(project, board.toml(), "boot", *options, "--", "sh", "-c", command))
-    assert seen == code, said
-    assert words in said
-    assert "Traceback" not in said
-    assert "board1 is back in its own system after" in said
+    comes_back(board, project, options, command, code, words)
     assert in_its_system(board, "uname -r").strip().endswith("-amd64")
 
 

@@ -427,8 +427,8 @@ def test_kernel_that_is_stuck_now_and_then_is_let_go_on(
     kernel_file: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     talk = (
-        f"import time\nwhile True:\n    line.sendall({STUCK!r}); time.sleep(0.6)\n"
-        "    line.sendall(b'[   23.000000][    T1] on\\r\\n'); time.sleep(0.3)\n"
+        f"import time\nwhile True:\n    line.sendall({STUCK!r}); time.sleep(0.2)\n"
+        "    line.sendall(b'[   23.000000][    T1] on\\r\\n'); time.sleep(0.1)\n"
     )
     speaking(tmp_path, talk, monkeypatch)
     monkeypatch.setattr(qemu, "_SILENCE_S", 1.0)
