@@ -11,12 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rig import baseline, benchpage, benchset, exactset, fio, image, kbuild, process, stats, timed
+from rig import (
+    baseline,
+    benchpage,
+    benchset,
+    counted,
+    exactset,
+    fio,
+    image,
+    kbuild,
+    process,
+    stats,
+    timed,
+)
 from rig import config as configuration
 from rig.baseline import Accepted
-from rig.benchpage import Page, Section, Table
+from rig.benchpage import CountedTable, Page, Section, Table
 from rig.benchset import BenchSet
-from rig.config import Config, KernelConfig
+from rig.config import BoardConfig, Config, KernelConfig
+from rig.counted import Beside
 from rig.errors import InfrastructureError, UsageError
 from rig.exactset import Difference, Measured
 from rig.explain import Change
@@ -97,7 +110,8 @@ class Versus:
 @dataclass(frozen=True)
 class Result:
     """What was measured and what is said of it; directory: of the run, with bench.json and the
-    page."""
+    page. counted: by a board's CPU, by kernel.
+    """
 
     run: Run
     directory: Path
@@ -105,6 +119,7 @@ class Result:
     versus: tuple[Versus, ...] = ()
     seen: tuple[Seen, ...] = ()
     models: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)
+    counted: Mapping[str, tuple[Beside, ...]] = field(default_factory=dict)
     kernels: tuple[Comparison, ...] = ()
     said: tuple[str, ...] = ()
 
@@ -200,12 +215,18 @@ def _wanted(request: Request, config: Config) -> BenchSet:
     if request.machine:
         own = config.machine(whole.machine or None)
         found = replace(found, machine=request.machine, image=own.image)
-    exact = found.exact if request.exact else ()
+    counts = request.timed and _counts(found, config)
+    exact = found.exact if request.exact or counts else ()
     if not exact and not (found.timed if request.timed else ()):
         every: tuple[benchset.Entry, ...] = (*whole.exact, *whole.timed)
         known = ", ".join(dict.fromkeys(one.words[0] for one in every))
         raise UsageError(f"--only {request.only!r} fits no program", hint=f"there are {known}")
     return found
+
+
+def _counts(wanted: BenchSet, config: Config) -> bool:
+    """Whether the timed set's machine may have a CPU that counts the exact set."""
+    return isinstance(config.machine(wanted.machine or None), BoardConfig)
 
 
 # -- exact ----------------------------------------------------------------------------------------
@@ -425,7 +446,7 @@ def _timed(
     store: Store,
     progress: Progress,
 ) -> Result:
-    if not wanted.timed:
+    if not wanted.timed and not (_counts(wanted, config) and wanted.exact):
         return result
     extra = _engine(wanted, config, store, progress)
     those = [*([before] if before else []), *kernels]
@@ -438,6 +459,7 @@ def _timed(
     )
     models = {one.name: judged[f"models {one.name}"] for one in those}
     compared = tuple(it for one, other in pairs for it in judged[f"kernels {one} {other}"])
+    of_cpu = {one.name: _of_cpu(one.name, seen, result.exact) for one in those}
     said = [*result.said]
     if request.boots < stats.LEAST_BOOTS:
         said.append(
@@ -449,7 +471,19 @@ def _timed(
                 f"{len(lost)} timed figures are not on both {one} and {other} in every boot, and "
                 f"not compared: {', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''}"
             )
-    return replace(result, seen=seen, models=models, kernels=compared, said=tuple(said))
+    return replace(
+        result,
+        seen=seen,
+        models=models,
+        counted={name: found for name, found in of_cpu.items() if found},
+        kernels=compared,
+        said=tuple(said),
+    )
+
+
+def _of_cpu(kernel: str, seen: Sequence[Seen], exact: Sequence[Measured]) -> tuple[Beside, ...]:
+    boots = [one.counted for one in seen if one.kernel == kernel]
+    return counted.beside(boots, next((one for one in exact if one.kernel == kernel), None))
 
 
 def _engine(wanted: BenchSet, config: Config, store: Store, progress: Progress) -> dict[str, Path]:
@@ -491,6 +525,7 @@ def described(result: Result) -> dict[str, object]:
             for one in result.versus
         ],
         "timed": result.seen,
+        "counted": result.counted,
         "models": {name: [asdict(one) for one in those] for name, those in result.models.items()},
         "kernels": [asdict(one) for one in result.kernels],
         "worse": result.worse,
@@ -533,6 +568,10 @@ def text(result: Result) -> str:
                 lines.append(f"       {exactset.top_functions(versus.explained[one.name])}")
     if result.exact and not result.versus:
         lines += _exact_table(result.exact[-1])
+    for kernel, found in result.counted.items():
+        board = result.run.machine.get("name", "a board")
+        lines.append(f"counted by the CPU of {board} on {kernel}: {len(found)} figures")
+        lines += counted.in_words(found, _gated(kernel, result.exact))
     how = " under emulation" if is_emulated(result) else ""
     for kernel, those in result.models.items():
         if not those:
@@ -547,6 +586,10 @@ def text(result: Result) -> str:
     lines += [f"note: {words}" for words in (*result.run.notices, *notes(result))]
     lines.append(result.because)
     return "\n".join(lines) + "\n"
+
+
+def _gated(kernel: str, exact: Sequence[Measured]) -> frozenset[str]:
+    return next((one.gated for one in exact if one.kernel == kernel), frozenset())
 
 
 def notes(result: Result) -> tuple[str, ...]:
@@ -619,6 +662,10 @@ def page(result: Result) -> Page:
         notices=(*result.run.notices, *notes(result)),
         changes=tuple(changes),
         sections=tuple(sections),
+        counted=tuple(
+            CountedTable("Counted by the CPU", _how(result, kernel), found)
+            for kernel, found in result.counted.items()
+        ),
         comparisons=_comparisons(result),
         tables=_tables(result),
         facts=_facts(result),

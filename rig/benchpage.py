@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rig import plots, report
+from rig.counted import Beside
 from rig.exactset import Difference, Measured, top_functions
 from rig.explain import Change
 from rig.plots import Bar, Line, Span
@@ -57,6 +58,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class CountedTable:
+    """What a CPU counted beside what is exact, under a heading."""
+
+    title: str
+    caption: str
+    rows: tuple[Beside, ...]
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the template shows."""
 
@@ -71,6 +81,7 @@ class Page:
     notices: tuple[str, ...] = ()
     changes: tuple[ChangeRow, ...] = ()
     sections: tuple[Section, ...] = ()
+    counted: tuple[CountedTable, ...] = ()
     comparisons: tuple[Table, ...] = ()
     tables: tuple[Table, ...] = ()
     facts: tuple[tuple[str, Mapping[str, str]], ...] = field(default=())

@@ -40,13 +40,15 @@ class Entry:
 class ExactEntry(Entry):
     """A program of the exact set: boots once by itself.
 
-    cpus: of its machine. ext4, append, timeout_s: as of `rig exact`.
+    cpus: of its machine. ext4, append, timeout_s: as of `rig exact`. counted: whether a board whose
+    CPU counts instructions runs it, too.
     """
 
     cpus: int = 1
     ext4: bool = False
     append: str = ""
     timeout_s: int = 30
+    counted: bool = True
 
 
 @dataclass(frozen=True)

@@ -115,15 +115,18 @@ def _read(path: Path, what: str) -> bytes:
 # -- what is compiled ---------------------------------------------------------------------------
 
 
-def compile_program(source: Path, into: Path, headers: Path, root: Path) -> Path:
+def compile_program(
+    source: Path, into: Path, headers: Path, root: Path, defined: Sequence[str] = ()
+) -> Path:
     """A .c file as a static program, against the kernel's own headers and exact.h.
 
-    BuildError with the compiler's words when it does not compile.
+    defined: macros. BuildError with the compiler's words when it does not compile.
     """
     _read(source, "program")
     program = into / source.stem
     includes = ["-isystem", str(headers / "include"), "-I", str(root / RECIPE)]
-    _gcc([*_FLAGS, *includes, "-o", str(program), str(source)], source)
+    macros = [f"-D{name}" for name in defined]
+    _gcc([*_FLAGS, *macros, *includes, "-o", str(program), str(source)], source)
     return program
 
 
@@ -179,13 +182,22 @@ def _gcc(words: Sequence[str], source: Path) -> None:
 
 
 def _ext4(store: Store) -> Node:
+    return cpio.file(_ext4_blocks(store))
+
+
+def ext4_image(store: Store) -> bytes:
+    """The RAM disk's empty ext4, whole: the same bytes that the exact machine has."""
+    return whole_image(_ext4_blocks(store), RAM_DISK_MIB << 20)
+
+
+def _ext4_blocks(store: Store) -> bytes:
     """An empty ext4, the same bytes every time, as init.c takes it: numbered blocks."""
     version = process.run(["mke2fs", "-V"], timeout_s=20, env={"PATH": _PATH}).output.splitlines()[
         0
     ]
     key = digest(_KEY, version, _UUID, str(RAM_DISK_MIB))[:32]
     entry = store.publish("exact", key, _make_ext4)
-    return cpio.file((entry / "ext4.blocks").read_bytes())
+    return (entry / "ext4.blocks").read_bytes()
 
 
 def _make_ext4(entry: Path) -> None:
@@ -211,3 +223,12 @@ def numbered_blocks(image: bytes) -> bytes:
         if block != empty:
             parts += [number.to_bytes(8, "little"), block]
     return b"".join(parts)
+
+
+def whole_image(blocks: bytes, size: int) -> bytes:
+    """The image of so many bytes that numbered_blocks() was made of. Pure."""
+    image = bytearray(size)
+    for at in range(0, len(blocks), 8 + _BLOCK):
+        start = int.from_bytes(blocks[at : at + 8], "little") * _BLOCK
+        image[start : start + _BLOCK] = blocks[at + 8 : at + 8 + _BLOCK]
+    return bytes(image)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 EXACT_UNIT = "instructions"
+COUNTED_UNIT = "counted instructions"
 
 
 class RowError(ValueError):
@@ -19,7 +20,8 @@ class Row:
     """One figure.
 
     value: of all `calls` together, in unit: "instructions" on the exact machine and nowhere else,
-    "ns", "bytes" of one call, "calls/s". window: which of an exact run's windows it is.
+    "counted instructions" of a CPU that counts, "ns", "bytes" of one call, "calls/s". cycles: of
+    that CPU, beside what it counted. window: which of an exact run's windows it is.
     work: what was asked for. model: who did it. outstanding: how many calls at once. phase: what
     of them ("submit", "complete", "call" for both, ...). paths: what /proc/self/async_submit
     counted meanwhile. percentiles: of the rounds, in unit, by their number.
@@ -36,6 +38,7 @@ class Row:
     calls: int = 1
     threads: int = 0
     rounds: int = 0
+    cycles: float = 0.0
     paths: Mapping[str, int] = field(default_factory=dict)
     percentiles: Mapping[str, float] = field(default_factory=dict)
 

@@ -7,12 +7,13 @@ import itertools
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rig import conditions, initramfs, process, rows, stats
-from rig.benchset import BenchSet, TimedEntry
+from rig import conditions, counted, initramfs, kbuild, process, rows, stats
+from rig.benchset import BenchSet, ExactEntry, TimedEntry
 from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
+from rig.counted import Counted, NoCountersError
 from rig.errors import CrashError, InfrastructureError, LostMachineError, RigError
 from rig.exact import ProgramFailedError
 from rig.guest import Guest
@@ -41,11 +42,12 @@ _MORE_IS_BETTER = ("throughput",)
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows of one boot of one kernel, by name."""
+    """The rows of one boot of one kernel, by name; counted: what its CPU counted meanwhile."""
 
     kernel: str
     boot: int
     rows: Mapping[str, Row]
+    counted: Counted = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plan:
-    """One kind of boot: a kernel, a number of CPUs, what runs there. board: its name, or ""."""
+    """One kind of boot: a kernel, a number of CPUs, what runs there. board: its name, or "".
+    counted: what runs there where its CPU counts.
+    """
 
     kernel: KernelConfig
     lab: KernelLab
@@ -82,6 +86,7 @@ class Plan:
     built: BuiltSuite
     entries: tuple[TimedEntry, ...]
     board: str = ""
+    counted: tuple[ExactEntry, ...] = ()
 
 
 def measure(
@@ -94,31 +99,41 @@ def measure(
     progress: Progress = QUIET,
     extra: Mapping[str, Path] | None = None,
 ) -> tuple[Seen, ...]:
-    """Boot each kernel so many times, from power-on and in turn, and run all programs in each.
+    """Boot each kernel so many times, from power-on and in turn, and run all programs in each; on a
+    board whose CPU counts instructions the exact set's, too.
 
     A program that fails, a splat or a lost machine ends the measurement: raises what it was, with
     what has been seen on record. extra: more files beside the programs, by name.
     """
-    plans = _plans(wanted, config, kernels, record.directory, store, progress, extra or {})
-    total = boots * sum(len(plan.entries) for plan in plans)
+    plans = _plans(wanted, config, kernels, record, store, progress, extra or {})
+    total = boots * sum(len(plan.entries) + len(plan.counted) for plan in plans)
     progress.stage("timed set", total)
     found: list[Seen] = []
     done = itertools.count(1)
     lacking: set[int] = set()
+    counts = True
     for boot in range(boots):
         # Forwards and backwards: what drifts while this goes on favours nobody.
         for kernel, those in _in_turn(plans, boot):
-            every: dict[str, Row] = {}
+            seen = Seen(kernel, boot, {})
             for plan in those:
-                if plan.cpus in lacking:
+                now = plan if counts else replace(plan, counted=())
+                if plan.cpus in lacking or not (now.entries or now.counted):
                     continue
                 try:
-                    every |= _boot(plan, boot, len(record.run.consoles), record, progress, done)
+                    more = _boot(now, boot, len(record.run.consoles), record, progress, done)
                 except _TooFewCPUsError as error:
                     lacking.add(plan.cpus)
                     _notice(record, str(error))
-            found.append(Seen(kernel, boot, every))
-            _keep(record, found[-1])
+                    continue
+                seen = replace(
+                    seen, rows={**seen.rows, **more.rows}, counted={**seen.counted, **more.counted}
+                )
+                counts = counts and bool(more.counted or not now.counted)
+            found.append(seen)
+            _keep(record, seen)
+    if not any(one.rows or one.counted for one in found):
+        raise InfrastructureError("nothing was measured", hint="; ".join(record.run.notices))
     return tuple(found)
 
 
@@ -132,24 +147,49 @@ def _plans(
     wanted: BenchSet,
     config: Config,
     kernels: Sequence[KernelConfig],
-    place: Path,
+    record: Record,
     store: Store,
     progress: Progress,
     extra: Mapping[str, Path],
 ) -> list[Plan]:
     process.prepare()
+    place = record.directory
     plans = []
     base = _base(wanted, config)
     for kernel in kernels:
         built: BuiltSuite | None = None
-        for cpus in sorted({cpus for entry in wanted.timed for cpus in entry.cpus}):
-            lab = lab_of(config, kernel, _with_cpus(base, cpus), store, progress, cold=True)
+        able, unable = _countable(wanted, config, kernel, base, store, progress)
+        shapes = {cpus for entry in wanted.timed for cpus in entry.cpus}
+        if able:
+            shapes.add(counted.CPUS)
+        if unable:
+            those = ", ".join(entry.run for entry in unable)
+            _notice(record, f"not counted on {kernel.name}, which has no options for it: {those}")
+        for cpus in sorted(shapes):
+            own = able if cpus == counted.CPUS else ()
+            lab = lab_of(config, kernel, _shaped(base, cpus, own), store, progress, cold=True)
             lab.prepare(())
-            built = built or _built(wanted, kernel, lab.kernel, config.root, place, extra)
+            built = built or _built(
+                wanted, able, kernel, lab.kernel, config.root, place, extra, store
+            )
             entries = tuple(entry for entry in wanted.timed if cpus in entry.cpus)
             board = base.name if isinstance(base, BoardConfig) else ""
-            plans.append(Plan(kernel, lab, cpus, built, entries, board))
+            plans.append(Plan(kernel, lab, cpus, built, entries, board, own))
     return plans
+
+
+def _countable(
+    wanted: BenchSet,
+    config: Config,
+    kernel: KernelConfig,
+    base: MachineConfig | BoardConfig,
+    store: Store,
+    progress: Progress,
+) -> tuple[tuple[ExactEntry, ...], tuple[ExactEntry, ...]]:
+    """What of the exact set a board is asked to count, and what its kernel cannot do."""
+    if not isinstance(base, BoardConfig):
+        return (), ()
+    return counted.possible(wanted.exact, kbuild.build(config, kernel, store, progress=progress))
 
 
 def _base(wanted: BenchSet, config: Config) -> MachineConfig | BoardConfig:
@@ -158,20 +198,27 @@ def _base(wanted: BenchSet, config: Config) -> MachineConfig | BoardConfig:
     return replace(own, image=wanted.image) if wanted.image else own
 
 
-def _with_cpus(machine: MachineConfig | BoardConfig, cpus: int) -> MachineConfig | BoardConfig:
-    """A board has the CPUs it has: its kernel is told to leave the rest alone."""
+def _shaped(
+    machine: MachineConfig | BoardConfig, cpus: int, own: Sequence[ExactEntry]
+) -> MachineConfig | BoardConfig:
+    """A board has the CPUs it has: its kernel is told to leave the rest alone. own: what is counted
+    there, and wants something of the kernel's command line.
+    """
     if isinstance(machine, BoardConfig):
-        return replace(machine, append=f"{machine.append} maxcpus={cpus}".strip())
+        words = f"{machine.append} maxcpus={cpus} {counted.append(own)}"
+        return replace(machine, append=words.strip())
     return replace(machine, name=f"{machine.name}, {cpus} CPU{'s' * (cpus > 1)}", cpus=cpus)
 
 
 def _built(
     wanted: BenchSet,
+    able: Sequence[ExactEntry],
     kernel: KernelConfig,
     made: Kernel,
     root: Path,
     place: Path,
     extra: Mapping[str, Path],
+    store: Store,
 ) -> BuiltSuite:
     """All programs in one directory, as a guest is given it."""
     directory = place / "programs" / kernel.name
@@ -184,6 +231,8 @@ def _built(
             shutil.copy2(source, directory / name)
     for name, path in extra.items():
         shutil.copy2(path, directory / name)
+    if able:
+        counted.place(able, wanted.directory, made, root, directory, store)
     suite = Suite(SUITE, directory)
     return BuiltSuite(suite, directory, ".", ())
 
@@ -198,7 +247,7 @@ def argv_of(entry: TimedEntry, cpus: int) -> tuple[str, ...]:
 
 def _boot(
     plan: Plan, boot: int, number: int, record: Record, progress: Progress, done: Iterator[int]
-) -> dict[str, Row]:
+) -> Seen:
     """All rows of one boot."""
     with contextlib.closing(plan.lab), contextlib.closing(plan.lab.boot(number, record)) as guest:
         record.update(plan.lab.describe)
@@ -208,12 +257,39 @@ def _boot(
         for entry in plan.entries:
             found |= _run(plan, entry, boot, guest, record)
             progress.step(f"{plan.kernel.name}, boot {boot + 1}: {entry.run}", next(done))
+        of_cpu = _count(plan, boot, guest, record, progress, done)
         try:
             late = guest.farewell(brief=True)
         except (ConnectionLost, SessionTimeout, TimeoutError, EOFError) as error:
             raise LostMachineError(f"{plan.kernel.name}: {error}") from error
         if late:
             raise CrashError(f"{plan.kernel.name} reported {late[0].title}", output=late[0].text)
+    return Seen(plan.kernel.name, boot, found, of_cpu)
+
+
+def _count(
+    plan: Plan, boot: int, guest: Guest, record: Record, progress: Progress, done: Iterator[int]
+) -> Counted:
+    """What the board's CPU counts; nothing, and a notice, where it has no counters."""
+    found: dict[str, Mapping[str, Row]] = {}
+    for entry in plan.counted:
+        argv = counted.argv_of(entry)
+        program = Program(SUITE, f"{entry.run}, counted", argv, counted.timeout_of(entry))
+        seen = guest.run(program, plan.built)
+        case = _case(plan, entry.words[0], program.name, boot, seen)
+        try:
+            those = counted.rows_of(entry, seen)
+        except NoCountersError as error:
+            if found:
+                raise InfrastructureError(f"{entry.run}: {error}, after others had them") from error
+            _notice(record, f"nothing is counted on {plan.board}: {error}")
+            return {}
+        except RigError as error:
+            record.add([_failed(case, error, seen)], seen.splats)
+            raise
+        record.add([case])
+        found[entry.run] = counted.kept(those, entry, found)
+        progress.step(f"{plan.kernel.name}, boot {boot + 1}: {entry.run}, counted", next(done))
     return found
 
 
@@ -243,20 +319,24 @@ def _run(plan: Plan, entry: TimedEntry, boot: int, guest: Guest, record: Record)
     argv = argv_of(entry, plan.cpus)
     program = Program(SUITE, entry.run, argv, entry.timeout_s)
     seen = guest.run(program, plan.built)
-    case = Case(
-        SUITE,
-        Path(entry.words[0]).stem,
-        f"{' '.join(argv[1:])}, {plan.kernel.name}, {plan.cpus} CPUs, boot {boot + 1}",
-        duration_s=seen.duration_s,
-    )
+    case = _case(plan, entry.words[0], " ".join(argv[1:]), boot, seen)
     try:
         found = rows_of(entry, plan.cpus, seen)
     except RigError as error:
-        failed = replace(case, status=Status.FAIL, message=error.message, output=seen.output)
-        record.add([failed], seen.splats)
+        record.add([_failed(case, error, seen)], seen.splats)
         raise
-    record.add([replace(case, status=Status.PASS)])
+    record.add([case])
     return found
+
+
+def _case(plan: Plan, source: str, what: str, boot: int, seen: Observation) -> Case:
+    """A program that did what it should."""
+    name = f"{what}, {plan.kernel.name}, {plan.cpus} CPUs, boot {boot + 1}"
+    return Case(SUITE, Path(source).stem, name, Status.PASS, duration_s=seen.duration_s)
+
+
+def _failed(case: Case, error: RigError, seen: Observation) -> Case:
+    return replace(case, status=Status.FAIL, message=error.message, output=seen.output)
 
 
 def rows_of(entry: TimedEntry, cpus: int, seen: Observation) -> dict[str, Row]:
@@ -278,7 +358,7 @@ def rows_of(entry: TimedEntry, cpus: int, seen: Observation) -> dict[str, Row]:
         raise InfrastructureError(f"{entry.run}: {error}") from error
     if not found:
         raise InfrastructureError(f"{entry.run} measured nothing", output=seen.output[-2000:])
-    if any(row.unit == rows.EXACT_UNIT for row in found):
+    if any(row.unit in (rows.EXACT_UNIT, rows.COUNTED_UNIT) for row in found):
         raise InfrastructureError(f"{entry.run} calls a time a number of instructions")
     if len(entry.cpus) > 1:
         found = tuple(replace(row, name=f"{row.name}, {cpus} CPUs", threads=cpus) for row in found)
@@ -288,7 +368,11 @@ def rows_of(entry: TimedEntry, cpus: int, seen: Observation) -> dict[str, Row]:
 def _keep(record: Record, seen: Seen) -> None:
     """Every figure in the run, as it came."""
     method = f"{seen.kernel}, boot {seen.boot + 1}"
-    more = tuple(Measurement(r.name, r.value, r.unit, method) for r in seen.rows.values())
+    every = (
+        *seen.rows.values(),
+        *(row for those in seen.counted.values() for row in those.values()),
+    )
+    more = tuple(Measurement(row.name, row.value, row.unit, method) for row in every)
     record.update(lambda run: replace(run, measurements=(*run.measurements, *more)))
 
 

@@ -315,6 +315,19 @@ def test_a_suite_runs_on_a_small_board(small_board: EmulatedBoard, project: Path
     assert run["machine"]["deploy"] == "kexec"
 
 
+@pytest.mark.kernel
+def test_a_cpu_without_counters_is_told(small_board: EmulatedBoard, project: Path) -> None:
+    """QEMU's has none. A program that wants an ext4 finds it: else it would have failed before."""
+    words = ("bench", "--timed", "--boots", "1", "--only", "file.c")
+    code, said = ended(rig(project, small_board.toml(), *words))
+    assert code == 3, said
+    assert "nothing was measured" in said
+    assert "nothing is counted on board1: no counters: perf_event_open(instructions): " in said
+    said = consoles(project)["console-0.log"]
+    assert "EXT4-fs (ram1): mounted filesystem" in said
+    assert "EXT4-fs (ram1): unmounting filesystem" in said
+
+
 @pytest.mark.board
 def test_a_kernel_is_booted_and_the_board_comes_back(
     board: EmulatedBoard, built_kernel: Kernel, project: Path

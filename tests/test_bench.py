@@ -15,6 +15,7 @@ from rig.baseline import Accepted
 from rig.bench import Request, Result, Versus
 from rig.benchset import BenchSet, ExactEntry
 from rig.config import Config
+from rig.counted import Beside
 from rig.errors import InfrastructureError, UsageError
 from rig.exact import Ran
 from rig.exactset import Difference, Measured
@@ -274,6 +275,7 @@ def full() -> Result:
         versus=(Versus("plain", differences, {change.name: change}),),
         seen=seen,
         models={"async": (Comparison("pread", "direct", "async_submit", ratio, Word.SLOWER),)},
+        counted={"async": (Beside("m.c", "pread 1 B, <b>", 64000, 66000, 65500, 67000, 24000),)},
         said=("a note",),
     )
 
@@ -288,6 +290,9 @@ def test_the_page_has_plots_that_say_how_and_on_what() -> None:
     assert "a note" in text
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+    assert "Counted by the CPU" in text
+    assert "pread 1 B, &lt;b&gt;" in text
+    assert '<td class="number">1.031</td><td class="number">65500 ' in text
     assert text.count("<figure>") == text.count("<figcaption>") >= 2
 
 
@@ -307,6 +312,8 @@ def test_the_words_for_a_terminal() -> None:
     text = bench.text(full())
     assert "MORE pread 1 B, direct, 64: call: 64 -> 128 instructions (+64, +100.0%)" in text
     assert "ksys_pread64 +10" in text
+    assert "counted by the CPU of a board on async: 1 figures\n" in text
+    assert "  pread 1 B, <b>: 64000 exact, 66000 counted (+3.1%), 24000 cycles\n" in text
     assert text.endswith("1 figure(s) got worse\n")
     quiet = bench.text(result(exact=(measured("async", rows(a=5)),)))
     assert "a            5 instructions" in quiet
@@ -349,6 +356,7 @@ def test_json_has_it_all() -> None:
     assert value["exact"][0]["rows"][0]["paths"] == {"inline": 3}
     assert value["against"][0]["functions"]["pread 1 B, direct, 64: call"] == [["ksys_pread64", 10]]
     assert value["models"]["async"][0]["word"] == "slower"
+    assert value["counted"]["async"][0]["cycles"] == 24000
 
 
 # -- on a real kernel -----------------------------------------------------------------------------

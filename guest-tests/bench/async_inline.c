@@ -151,9 +151,11 @@ int main(void)
 {
 	const unsigned long none[6] = { 0 };
 	struct ring ring;
+	char path[64];
 	long result;
 
-	file = open(access("/ext4", F_OK) ? "/tmp/byte" : "/ext4/byte", O_RDWR | O_CREAT, 0600);
+	snprintf(path, sizeof(path), "%s/byte", exact_ext4() ?: "/tmp");
+	file = open(path, O_RDWR | O_CREAT, 0600);
 	if (file < 0 || write(file, "x", 1) != 1)
 		fail("a file of one byte");
 	/* The first one makes a second thread: from here on all of them are in such a process. */

@@ -55,11 +55,15 @@ static void once(const char *system, const char *path, bool durable)
 
 int main(void)
 {
+	const char *ext4 = exact_ext4();
+	char path[64];
 	int i;
 
 	for (i = 0; i < TIMES; i++)
 		once("tmpfs", "/tmp/file", false);
-	for (i = 0; i < TIMES && !access("/ext4", F_OK); i++)
-		once("ext4", "/ext4/file", true);
+	if (ext4)
+		snprintf(path, sizeof(path), "%s/file", ext4);
+	for (i = 0; i < TIMES && ext4; i++)
+		once("ext4", path, true);
 	return 0;
 }

@@ -156,12 +156,6 @@ static void go_round(const struct cell *cell, bool whole, struct span spans[PHAS
 
 /* -- instructions ---------------------------------------------------------------------------- */
 
-static void keep_least(struct span *least, const struct span *seen, bool first)
-{
-	if (first || span_value(seen) < span_value(least))
-		*least = *seen;
-}
-
 /* The least of a few rounds: a tick of the clock's costs some thousand, and comes into some. */
 static void measure_exact(const struct cell *cell)
 {
@@ -178,14 +172,15 @@ static void measure_exact(const struct cell *cell)
 		go_round(cell, false, seen);
 		go_round(cell, true, seen);
 		for (int phase = 0; phase < PHASES; phase++)
-			keep_least(&least[phase], &seen[phase], !at);
+			span_keep_least(&least[phase], &seen[phase], !at);
 	}
 	for (int phase = 0; phase < PHASES; phase++) {
 		/* What is slept is in it, and is no number of instructions. */
 		if (cell->work->sleeps && phase != SUBMIT)
 			continue;
-		print_head(cell, phases[phase], span_value(&least[phase]), "instructions");
+		print_head(cell, phases[phase], span_value(&least[phase]), EXACT_UNIT);
 		printf(", \"calls\": %u, \"window\": %u", cell->count, least[phase].window.number);
+		exact_print_more(&least[phase].window);
 		print_paths(before, known);
 		printf("}\n");
 	}

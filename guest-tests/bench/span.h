@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A measured piece of a program: instructions where the machine is exact, nanoseconds elsewhere.
+ * A measured piece of a program: instructions where they are counted, nanoseconds elsewhere.
  * A program is told which by its first word. The two are never mixed: each row has its unit.
  */
 #ifndef BENCH_SPAN_H
@@ -50,19 +50,30 @@ static inline __attribute__((always_inline)) void span_end(struct span *span)
 static inline uint64_t span_value(const struct span *span)
 {
 	if (span_exact)
-		return span->window.end - span->window.start;
+		return exact_value(&span->window);
 	return span->end_ns - span->start_ns;
+}
+
+/* Of two spans that measure the same the one that cost less. */
+static inline void span_keep_least(struct span *least, const struct span *seen, bool first)
+{
+	if (span_exact)
+		exact_keep_least(&least->window, &seen->window, first);
+	else if (first || span_value(seen) < span_value(least))
+		*least = *seen;
 }
 
 static inline const char *span_unit(void)
 {
-	return span_exact ? "instructions" : "ns";
+	return span_exact ? EXACT_UNIT : "ns";
 }
 
 /* The first word of the command line; returns false where it is neither. */
 static inline bool span_kind(const char *word)
 {
 	span_exact = !strcmp(word, "exact");
+	if (span_exact)
+		exact_ready();
 	return span_exact || !strcmp(word, "timed");
 }
 

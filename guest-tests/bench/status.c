@@ -26,8 +26,7 @@ do {										\
 		span_begin(&seen);						\
 		code;								\
 		span_end(&seen);						\
-		if (!time || span_value(&seen) < span_value(&least))		\
-			least = seen;						\
+		span_keep_least(&least, &seen, !time);				\
 	}									\
 	show(name, &least);							\
 } while (0)
@@ -38,8 +37,11 @@ static char byte;
 static void show(const char *name, const struct span *span)
 {
 	printf("{\"name\": \"status, %s\", \"value\": %lu, \"unit\": \"%s\", \"window\": %u"
-	       ", \"work\": \"status\", \"model\": \"%s\", \"outstanding\": 1, \"phase\": \"status\"}\n",
+	       ", \"work\": \"status\", \"model\": \"%s\", \"outstanding\": 1, \"phase\": \"status\"",
 	       name, span_value(span), span_unit(), span_exact ? span->window.number : 0, name);
+	if (span_exact)
+		exact_print_more(&span->window);
+	printf("}\n");
 }
 
 static void empty(void)

@@ -42,7 +42,7 @@ static char work_path[64];
 /* On ext4: on a tmpfs io_uring cannot try without waiting, and hands each read to a thread. */
 static const char *place(void)
 {
-	return access("/ext4", F_OK) ? "/var/tmp" : "/ext4";
+	return exact_ext4() ?: "/var/tmp";
 }
 
 static void nothing(struct call *calls, unsigned int count)
