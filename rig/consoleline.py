@@ -39,7 +39,7 @@ _RECORDED = re.compile(
             r"(?:kernel|vmunix|klogd)(?:(?:\[\d+\])?: {0,2}| - - - )"
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} (?=kernel BUG at )|\[kernel\] )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"
-            r"|\d{1,12}\.\d{6}[\]\xa8] |\[[<+ ]*\d+\.\d{2,9}>?\](?: ?\[ *[TC]\d+\])? ?"
+            r"|\d{1,12}\.\d{6}[\]\xa8] |\[[<+ ]*\d+[.,]\d{2,9}>?\](?: ?\[ *[TC]\d+\])? ?"
             # typed off a screen, by a program: "]" has become "1"
             r"|\[ *\d{1,9}\.\d{7} (?=[A-Za-z])"
             # the same console, where "[" is another sign as well; in code page 500 "c|" and "!"

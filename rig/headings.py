@@ -1389,7 +1389,7 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "memory-leak",
         "nreferenced object",
-        r"(?:kmemleak: )?[uU]nreferenced object 0x",
+        r"(?:kmemleak: )?[uU]nreferenced object (?:\(percpu\) )?0x",
         "memory leak{f}",
         "mm/kmemleak.c print_unreferenced",
     ),
@@ -1416,7 +1416,8 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "warning",
         "WARNING: ",
-        rf"WARNING: (?P<file>[\w./-]+\.[chS]:\d+) at (?:{SYMBOL})?",
+        # 6.18 can say the condition
+        rf"WARNING: (?:\[.{{1,160}}?\] )?(?P<file>[\w./-]+\.[chS]:\d+) at (?:{SYMBOL})?",
         "WARNING{f}",
         "kernel/panic.c __warn (later than 6.12)",
         "trace",

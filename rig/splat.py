@@ -87,7 +87,10 @@ _ABORTED = re.compile(r"BTRFS: Transaction aborted", re.IGNORECASE)
 # Types whose panic says nothing new where they were reported before.
 _PANICS = ("oom-panic", "hung-task", "soft-lockup", "hard-lockup", "rcu-stall")
 # What is read from debugfs is a report as well, though the reader prints it.
-_READ_OUT, _READER = re.compile(r"unreferenced object 0x[0-9a-f]{8,16} \(size \d+\):"), "reader"
+_READ_OUT, _READER = (
+    re.compile(r"unreferenced object (?:\(percpu\) )?0x[0-9a-f]{8,16} \(size \d+\):"),
+    "reader",
+)
 # drivers/of/unittest.c says word by word what it is about to cause, and that it has.
 _ANNOUNCED = "### dt-test ### EXPECT "
 # A heading that a mail program has broken behind one of these, and what may come before the rest.
@@ -129,6 +132,8 @@ _OF_A_PROGRAM = re.compile(r"\bMode USER|User PSW|\bcpsr *: .*USER")
 _ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?P<stamp>\[ *[\d.]+\] *)?\s*$")
 _KTAP = re.compile(r"\s*(?:(?:not )?ok \d+\b|K?TAP version|1\.\.\d+$|# \S)")  # of unit tests
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
+# What could not be handled is in a line of its own where another CPU's has come between.
+_UNABLE = re.compile(r"BUG: unable to handle kernel *$")
 
 
 # Programs say these as well, line after line: only with what a kernel goes on with, or where a mail
@@ -148,6 +153,7 @@ _COMMON = {
     "Pid: ": r"Pid: (?=\d+, (?:CPU \d+, )?comm: )",
     "Cpu ": r"Cpu (?=\d+[ \t\r]*$)",
     "WARNING: ": r"WARNING: (?=CPU|at\b|[\w./-]+\.[chS]:\d|kernel stack|stack |can't |kmemcheck"
+    r"|\[.{1,160}?\] [\w./-]+\.[chS]:\d"
     rf"|{_BOXES}|{_ENDS})",
 }
 
@@ -1041,6 +1047,8 @@ class Scanner:
 
     def _known(self, key: str, report: _Report, message: str, raw: str) -> None:
         """A line of a report's own context: part of it, its end, or a stranger."""
+        if len(report.lines) < _SHORT and self._is_told_what(report, message, raw):
+            return
         if not report.preamble and len(report.lines) <= 4 and _ABORTED.match(message):
             report.preamble = message.upper()  # a warning's words behind it
         if report.rule.all_cpus and _STALL_ENDED.match(message):
@@ -1064,6 +1072,19 @@ class Scanner:
         if report.unsure and sure.match(message):
             self._count(report)
         self._maybe_end(key, report, message)
+
+    def _is_told_what(self, report: _Report, message: str, raw: str) -> bool:
+        """Whether this says what a kernel was unable to handle."""
+        if report.rule is not RULES[-1] or not _UNABLE.match(report.first):
+            return False
+        whole = f"{report.first.rstrip()} {message}"
+        for rule in _possible(whole):
+            if rule is not RULES[-1] and (match := rule.pattern.match(whole)):
+                report.rule, report.match, report.latest = rule, match, whole
+                report.add(self._line, raw)
+                self._count(report)
+                return True
+        return False
 
     def _maybe_end(self, key: str, report: _Report, message: str) -> None:
         ends = report.rule.ends

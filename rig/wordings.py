@@ -532,6 +532,10 @@ _SAID: tuple[_Said, ...] = (
         ),
     ),
     (
+        *("other", "drivers/infiniband/core/restrack.c (5.10)", False),
+        ("* *: BUG: RESTRACK detected leak of resources",),
+    ),
+    (
         *("other", "SPL 0.6, module/spl/spl-debug.c", True),
         ("SPLError: *",),
     ),

@@ -289,11 +289,18 @@ def test_a_banner_after_a_panic_is_a_reboot() -> None:
     assert found == [("panic", "kernel panic: out of ideas"), ("reboot", "unexpected reboot")]
 
 
-def test_what_is_read_from_debugfs_is_a_report_on_a_console_with_stamps() -> None:
+@pytest.mark.parametrize("stamp", ["", "[    1.000000] "])
+def test_the_condition_of_a_warning(stamp: str) -> None:
+    line = f"{stamp}WARNING: [p == NULL || !p->x] a/b.c:7 at f+0x1/0x2, CPU#1: k/24\n"
+    assert kinds(splat.scan(line)) == [("warning", "WARNING in f")]
+
+
+@pytest.mark.parametrize("where", ["", "(percpu) "])
+def test_what_is_read_from_debugfs_is_a_report_on_a_console_with_stamps(where: str) -> None:
     lines = [
         "[    1.000000] boot",
         "# cat /sys/kernel/debug/kmemleak",
-        "unreferenced object 0xffff888012345678 (size 64):",
+        f"unreferenced object {where}0xffff888012345678 (size 64):",
         '  comm "x", pid 1, jiffies 4294937460',
         "  backtrace:",
         "    [<00000000fe3aa979>] kmalloc_trace+0xf0/0x140",

@@ -239,7 +239,7 @@ def test_each_scan_for_leaks_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["00034 ", "i? 1/2  7.000001A? ", "[108.84] ", "0.605355 - ", "3"]
+    "prefix", ["00034 ", "i? 1/2  7.000001A? ", "[108.84] ", "[  +0,000481] ", "0.605355 - ", "3"]
 )
 def test_a_prefix_of_a_runner_of_tests_or_of_a_hand(prefix: str) -> None:
     assert titles("\n".join(prefix + line for line in FAULT)) == [TITLE]
@@ -634,3 +634,17 @@ def test_journals_of_two_boots_end_their_lines_in_any_way() -> None:
     head = "Jan  2 03:04:05 h kernel: eth0: link up\n" * 5
     text = f"{head}-- Reboot --\nJan  2 03:05:05 h kernel: Linux version 6.1.0 (a@b) #1\n"
     assert splat.scan(text) == splat.scan(text.replace("\n", "\r\n")) == []
+
+
+@pytest.mark.parametrize("stamp", ["", "[   12.345678] "])
+@pytest.mark.parametrize(
+    ("rest", "type"), [("paging request", "page-fault"), ("NULL pointer dereference", "null-deref")]
+)
+def test_what_a_kernel_could_not_handle_is_said_below(rest: str, type: str, stamp: str) -> None:
+    """Another CPU has ended the line."""
+    lines = ["BUG: unable to handle kernel ", "", f"{rest} at ffff8800b3d5ed58", "IP: f+0x1/0x2"]
+    (found,) = splat.scan("".join(f"{stamp}{line}\n" for line in lines))
+    assert (found.type, found.start, found.end) == (type, 0, 4)
+    assert found.title.endswith(" in f")
+    other = [lines[0], "fine", "fine", "fine", lines[2]]
+    assert splat.scan("".join(f"{stamp}{line}\n" for line in other)) == []
