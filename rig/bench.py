@@ -215,8 +215,7 @@ def _wanted(request: Request, config: Config) -> BenchSet:
     if request.machine:
         own = config.machine(whole.machine or None)
         found = replace(found, machine=request.machine, image=own.image)
-    counts = request.timed and _counts(found, config)
-    exact = found.exact if request.exact or counts else ()
+    exact = found.exact if request.exact or _counts(request, found, config) else ()
     if not exact and not (found.timed if request.timed else ()):
         every: tuple[benchset.Entry, ...] = (*whole.exact, *whole.timed)
         known = ", ".join(dict.fromkeys(one.words[0] for one in every))
@@ -224,9 +223,12 @@ def _wanted(request: Request, config: Config) -> BenchSet:
     return found
 
 
-def _counts(wanted: BenchSet, config: Config) -> bool:
-    """Whether the timed set's machine may have a CPU that counts the exact set."""
-    return isinstance(config.machine(wanted.machine or None), BoardConfig)
+def _counts(request: Request, wanted: BenchSet, config: Config) -> bool:
+    """Whether programs of the exact set are to be counted, on a machine that may be able to."""
+    if not request.timed or request.check or request.accept is not None:
+        return False
+    board = isinstance(config.machine(wanted.machine or None), BoardConfig)
+    return board and bool(counted.wanted(wanted.exact))
 
 
 # -- exact ----------------------------------------------------------------------------------------
@@ -446,11 +448,13 @@ def _timed(
     store: Store,
     progress: Progress,
 ) -> Result:
-    if not wanted.timed and not (_counts(wanted, config) and wanted.exact):
+    if not wanted.timed and not _counts(request, wanted, config):
         return result
     extra = _engine(wanted, config, store, progress)
     those = [*([before] if before else []), *kernels]
     seen = timed.measure(wanted, config, those, request.boots, record, store, progress, extra)
+    if not result.exact and not any(one.rows or one.counted for one in seen):
+        raise InfrastructureError("nothing was measured", hint="; ".join(record.run.notices))
     pairs = [(before.name, one.name) for one in kernels] if before else []
     # All at once: of what is called a difference in this run, one in a hundred may be none.
     judged = timed.compared(
@@ -459,8 +463,17 @@ def _timed(
     )
     models = {one.name: judged[f"models {one.name}"] for one in those}
     compared = tuple(it for one, other in pairs for it in judged[f"kernels {one} {other}"])
-    of_cpu = {one.name: _of_cpu(one.name, seen, result.exact) for one in those}
+    of_cpu: dict[str, tuple[Beside, ...]] = {}
     said = [*result.said]
+    for name in (one.name for one in those):
+        whole = [one.counted for one in seen if one.kernel == name and one.counted]
+        exact = next((one for one in result.exact if one.kernel == name), None)
+        of_cpu[name] = counted.beside(whole, exact)
+        if lost := counted.not_in_all(whole):
+            said.append(
+                f"{len(lost)} figures were not counted in every boot of {name}, and are not shown: "
+                f"{', '.join(lost[:3])}{' ...' if len(lost) > 3 else ''}"
+            )
     if request.boots < stats.LEAST_BOOTS:
         said.append(
             f"{request.boots} boot(s): {stats.LEAST_BOOTS} are the least that tell a difference"
@@ -479,11 +492,6 @@ def _timed(
         kernels=compared,
         said=tuple(said),
     )
-
-
-def _of_cpu(kernel: str, seen: Sequence[Seen], exact: Sequence[Measured]) -> tuple[Beside, ...]:
-    boots = [one.counted for one in seen if one.kernel == kernel]
-    return counted.beside(boots, next((one for one in exact if one.kernel == kernel), None))
 
 
 def _engine(wanted: BenchSet, config: Config, store: Store, progress: Progress) -> dict[str, Path]:
@@ -571,7 +579,7 @@ def text(result: Result) -> str:
     for kernel, found in result.counted.items():
         board = result.run.machine.get("name", "a board")
         lines.append(f"counted by the CPU of {board} on {kernel}: {len(found)} figures")
-        lines += counted.in_words(found, _gated(kernel, result.exact))
+        lines += counted.in_words(found)
     how = " under emulation" if is_emulated(result) else ""
     for kernel, those in result.models.items():
         if not those:
@@ -586,10 +594,6 @@ def text(result: Result) -> str:
     lines += [f"note: {words}" for words in (*result.run.notices, *notes(result))]
     lines.append(result.because)
     return "\n".join(lines) + "\n"
-
-
-def _gated(kernel: str, exact: Sequence[Measured]) -> frozenset[str]:
-    return next((one.gated for one in exact if one.kernel == kernel), frozenset())
 
 
 def notes(result: Result) -> tuple[str, ...]:

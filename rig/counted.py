@@ -26,6 +26,8 @@ SCRIPT = "counted.sh"
 IMAGE = "ext4.img.gz"
 NO_COUNTERS = 77  # exit code of a program that has nothing to count with
 _DEFINED = ("EXACT_COUNTED",)
+_SHOWN = 8
+_TELLING = 200  # instructions of a figure that is not mostly the clock's own share
 _LEAST_TIMEOUT_S = 120.0  # an entry's own is the exact machine's, which has no disk to wait for
 
 Counted = Mapping[str, Mapping[str, Row]]
@@ -41,8 +43,8 @@ class Beside:
     """A figure of one kernel, counted, beside the exact one.
 
     run: the program's line. exact: instructions on the exact machine, None where that was not
-    asked. counted, cycles: of all calls, medians over boots. low, high: the least and the most
-    instructions of any boot.
+    asked, or has a clock's time in it. counted, cycles: of all calls, medians over boots. low,
+    high: the least and the most instructions of any boot.
     """
 
     run: str
@@ -68,6 +70,11 @@ class Beside:
         return f"{self.name}: {exact}{self.counted:.0f} counted{more}, {self.cycles:.0f} cycles"
 
 
+def wanted(entries: Sequence[ExactEntry]) -> tuple[ExactEntry, ...]:
+    """Those that are counted at all: in instructions, and on one CPU. Pure."""
+    return tuple(one for one in entries if one.counted and one.cpus == CPUS)
+
+
 def possible(
     entries: Sequence[ExactEntry], kernel: Kernel
 ) -> tuple[tuple[ExactEntry, ...], tuple[ExactEntry, ...]]:
@@ -76,8 +83,7 @@ def possible(
     """
     got = kconfig.values(kernel.config.read_text(encoding="utf-8"))
     ext4 = all(got.get(symbol) == "y" for symbol in machine.NEEDED_BY_EXT4)
-    counted = [one for one in entries if one.counted and one.cpus == CPUS]
-    able, unable = exactset.possible(counted, kernel)
+    able, unable = exactset.possible(wanted(entries), kernel)
     return (
         tuple(one for one in able if ext4 or not one.ext4),
         (*unable, *(one for one in able if one.ext4 and not ext4)),
@@ -163,23 +169,30 @@ def kept(found: Sequence[Row], entry: ExactEntry, known: Counted) -> dict[str, R
 
 
 def beside(boots: Sequence[Counted], exact: Measured | None) -> tuple[Beside, ...]:
-    """Every figure that all boots of a kernel counted, in their order, beside what the exact set
-    has for the same kernel. Pure.
+    """Every figure that was counted in each of these boots of a kernel, in their order, beside what
+    the exact set has for it. Pure.
     """
-    if not boots:
-        return ()
-    found = []
-    for run, those in boots[0].items():
-        for name in those:
-            every = [boot[run][name] for boot in boots if name in boot.get(run, {})]
-            if len(every) == len(boots):
-                found.append(_beside(run, name, every, exact))
-    return tuple(found)
+    names = _names(boots)
+    every = {key: [boot[key[0]][key[1]] for boot in boots] for key in names if names[key]}
+    return tuple(_beside(*key, rows, exact) for key, rows in every.items())
+
+
+def not_in_all(boots: Sequence[Counted]) -> tuple[str, ...]:
+    """Figures that only some of these boots have, which are not shown. Pure."""
+    return tuple(name for (_, name), whole in _names(boots).items() if not whole)
+
+
+def _names(boots: Sequence[Counted]) -> dict[tuple[str, str], bool]:
+    """Program and name of each figure of any boot, and whether every boot has it."""
+    keys = dict.fromkeys((run, name) for boot in boots for run in boot for name in boot[run])
+    return {key: all(key[1] in boot.get(key[0], {}) for boot in boots) for key in keys}
 
 
 def _beside(run: str, name: str, every: Sequence[Row], exact: Measured | None) -> Beside:
     values = [row.value for row in every]
     same = exact.rows.get(name) if exact and exact.of_which.get(name) == run else None
+    if exact and name not in exact.gated:
+        same = None  # what has slept has the machine's time in it; what meets a tick, the tick
     return Beside(
         run,
         name,
@@ -191,23 +204,21 @@ def _beside(run: str, name: str, every: Sequence[Row], exact: Measured | None) -
     )
 
 
-def in_words(found: Sequence[Beside], gated: Iterable[str]) -> list[str]:
-    """Lines for a terminal: what one instruction of the exact machine is to the CPU, over the
-    figures that no clock decides, and those farthest from that. Pure.
+def in_words(found: Sequence[Beside]) -> list[str]:
+    """Lines for a terminal: what one instruction of the exact machine is to the CPU, and the
+    figures that are farthest from that; of those that are more than a few instructions. Pure.
     """
-    steady = set(gated)
-    ratios = {one: one.ratio for one in found if one.name in steady and one.ratio is not None}
+    ratios = {
+        one: one.ratio for one in found if one.ratio is not None and (one.exact or 0) >= _TELLING
+    }
     if not ratios:
         return [f"  {one.words}" for one in found[:_SHOWN]]
     values = sorted(ratios.values())
     middle = statistics.median(values)
     low, high = values[len(values) // 20], values[-1 - len(values) // 20]
     lines = [
-        f"  {len(values)} steady figures: {middle:.3f} counted for one exact instruction (median), "
+        f"  over {len(values)} of them: {middle:.3f} counted for one exact instruction (median), "
         f"nine in ten from {low:.3f} to {high:.3f}; the farthest:"
     ]
     farthest = sorted(ratios, key=lambda one: -abs(ratios[one] - middle))[:_SHOWN]
     return [*lines, *(f"  {one.words}" for one in farthest)]
-
-
-_SHOWN = 8

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rig import conditions, counted, initramfs, kbuild, process, rows, stats
+from rig import conditions, counted, initramfs, process, rows, stats
 from rig.benchset import BenchSet, ExactEntry, TimedEntry
 from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
 from rig.counted import Counted, NoCountersError
@@ -111,13 +111,13 @@ def measure(
     found: list[Seen] = []
     done = itertools.count(1)
     lacking: set[int] = set()
-    counts = True
+    uncounted: set[str] = set()
     for boot in range(boots):
         # Forwards and backwards: what drifts while this goes on favours nobody.
         for kernel, those in _in_turn(plans, boot):
             seen = Seen(kernel, boot, {})
             for plan in those:
-                now = plan if counts else replace(plan, counted=())
+                now = replace(plan, counted=()) if kernel in uncounted else plan
                 if plan.cpus in lacking or not (now.entries or now.counted):
                     continue
                 try:
@@ -129,11 +129,10 @@ def measure(
                 seen = replace(
                     seen, rows={**seen.rows, **more.rows}, counted={**seen.counted, **more.counted}
                 )
-                counts = counts and bool(more.counted or not now.counted)
+                if now.counted and not more.counted:
+                    uncounted.add(kernel)
             found.append(seen)
             _keep(record, seen)
-    if not any(one.rows or one.counted for one in found):
-        raise InfrastructureError("nothing was measured", hint="; ".join(record.run.notices))
     return tuple(found)
 
 
@@ -187,9 +186,11 @@ def _countable(
     progress: Progress,
 ) -> tuple[tuple[ExactEntry, ...], tuple[ExactEntry, ...]]:
     """What of the exact set a board is asked to count, and what its kernel cannot do."""
-    if not isinstance(base, BoardConfig):
+    if not isinstance(base, BoardConfig) or not counted.wanted(wanted.exact):
         return (), ()
-    return counted.possible(wanted.exact, kbuild.build(config, kernel, store, progress=progress))
+    lab = lab_of(config, kernel, base, store, progress, cold=True)
+    lab.prepare(())
+    return counted.possible(wanted.exact, lab.kernel)
 
 
 def _base(wanted: BenchSet, config: Config) -> MachineConfig | BoardConfig:
@@ -280,9 +281,8 @@ def _count(
         try:
             those = counted.rows_of(entry, seen)
         except NoCountersError as error:
-            if found:
-                raise InfrastructureError(f"{entry.run}: {error}, after others had them") from error
-            _notice(record, f"nothing is counted on {plan.board}: {error}")
+            where = f"{plan.kernel.name} on {plan.board}, boot {boot + 1}"
+            _notice(record, f"nothing is counted of {where} ({entry.run}): {error}")
             return {}
         except RigError as error:
             record.add([_failed(case, error, seen)], seen.splats)

@@ -4,24 +4,32 @@ counters: those of QEMU's ARM CPU, below Debian's kernel for it."""
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import emulated_bmc
 import pytest
 
-from rig import benchset, counted, cpio, initramfs, process, rows
+from rig import benchset, counted, cpio, initramfs, process, rows, timed
 from rig.benchset import ExactEntry
+from rig.config import KernelConfig
 from rig.counted import Beside, NoCountersError
 from rig.errors import CrashError, InfrastructureError, LostMachineError, RigError
 from rig.exact import ProgramFailedError
 from rig.exactset import Measured
+from rig.guest import Guest as RealGuest
 from rig.kbuild import Kernel
+from rig.lab import KernelLab
+from rig.progress import QUIET
+from rig.record import Record
 from rig.results import Splat
 from rig.rows import Row
 from rig.store import Store
+from rig.suite import BuiltSuite, Program, Suite
 from rig.verdict import End, Observation
 
 ROOT = Path(__file__).parents[1]
@@ -141,17 +149,76 @@ def test_medians_of_boots_beside_what_is_exact() -> None:
     # Of another program, and so of another thing; "c" is not of all boots.
     assert second == Beside("f.c", "b", None, 3, 3, 3, 1)
     assert second.words == "b: 3 counted, 1 cycles"
+    assert counted.not_in_all(boots) == ("c",)
     assert counted.beside([{}, boots[1]], EXACT) == counted.beside([], EXACT) == ()
+    slept = replace(EXACT, gated=frozenset())
+    assert counted.beside(boots, slept)[0].exact is None
 
 
-def test_the_words_are_of_what_is_steady() -> None:
-    found = [Beside("f.c", name, 100, value, value, value, 1) for name, value in
-             (("a", 102), ("b", 900), ("c", 103), ("d", 150))]  # fmt: skip
-    lines = counted.in_words(found, {"a", "c", "d"})
-    assert "3 steady figures: 1.030 counted for one exact instruction (median)" in lines[0]
-    assert lines[1].startswith("  d: 100 exact, 150 counted (+50.0%)")
+def test_the_words_are_of_what_is_more_than_the_clocks_share() -> None:
+    found = [Beside("f.c", name, exact, value, value, value, 1) for name, exact, value in
+             (("a", 1000, 1020), ("b", 4, 0), ("c", 1000, 1030), ("d", 1000, 1500))]  # fmt: skip
+    lines = counted.in_words(found)
+    assert "over 3 of them: 1.030 counted for one exact instruction (median)" in lines[0]
+    assert lines[1].startswith("  d: 1000 exact, 1500 counted (+50.0%)")
     assert not any("b:" in line for line in lines)
-    assert counted.in_words([replace(found[0], exact=None)], ())[0].startswith("  a: 102 counted")
+    assert counted.in_words([replace(found[0], exact=None)])[0].startswith("  a: 1020 counted")
+
+
+# -- in a boot ------------------------------------------------------------------------------------
+
+
+class Guest:
+    """Whose programs say what they are told to, in their order."""
+
+    def __init__(self, *said: Observation) -> None:
+        self.said, self.asked = list(said), list[str]()
+
+    def run(self, program: Program, built: object) -> Observation:
+        self.asked.append(program.name)
+        return self.said.pop(0)
+
+
+def counts(guest: Guest, record: Record, *entries: ExactEntry) -> counted.Counted:
+    kernel, made = KernelConfig("k", "s"), BuiltSuite(Suite("bench", ROOT), ROOT, ".", ())
+    plan = timed.Plan(kernel, cast(KernelLab, None), 1, made, (), "board1", entries)
+    return timed._count(plan, 0, cast(RealGuest, guest), record, QUIET, itertools.count())
+
+
+A, B = ExactEntry("a.c"), ExactEntry("b.c")
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return Record.begin(tmp_path / "results", "rig bench", "bench")
+
+
+def test_a_boot_in_which_a_cpu_counts(record: Record) -> None:
+    guest = Guest(seen(), seen(LINE + LINE.replace('"a"', '"c"')))
+    found = counts(guest, record, A, B)
+    assert {run: list(rows) for run, rows in found.items()} == {
+        "a.c": ["a"],
+        "b.c": ["a, b.c", "c"],
+    }
+    assert guest.asked == ["a.c, counted", "b.c, counted"]
+    assert [case.status for case in record.run.cases] == ["pass", "pass"]
+    assert not record.run.notices
+
+
+def test_a_boot_whose_counters_somebody_takes(record: Record) -> None:
+    gone = seen("no counters: somebody has taken them\n", code=counted.NO_COUNTERS)
+    assert counts(Guest(seen(), gone), record, A, B) == {}
+    (notice,) = record.run.notices
+    assert notice == (
+        "nothing is counted of k on board1, boot 1 (b.c): no counters: somebody has taken them"
+    )
+
+
+def test_a_program_that_fails_is_no_count(record: Record) -> None:
+    with pytest.raises(ProgramFailedError, match="exit code 1"):
+        counts(Guest(seen("why\n", code=1)), record, A)
+    (case,) = record.run.cases
+    assert (case.status, case.output) == ("fail", "why\n")
 
 
 # -- programs -------------------------------------------------------------------------------------
@@ -205,6 +272,7 @@ int main(void)
 			exact_end(&window);
 			snprintf(name, sizeof(name), "loop of %lu", times[at]);
 			exact_report(name, &window);
+			fprintf(stderr, "words of another stream\n");
 		}
 	}
 	return 0;
@@ -221,12 +289,21 @@ int main(int argc, char **argv)
 	static const char *const programs[] = { "/loop", "/syscall", "/pipe" };
 
 	for (int at = 0; at < 3; at++) {
-		int status = -1;
+		int status = -1, ends[2], byte;
+		FILE *both;
 
+		pipe(ends);
 		if (!fork()) {
+			dup2(ends[1], 1);
+			dup2(ends[1], 2);
+			close(ends[0]);
 			execl(programs[at], programs[at], NULL);
 			_exit(127);
 		}
+		close(ends[1]);
+		both = fdopen(ends[0], "r");
+		while ((byte = getc(both)) != EOF)
+			putchar(byte);
 		wait(&status);
 		printf("%s ended with %d\n", programs[at], status);
 	}
@@ -243,6 +320,8 @@ BOOT_S = 120
 def arm_kernel(user_store: Store) -> Path:
     """Debian's own, from its package."""
 
+    emulated_bmc.wanted(ARM, "qemu-system-aarch64", "mmdebstrap")
+
     def fetch(place: Path) -> None:
         root = place / "root"
         words = ["mmdebstrap", "--variant=extract", "--architectures=arm64", f"--include={KERNEL}"]
@@ -256,8 +335,9 @@ def arm_kernel(user_store: Store) -> Path:
 
 @pytest.mark.kernel
 def test_a_real_cpu_counter_counts_a_loop_of_known_length(arm_kernel: Path, tmp_path: Path) -> None:
-    """QEMU's ARM CPU has counters, and with -icount one of them counts what it executes."""
-    emulated_bmc.wanted(ARM, "qemu-system-aarch64")
+    """QEMU's ARM CPU has counters, and with -icount one of them counts what it executes. Both
+    streams of a program are one pipe, as in a guest.
+    """
     nodes = {"dev/console": cpio.character_device(5, 1)}
     texts = {"loop": LOOP, "init": INIT}
     for name in ("loop", "init", "syscall", "pipe"):
@@ -279,6 +359,10 @@ def test_a_real_cpu_counter_counts_a_loop_of_known_length(arm_kernel: Path, tmp_
     said = console.read_text()
     for name in ("loop", "syscall", "pipe"):
         assert f"/{name} ended with 0" in said, said
+    lines = [line.rstrip("\r") for line in said.split("\n")]
+    where = [at for at, line in enumerate(lines) if line == "words of another stream"]
+    assert len(where) == 15
+    assert all(lines[at - 1].startswith("{") for at in where)
     found = rows.by_name(rows.parse(said.encode()))
     assert {one.unit for one in found.values()} == {rows.COUNTED_UNIT}
     least = found["loop of 1"].value - 2
@@ -292,7 +376,7 @@ def test_a_real_cpu_counter_counts_a_loop_of_known_length(arm_kernel: Path, tmp_
 
 
 def test_a_program_that_has_nothing_to_count_with_says_so(tmp_path: Path) -> None:
-    """Or counts, where this host's CPU lets it."""
+    """Or counts, where this host has one CPU, and that lets it."""
     program = tmp_path / "syscall"
     flags = ("-O2", "-static", "-DEXACT_COUNTED", "-I", HEADERS)
     process.run(["gcc", *flags, "-o", program, BENCH / "syscall.c"], timeout_s=60)

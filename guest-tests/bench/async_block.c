@@ -123,6 +123,7 @@ static void thread_pool(void)
 	if (pthread_create(&thread, NULL, other, NULL))
 		fail("pthread_create");
 	pass(0, 1);
+	exact_settle();
 	for (int time = 0; time < TIMES; time++) {
 		struct exact_window window;
 

@@ -167,6 +167,7 @@ static void measure_exact(const struct cell *cell)
 
 	for (unsigned int at = 0; at < warm; at++)
 		go_round(cell, at % 2, seen);
+	exact_settle();
 	known = read_counters(before);
 	for (unsigned int at = 0; at < rounds; at++) {
 		go_round(cell, false, seen);

@@ -2,7 +2,7 @@
 /*
  * The windows of exact.h where a CPU counts by itself (-DEXACT_COUNTED): instructions and cycles of
  * CPU 0, whoever runs on it, as the exact machine has them: the kernel's own threads and interrupts
- * are in them. It must be the only CPU. What a reading itself takes is not in a window.
+ * are in them. It has to be the only one. What a reading itself takes is not in a window.
  */
 #ifndef RIG_COUNTED_H
 #define RIG_COUNTED_H
@@ -44,8 +44,8 @@ static struct exact_window exact_nothing;
 
 static inline void exact_lost(void)
 {
-	fprintf(stderr, "the counters were taken away: another perf has them, or a watchdog\n");
-	exit(1);
+	fprintf(stderr, "no counters: somebody has taken them, another perf or a watchdog\n");
+	exit(EXACT_NO_COUNTERS);
 }
 
 static inline int exact_counter(uint64_t which, int group)
@@ -81,14 +81,40 @@ static inline void exact_keep_least(struct exact_window *least, const struct exa
 static inline __attribute__((always_inline)) void exact_begin(struct exact_window *window);
 static inline __attribute__((always_inline)) void exact_end(struct exact_window *window);
 
+/*
+ * What a reading takes, as this process is now: where its files are shared with another thread, the
+ * kernel takes longer to find one.
+ */
+static inline void exact_settle(void)
+{
+	unsigned int windows = exact_windows;
+	struct exact_window seen, least;
+
+	exact_nothing = (struct exact_window){ 0 };
+	for (int time = 0; time < EXACT_NOTHINGS; time++) {
+		exact_begin(&seen);
+		exact_end(&seen);
+		exact_keep_least(&least, &seen, !time);
+	}
+	exact_nothing = least;
+	exact_windows = windows;
+}
+
 /* Before the first window; a child has the counters of its parent. */
 static inline void exact_ready(void)
 {
-	struct exact_window seen, least;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct exact_reading first;
 
 	if (exact_counters >= 0)
 		return;
+	if (cpus != 1) {
+		fprintf(stderr, "no counters: there are %ld CPUs, and what runs on others than the first "
+			"is not counted\n", cpus);
+		exit(EXACT_NO_COUNTERS);
+	}
+	/* Both streams may be one: what comes on the other one must not come into a row. */
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	exact_counters = exact_counter(PERF_COUNT_HW_INSTRUCTIONS, -1);
 	exact_counter(PERF_COUNT_HW_CPU_CYCLES, exact_counters);
 	/* A pinned counter that does not fit beside those of others is at its end at once. */
@@ -96,13 +122,7 @@ static inline void exact_ready(void)
 		fprintf(stderr, "no counters: all of them are in use, by a watchdog or another perf\n");
 		exit(EXACT_NO_COUNTERS);
 	}
-	for (int time = 0; time < EXACT_NOTHINGS; time++) {
-		exact_begin(&seen);
-		exact_end(&seen);
-		exact_keep_least(&least, &seen, !time);
-	}
-	exact_nothing = least;
-	exact_windows = 0;
+	exact_settle();
 }
 
 static inline __attribute__((always_inline)) void exact_begin(struct exact_window *window)

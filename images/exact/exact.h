@@ -85,6 +85,11 @@ static inline void exact_ready(void)
 {
 }
 
+/* Where a process has become one of several threads. */
+static inline void exact_settle(void)
+{
+}
+
 /* Further keys of a row. */
 static inline void exact_print_more(const struct exact_window *window)
 {
