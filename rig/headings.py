@@ -1251,6 +1251,15 @@ HEADINGS: tuple[Rule, ...] = (
     ),
     _rule(
         "other",
+        "naligned data reference ",
+        r"\S{1,16}\[\d+\]: (?P<what>Unaligned data reference) \d+\s*$",
+        "Oops: {what}{f}",
+        "arch/parisc/kernel/traps.c die_if_kernel (< 2.6)",
+        "oops",
+        shy=True,
+    ),
+    _rule(
+        "other",
         "Your System ate a SPARC!",
         "< Your System ate a SPARC! Gah! >",
         "Oops{f}",
@@ -1598,7 +1607,7 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "filesystem",
         ": fsid=",
-        r"(?:GFS2|gfs2): fsid=\S+:? fatal: (?P<what>[a-z ]+)",
+        r"(?:GFS2|gfs2): fsid=\S+:? fatal: (?P<what>I/O error|[a-z ]+)",
         "GFS2 error: {what}",
         "fs/gfs2/util.c",
         frame=False,

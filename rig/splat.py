@@ -100,11 +100,13 @@ _FILE_LINE = re.compile(r"^\s*[\w./-]+:\d+ ")
 _BEHIND = re.compile(
     r".*?(?:<[0-7]>(?=[A-Z]|-{8,}\[)"
     r"|\.\.\.+ ?(?=Unable to handle kernel|[kK]ernel BUG at|Oops: |Kernel panic)"
-    r"|\w(?=Kernel panic - not syncing: [A-Z]))"
+    r"|\w(?=Kernel panic - not syncing: [A-Z]|Unable to handle kernel [A-Z]))"
 )
 # Where a heading may begin behind a prefix that is not known, and a body that shows it is one.
 _PREFIX_MAX, _MARKS = 160, 24
-_MARK = re.compile(r"^[\d.]+ - |^\d{1,8} ?|\d[A-Z]\? *|[\]):;#>$|*]+ *")
+_MARK = re.compile(
+    r"^[\d.]+ - |^\w{3} [ \d]\d [\d:]{8} [\w.-]{1,64} |^\d{1,8} ?|\d[A-Z]\? *|[\]):;#>$|*]+ *"
+)
 # Where what somebody puts in front of each line may end; and that it is a column of brackets or
 # bars, a time, or the key of an object: no program's name, no count, no mark of a list.
 _BREAK = re.compile(r"[^\w\s-]+ *|-(?!-) *|\s+")
@@ -120,7 +122,7 @@ _SURE = re.compile(
     r"|PGD |Code: |Mem abort|Internal error|Oops|---\[ end|stack backtrace|\d+ locks? held by"
     r"|pc = \[<|PSW: |\[?ECR\b|\[EFA |STAT32: |BLK: |COMM=|SR: [0-9a-f]{4}|TSTATE: |a00: "
     r"|epc +: |GPR00: |r0:|r00-03|\$ 0 +:|Stopper: |in_atomic|but task is"
-    r"|.* is trying to acquire|task:|NMI backtrace|lr : )"
+    r"|.* is trying to acquire|task:|NMI backtrace|lr : |tsk->\{mm,)"
 )
 # Of a stack without a heading: the words before it, and that it is one.
 # A list of modules has no marks but brackets.
@@ -133,7 +135,11 @@ _ONLY_MARK = re.compile(r"[^\[\]:]{6,20}:\d\d[^\[\]]{0,80} kernel: *(?P<stamp>\[
 _KTAP = re.compile(r"\s*(?:(?:not )?ok \d+\b|K?TAP version|1\.\.\d+$|# \S)")  # of unit tests
 _TORN, _TORN_LOCK = re.compile(r" (?:in:?|at|at \S+:\d+)(?: ?=)?\s*$"), re.compile(r" at:\s*$")
 # What could not be handled is in a line of its own where another CPU's has come between.
+_SAYS_ITS_NAME = "Kernel OOPS in progress"  # in each report (blackfin)
 _UNABLE = re.compile(r"BUG: unable to handle kernel *$")
+
+
+_AIEE = re.compile(r"Kernel panic(?: - not syncing)?: Aiee, killing interrupt handler")
 
 
 # Programs say these as well, line after line: only with what a kernel goes on with, or where a mail
@@ -568,6 +574,7 @@ class Scanner:
         self._next_boots: deque[int] = deque(maxlen=_NEXT_BOOTS)
         self._titles: dict[str, int] = {}
         self._last_oops = -(10**9)
+        self._named = -_REPORT_SPAN  # an oops that says which kernel it is of
         self._types: dict[str, int] = {}  # the line of the last heading of each
         self._headed = -(10**9)  # the line of the last heading
         self._aborted = -(10**9)  # when a file system has given up a transaction
@@ -926,6 +933,8 @@ class Scanner:
         self._start(caller, CUT, None, raw)
 
     def _linux_banner(self, raw: str) -> None:
+        if self._line - self._named < _SOON:
+            return
         told = any(0 < self._line - line <= _SOON for line in self._next_boots)
         if not told and (self._banner or self._any or self._line > self._running.since):
             for key in list(self._open):
@@ -978,8 +987,15 @@ class Scanner:
         if KILLED_INIT.match(message):
             near = self._line - self._last_oops < _DEATH
             return near or (report is not None and report.rule.ends == "oops")
+        if _AIEE.match(message) and not self._follows_an_oops():
+            return False
         soon = self._line - self._headed < _REPORT_SPAN
         return bool(CONSEQUENCE.match(message)) and (soon or bool(self._open))
+
+    def _follows_an_oops(self) -> bool:
+        """Whether something is told, or was just before, that a kernel thread or a task dies of."""
+        near = self._line - self._last_oops < _REPORT_SPAN
+        return near or any(one.rule.type != "warning" for one in self._open.values())
 
     def _absorb_panic(self, caller: str, rule: Rule, report: _Report | None, raw: str) -> None:
         report = report or next(iter(self._open.values()), None)
@@ -1003,6 +1019,8 @@ class Scanner:
         if len(self._open) >= _OPEN_MAX:
             self._close(min(self._open, key=lambda key: self._open[key].start))
         report = _Report(rule, self._line, self._line + 1, match, [raw], from_cut=rule is CUT)
+        if rule.trigger == _SAYS_ITS_NAME:
+            self._named = self._line
         report.first = report.latest = match.string if match else ""
         # Any words behind BUG may be a program's, written where the kernel's own go.
         report.prefix = prefix

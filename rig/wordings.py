@@ -343,6 +343,7 @@ _SAID: tuple[_Said, ...] = (
             'GFS: fsid=*: warning: assertion "*" failed',
             "GFS: fsid=*: fatal: filesystem consistency error",
             "GFS: fsid=*: fatal: invalid metadata block",
+            "GFS: fsid=*: fatal: I/O error",
         ),
     ),
     (

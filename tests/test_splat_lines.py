@@ -648,3 +648,42 @@ def test_what_a_kernel_could_not_handle_is_said_below(rest: str, type: str, stam
     assert found.title.endswith(" in f")
     other = [lines[0], "fine", "fine", "fine", lines[2]]
     assert splat.scan("".join(f"{stamp}{line}\n" for line in other)) == []
+
+
+@pytest.mark.parametrize("mark", ["", "kernel: "])
+def test_who_recorded_it_has_left_out_whose_words_they_are(mark: str) -> None:
+    lines = ["fine", "Unable to handle kernel paging request at virtual address 00000000408f8000"]
+    lines += ["tsk->{mm,active_mm}->context = 0000000000000625", "X(5651): Oops [#1]", "fine"]
+    text = "".join(f"Apr 28 20:06:31 donald {mark}{line}\n" for line in lines)
+    (found,) = splat.scan(text)
+    assert (found.type, found.start, found.end) == ("page-fault", 1, 4)
+    assert by_line(text) == [found]
+
+
+def test_a_kernel_that_says_its_name_in_an_oops_has_not_begun_anew() -> None:
+    name = "Linux version 2.6.34 (r@h) (gcc version 4.3.5) #68 Mon Jul 5 11:53:28 CST 2010"
+    lines = [
+        name,
+        "bio: create slab <bio-0> at 0",
+        "NULL pointer access",
+        "Kernel OOPS in progress",
+    ]
+    lines += [
+        "Deferred Exception context",
+        "CURRENT PROCESS:",
+        "COMM=swapper PID=1  CPU=0",
+        "",
+        name,
+    ]
+    assert [one.type for one in splat.scan("\n".join([*lines, ""]))] == ["other"]
+    later = [*lines, *["fine"] * 40, name, ""]
+    assert [one.type for one in splat.scan("\n".join(later))] == ["other", "reboot"]
+
+
+def test_a_panic_that_no_oops_was_told_before_is_one() -> None:
+    panic = "Kernel panic - not syncing: Aiee, killing interrupt handler!"
+    warning = ["BUG: warning at kernel/a.c:1816/f() (Not tainted)", "Call Trace:", " f+0x1/0x2", ""]
+    assert [one.type for one in splat.scan("\n".join([*warning, panic]))] == ["warning", "panic"]
+    oops = ["Oops: 0000 [#1] SMP", "RIP: 0010:f+0x1/0x2", "Call Trace:", " g+0x1/0x2", "", panic]
+    assert len(splat.scan("\n".join(oops))) == 1
+    assert len(splat.scan("\n".join([*oops[:-1], *warning, panic]))) == 2
