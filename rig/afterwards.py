@@ -9,11 +9,10 @@ from pathlib import Path
 
 from rig import nightmail, process, site
 from rig.errors import InfrastructureError, RigError
-from rig.nightly import PLACE, Plan, Seen, thinned
+from rig.nightly import JUNIT, PLACE, Plan, Seen, thinned
 from rig.results import to_json
 
-SUMMARY, JUNIT, KCIDB = "summary.txt", "junit.xml", "kcidb.json"
-LATEST = "latest"
+SUMMARY, KCIDB = "summary.txt", "kcidb.json"
 _HOOK_S = 600.0
 _TAIL = 2000
 
@@ -36,15 +35,12 @@ def conclude(
 
 
 def _files(
-    seen: Seen, _plan: Plan, results: Path, _root: Path, _say: Callable[[str], object]
+    seen: Seen, _plan: Plan, _results: Path, _root: Path, _say: Callable[[str], object]
 ) -> None:
     night, said = seen.night, seen.summary
     (seen.place / SUMMARY).write_text(nightmail.text(night, said), encoding="utf-8")
     (seen.place / JUNIT).write_bytes(nightmail.junit(night, said))
     (seen.place / KCIDB).write_bytes(to_json(nightmail.kcidb(night)))
-    fresh = results / PLACE / f".latest-{night.name}"
-    fresh.symlink_to(night.name)
-    fresh.rename(results / PLACE / LATEST)
 
 
 def _pages(

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code (docs/architecture.md has the table)."""
     words = list(sys.argv[1:] if argv is None else argv)
     words, command = _split_command(words)
-    offset = _OFFSET if _PASS_ON & set(words) else 0
+    offset = _OFFSET if _verb_of(words) in _PASS_ON else 0
     try:
         arguments = _parser().parse_args(words)
     except SystemExit as end:
@@ -71,6 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "the disk is full" if error.errno == errno.ENOSPC else ""
         show_error(InfrastructureError(f"{error.strerror}{where}", hint=hint))
         return offset + InfrastructureError.exit_code
+
+
+def _verb_of(words: Sequence[str]) -> str:
+    """The verb of a line that may be wrong."""
+    rest = iter(words)
+    for word in rest:
+        if word == "--rig-toml":
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:

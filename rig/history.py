@@ -28,6 +28,7 @@ FILE = "RIG_HISTORY"
 RECENT = 50  # runs of a kernel on a machine in which what fails now has been bad at least once
 _BUSY_S = 60.0
 _MOST_WORDS = 300
+_NEW_S = 60.0  # an empty file that is younger may be another rig's, which is about to fill it
 # In the file a status is its place here: append only.
 _STATUSES = (
     *(Status.PASS, Status.FAIL, Status.SKIP, Status.ERROR, Status.CRASH),
@@ -52,6 +53,16 @@ _MIGRATIONS = (
         UNIQUE (name, unit));
     CREATE TABLE value (figure INTEGER NOT NULL, run INTEGER NOT NULL, value REAL NOT NULL,
         PRIMARY KEY (figure, run)) WITHOUT ROWID;
+    """,
+    # Cells of a matrix run beside each other: two that begin in one second have one name.
+    """
+    CREATE TABLE run_of_all (id INTEGER PRIMARY KEY, name TEXT NOT NULL, began INTEGER NOT NULL,
+        cell INTEGER NOT NULL REFERENCES cell, command TEXT NOT NULL, facts TEXT NOT NULL,
+        UNIQUE (name, began, cell, command));
+    INSERT INTO run_of_all SELECT id, name, began, cell, command, facts FROM run;
+    DROP TABLE run;
+    ALTER TABLE run_of_all RENAME TO run;
+    CREATE INDEX run_of_a_cell ON run (cell, began);
     """,
 )
 
@@ -306,6 +317,7 @@ class History(contextlib.AbstractContextManager["History"]):
             self._begin_anew(error)
 
     def _connect(self) -> None:
+        self._look_for_nothing()
         with self._told():
             self._db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)
         try:
@@ -317,6 +329,13 @@ class History(contextlib.AbstractContextManager["History"]):
         except BaseException:
             self._db.close()
             raise
+
+    def _look_for_nothing(self) -> None:
+        """A file that has lost all it had is a new one to SQLite."""
+        with contextlib.suppress(OSError):
+            there = self.path.stat()
+            if not there.st_size and time.time() - there.st_mtime > _NEW_S:
+                self.notices.append(f"{self.path} was empty: the history begins anew")
 
     def _migrate(self) -> None:
         if self._version() < len(_MIGRATIONS):

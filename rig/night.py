@@ -134,7 +134,8 @@ class Moved:
 @dataclass(frozen=True)
 class Summary:
     """What a reader has to know, in that order. gone: what was run in the last night and is not in
-    this one, although its part came to its end. left: what there was no time for, or what failed
+    this one, although its part came to its end. skipped: what was run the last time, and is skipped
+    now. left: what there was no time for, or what failed
     before it gave results.
     """
 
@@ -146,6 +147,7 @@ class Summary:
     fixed: tuple[Change, ...] = ()
     better: tuple[Moved, ...] = ()
     gone: tuple[str, ...] = ()
+    skipped: tuple[Change, ...] = ()
     left: tuple[str, ...] = ()
     allowed: tuple[Change, ...] = ()
     base: str = ""
@@ -154,7 +156,7 @@ class Summary:
     def good(self) -> bool:
         """Nothing bad was seen, and nothing was left out."""
         bad = (self.new, self.regressions, self.warnings, self.flaky, self.still, self.gone)
-        return not any((*bad, self.left))
+        return not any((*bad, self.skipped, self.left))
 
     @property
     def because(self) -> str:
@@ -166,6 +168,7 @@ class Summary:
             (len(self.flaky), "flaky case"),
             (len(self.still), "still failing"),
             (len(self.gone), "gone"),
+            (len(self.skipped), "skipped and not before"),
             (len(self.fixed), "fixed"),
         )
         words = [f"{count} {_plural(what, count)}" for count, what in counted if count]
@@ -175,7 +178,8 @@ class Summary:
 
 
 def _plural(what: str, count: int) -> str:
-    return f"{what}s" if count > 1 and what not in ("still failing", "gone", "fixed") else what
+    alike = ("still failing", "gone", "skipped and not before", "fixed")
+    return f"{what}s" if count > 1 and what not in alike else what
 
 
 def name_of(case: str, kernel: str, machine: str) -> str:
@@ -214,12 +218,14 @@ def summary(now: Night, before: Sequence[Night]) -> Summary:
     """
     earlier = [one for one in before if one.name < now.name]
     base = next((one for one in reversed(earlier) if one.is_base), None)
-    changes: dict[str, list[Change]] = {name: [] for name in ("new", "still", "flaky", "fixed")}
+    changes: dict[str, list[Change]] = {
+        name: [] for name in ("new", "still", "flaky", "fixed", "skipped")
+    }
     allowed: list[Change] = []
     for what, outcome in now.results.items():
         seen = [(one.name, one.results[what]) for one in earlier if what in one.results]
         kind = _kind(outcome, [one for _, one in seen])
-        if not kind:
+        if not kind or (kind == "skipped" and outcome.allowed):
             continue
         change = Change(what, outcome, seen[-1][1].status if seen else "", _since(seen, outcome))
         if outcome.allowed and outcome.bad:
@@ -237,6 +243,7 @@ def summary(now: Night, before: Sequence[Night]) -> Summary:
         fixed=tuple(changes["fixed"]),
         better=tuple(sorted((m for m in moved if m.more < 0), key=_size, reverse=True)),
         gone=_gone(now, earlier),
+        skipped=tuple(changes["skipped"]),
         left=tuple(_left(now.parts)),
         allowed=tuple(allowed),
         base=base.name if base else "",
@@ -251,6 +258,8 @@ def _kind(now: Outcome, seen: Sequence[Outcome]) -> str:
         return "flaky"
     if now.bad:
         return "still" if seen and seen[-1].bad else "new"
+    if now.status is Status.SKIP:
+        return "skipped" if seen and seen[-1].status is not Status.SKIP else ""
     return "fixed" if seen and seen[-1].bad and turns < _TURNS else ""
 
 

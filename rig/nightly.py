@@ -44,7 +44,8 @@ from rig.store import write_whole
 
 FILE = Path("ci/nightly.toml")
 PLACE = Path("nights")
-NIGHT = "night.json"
+NIGHT, JUNIT = "night.json", "junit.xml"
+LATEST = "latest"
 _MARKS = {"skipped": Status.SKIP, "failure": Status.FAIL, "error": Status.ERROR}
 READS = ("matrix", "bench", "run", "junit")
 _LEAST_S = 30.0  # what is left of a night is not begun with anymore
@@ -283,6 +284,7 @@ class Nightly:
             # Before, too: a full disk would let no night come to the end that makes room.
             gone = thinned(self._request.results, self._plan.keep, self._plan.keep_gib)
             place.mkdir(parents=True)
+            _begin_latest(self._request.results / PLACE, name)
             began = time.monotonic()
             hours = self._request.budget_h or self._plan.budget_h
             night = Night(
@@ -363,11 +365,17 @@ class Nightly:
         if part.end is End.DONE and part.code == _WRONG and not (found.has_bad or found.left):
             why = f"exit code {_WRONG}, and none of its results says why"
             part = replace(part, end=End.FAILED, why=why)
-        self._tell(f"{one.name}: {part.end}, {len(found.results)} results")
+        figures = f", {len(found.figures)} figures" if found.figures else ""
+        self._tell(f"{one.name}: {part.end}, {len(found.results)} results{figures}")
         night = _with(night, replace(part, left=found.left))
         results = dict(night.results)
         for what, outcome in found.results.items():
-            results[what] = worse(results.get(what, outcome), outcome)
+            key = what
+            if what in results and results[what].part != outcome.part:
+                # Each of them may be lost by itself.
+                head = what.removesuffix("]")
+                key = f"{head}, {one.name}" + "]" * (head != what)
+            results[key] = worse(results.get(key, outcome), outcome)
         return replace(
             night,
             kernels={**night.kernels, **found.kernels},
@@ -403,6 +411,18 @@ class Nightly:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return started.wait(_TIDY_S)
         return -signal.SIGKILL
+
+
+def _begin_latest(nights: Path, name: str) -> None:
+    """From now on the last night is this one, which has not come to its end: whoever takes its
+    files must not get those of the night before.
+    """
+    what = f'<testcase classname="night" name="{name}"><error message="it did not end"/></testcase>'
+    suite = f'<testsuite name="results" tests="1" errors="1" failures="0">{what}</testsuite>'
+    write_whole(nights / name / JUNIT, f"<testsuites>{suite}</testsuites>\n")
+    fresh = nights / f".latest-{name}"
+    fresh.symlink_to(name)
+    fresh.rename(nights / LATEST)
 
 
 def _with(night: Night, part: Part) -> Night:
@@ -467,7 +487,11 @@ def collected(part: PartOf, place: Path, config: Config) -> Collected:
     elif part.reads == "bench":
         _of_bench(found, own / "bench.json", config)
     else:
-        _of_junit(found, own / "junit.xml", part.name, str(own.relative_to(place)))
+        _of_junit(found, own / "junit.xml", part, str(own.relative_to(place)), config.root)
+    if part.reads in ("junit", "run") and found.results:
+        skipped = [one for one in found.results.values() if one.status is Status.SKIP]
+        if len(skipped) == len(found.results):
+            raise InfrastructureError(f"all of it was skipped: {skipped[0].words or 'no word why'}")
     if not found.results and not found.figures and not found.left:
         raise InfrastructureError(f"{part.name} has left no result at all")
     return found
@@ -478,8 +502,13 @@ def _of_matrix(found: Collected, own: Path, place: Path) -> None:
         saved = own / told.saved if told.saved else None
         if saved is not None and saved.is_file() and told.final:
             found.run(saved, place, told.allowed)
-        elif not told.final and not told.allowed:
-            found.left = (*found.left, f"{told.cell}: {told.end}{told.why and f', {told.why}'}")
+        elif not told.final:
+            why = f"{told.end}{told.why and f', {told.why}'}"
+            if told.allowed:
+                lost = Outcome(Status.ERROR, why, told.again, allowed=told.allowed)
+                found.add(f"cell {told.cell}", lost)
+            else:
+                found.left = (*found.left, f"{told.cell}: {why}")
         if told.final:  # a cell may fail by what no case of it tells
             status = Status.PASS if told.end is cells.End.PASS else Status.FAIL
             at = str((own / told.place).relative_to(place)) if told.place else ""
@@ -505,7 +534,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _of_junit(found: Collected, path: Path, name: str, place: str) -> None:
+def _of_junit(found: Collected, path: Path, part: PartOf, place: str, checkout: Path) -> None:
     try:
         root = ET.parse(path).getroot()
     except (OSError, ET.ParseError) as error:
@@ -516,8 +545,23 @@ def _of_junit(found: Collected, path: Path, name: str, place: str) -> None:
             if (told := case.find(mark)) is not None:
                 status = its
                 words = next(iter((told.get("message") or told.text or "").split("\n")), "").strip()
-        key = f"{name}: {case.get('classname', '')}::{case.get('name', '')}"
-        found.add(key, Outcome(status, words[:300], place=place))
+        owner, own = case.get("classname", ""), case.get("name", "")
+        again = _once_more(part, owner, own, checkout)
+        found.add(f"{part.name}: {owner}::{own}", Outcome(status, words[:300], again, place))
+
+
+def _once_more(part: PartOf, owner: str, own: str, root: Path) -> str:
+    """The command of a part for one of its tests alone, where it is pytest's and the test's file is
+    found; the whole part's else.
+    """
+    words = [word for word in shlex.split(part.run) if "{place}" not in word]
+    names = owner.split(".")
+    for cut in range(len(names), 0, -1):
+        file = Path(*names[:cut]).with_suffix(".py")
+        if "pytest" in words and (root / file).is_file():
+            words = [word for word in words if not (root / word.partition("::")[0]).is_file()]
+            return shlex.join([*words, "::".join([str(file), *names[cut:], own])])
+    return shlex.join(words)
 
 
 # -- room -----------------------------------------------------------------------------------------
@@ -529,7 +573,7 @@ def thinned(results: Path, keep: int, keep_gib: float) -> list[str]:
     Returns the names of those whose logs went.
     """
     those = places(results)
-    sizes = {place: _size(place) for place in those}
+    sizes = {place: _size_of_logs(place) for place in those}
     gone = []
     for number, place in enumerate(those[:-1]):  # the last night is what this is about
         old = number < len(those) - keep
@@ -538,15 +582,17 @@ def thinned(results: Path, keep: int, keep_gib: float) -> list[str]:
         removed = [one for one in place.iterdir() if one.is_dir()]
         for one in removed:
             shutil.rmtree(one, ignore_errors=True)
-        sizes[place] = _size(place)
+        sizes[place] = _size_of_logs(place)
         if removed:
             gone.append(place.name)
     return gone
 
 
-def _size(place: Path) -> int:
+def _size_of_logs(place: Path) -> int:
+    """Bytes on the disk of what can be removed of a night."""
     total = 0
-    for one in place.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += one.lstat().st_blocks * 512
+    for directory in place.iterdir():
+        for one in directory.rglob("*") if directory.is_dir() else ():
+            with contextlib.suppress(OSError):
+                total += one.lstat().st_blocks * 512
     return total

@@ -22,7 +22,7 @@ from rig.results import Status
 
 _WIDTH = 72
 _MOST = 25  # of a kind; the site has all
-_LINE = 500
+_LINE = 500  # octets; a mail server takes 998
 _SMTP_S = 60.0
 _HEADER = 900
 _KCIDB = {"major": 4, "minor": 3}
@@ -43,7 +43,7 @@ def text(night: Night, said: Summary) -> str:
 
 def _line(words: str) -> str:
     """What a terminal and a mail take: a guest may have called its case anything."""
-    return report.clean(words)[:_LINE]
+    return report.clean(words).encode()[:_LINE].decode(errors="ignore")
 
 
 def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
@@ -52,7 +52,8 @@ def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
         ("New warnings of kernels", said.warnings),
         ("Flaky", said.flaky),
         ("Still failing", said.still),
-        ("Failed, and may", said.allowed),
+        ("Failed, or not run, and may", said.allowed),
+        ("Skipped, and not before", said.skipped),
     )
     moves = (("Regressions", said.regressions), ("Better", said.better))
     order: list[tuple[str, list[str]]] = [
@@ -61,6 +62,7 @@ def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
         *((title, _of_changes(those)) for title, those in changes[1:4]),
         ("Not run", _listed(said.left)),
         ("Gone since the last night", _listed(said.gone)),
+        (changes[5][0], _of_changes(changes[5][1])),
         ("Fixed", _listed([one.what for one in said.fixed])),
         (moves[1][0], _of_moves(moves[1][1])),
         (changes[4][0], _of_changes(changes[4][1])),
@@ -190,6 +192,9 @@ def junit(night: Night, said: Summary) -> bytes:
     for what in said.gone:
         case = ET.SubElement(suite, "testcase", classname="gone", name=_clean(what))
         ET.SubElement(case, "error", message="it was there in an earlier night")
+    for change in said.skipped:
+        case = ET.SubElement(suite, "testcase", classname="skipped", name=_clean(change.what))
+        ET.SubElement(case, "error", message=_clean(f"it was run before: {change.now.words}"))
     for mark, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(name, str(len(suite.findall(f"*/{mark}"))))
     suite.set("tests", str(len(suite)))

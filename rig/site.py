@@ -5,6 +5,7 @@ files beside what they are about, and work from a disk.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -206,7 +207,8 @@ def sections(said: Summary) -> Iterator[tuple[str, str, tuple[Change, ...]]]:
         ("New warnings of kernels", "warnings", said.warnings),
         ("Flaky", "flaky", said.flaky),
         ("Still failing", "still", said.still),
-        ("Failed, and may", "allowed", said.allowed),
+        ("Skipped, and not before", "skipped", said.skipped),
+        ("Failed, or not run, and may", "allowed", said.allowed),
     ):
         if those:
             yield title, anchor, those
@@ -344,5 +346,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _file(name: str) -> str:
-    """A name as that of a file and an anchor."""
-    return re.sub(r"[^\w.-]+", "_", name) or "_"
+    """A name as that of a file and an anchor: each name its own."""
+    plain = re.sub(r"[^\w.-]+", "_", name)
+    return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"

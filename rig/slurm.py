@@ -28,6 +28,8 @@ from rig.matrix import Cell, Slurm
 JOBS = "slurm"  # below the results: what submitit keeps of its jobs
 _LOOK_S = 1.0
 _GONE_S = 30.0  # so long out of the queue and without a result: it has none
+_AWAY_S = 900.0  # the controller
+_TELL_S = 300.0  # between two words of what waits
 _TIDY_S = 120.0
 _RESTARTS = "SLURM_RESTART_COUNT"
 # One task of an array more than this is a second array: slurm.conf's MaxArraySize is 1001.
@@ -247,10 +249,23 @@ class Runner:
     def _as_they_end(self, jobs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         """Names and jobs; an interrupt cancels the rest."""
         left, gone = dict(jobs), dict[str, float]()
+        told = heard = time.monotonic()
         try:
             while left:
-                queued = _queued([job.job_id for job in left.values()])
+                ids = [job.job_id for job in left.values()]
+                answer = _queued(ids)
                 now = time.monotonic()
+                queued = dict.fromkeys(ids, "") if answer is None else answer
+                heard = heard if answer is None else now
+                if now - heard > _AWAY_S:
+                    raise InfrastructureError(
+                        f"squeue has not answered for {_AWAY_S:.0f} s",
+                        hint="when it does, the same command goes on where this one stopped",
+                    )
+                if queued and all(queued.values()) and now - told > _TELL_S:
+                    why = ", ".join(sorted(set(queued.values())))
+                    self._tell(f"{len(queued)} jobs wait for the cluster: {why}")
+                    told = now
                 for name, job in [*left.items()]:
                     if job.paths.result_pickle.exists():
                         del left[name]
@@ -266,14 +281,21 @@ class Runner:
             raise
 
 
-def _queued(ids: Sequence[str]) -> set[str]:
-    """Those that wait, run or are requeued."""
+def _queued(ids: Sequence[str]) -> dict[str, str] | None:
+    """Of those that wait, run or are requeued why they wait, "" for those that run. None where
+    the controller does not answer: it may be away for a while.
+    """
     whole = sorted({one.partition("_")[0] for one in ids})
-    argv = ["squeue", "-h", "-r", "-o", "%i", f"--jobs={','.join(whole)}"]
+    argv = ["squeue", "-h", "-r", "-o", "%i|%T|%r", f"--jobs={','.join(whole)}"]
     done = process.run(argv, timeout_s=120, check=False, separate=True)
     if done.returncode and "Invalid job id" not in done.errors:
-        return set(ids)  # the controller may be away for a while
-    return set(done.output.split())
+        return None
+    found = {}
+    for line in done.output.splitlines():
+        number, _, rest = line.strip().partition("|")
+        state, _, why = rest.partition("|")
+        found[number] = why or "no reason" if state == "PENDING" else ""
+    return found
 
 
 def _cancelled(ids: Sequence[str]) -> None:
@@ -282,7 +304,10 @@ def _cancelled(ids: Sequence[str]) -> None:
         return
     process.run(["scancel", *ids], timeout_s=120, check=False)
     deadline = time.monotonic() + _TIDY_S
-    while _queued(ids) & set(ids) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        queued = _queued(ids)
+        if queued is not None and not queued.keys() & set(ids):
+            return
         time.sleep(_LOOK_S)
 
 

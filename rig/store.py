@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -336,13 +337,14 @@ def write_mark(place: Path, value: dict[str, Any]) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that nobody sees half of it."""
-    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    # Not by mkstemp(): who may read it is for the user's umask to say.
+    fresh = path.with_name(f".new-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with fresh.open("x") as file:
             file.write(text)
-        Path(name).rename(path)
+        fresh.rename(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
 
 

@@ -18,6 +18,8 @@ import pytest
 from fake_kernel import PATCH, make_project, make_series, make_tree
 from processes import is_gone
 
+from rig import cli
+
 TOML = """
 [default]
 kernel = "k"
@@ -352,3 +354,16 @@ def test_an_interrupted_build_leaves_no_process(project: Path) -> None:
 def test_what_the_exact_machine_refuses(project: Path, words: tuple[str, ...], said: str) -> None:
     (project / "x.c").write_text("int main(void) { return 0; }\n")
     assert said in rig(project, *words, code=122).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        (["nightly", "--only", "exact"], "nightly"),
+        (["-q", "--rig-toml", "boot", "exact", "x"], "exact"),
+        (["--rig-toml=boot", "scan"], "scan"),
+        (["--help"], ""),
+    ],
+)
+def test_whose_exit_code_is_passed_on(words: list[str], verb: str) -> None:
+    assert cli._verb_of(words) == verb

@@ -242,6 +242,42 @@ def test_a_question_to_a_damaged_file_is_no_answer_that_there_is_nothing(tmp_pat
     assert "h.damaged-" in caught.value.message
 
 
+def test_two_cells_that_begin_in_one_second_are_two_runs(tmp_path: Path) -> None:
+    """Each in a directory of its own, so that both have the same name."""
+    one = night(0, ("a", PASS))
+    other = replace(night(0, ("b", PASS)), command="rig boot-and-test k --suite stress")
+    with kept(tmp_path / "h", [one, other]) as known:
+        assert known.overview().runs == 2
+        assert not known.add(one)
+        assert known.cases("abi/wait::b")
+
+
+def test_a_file_of_an_older_rig_is_brought_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(history, "_MIGRATIONS", history._MIGRATIONS[:1])
+        kept(tmp_path / "h", [night(n, ("a", PASS), value=n) for n in range(3)]).close()
+    other = replace(night(1, ("b", PASS)), command="rig boot-and-test k --suite stress")
+    with kept(tmp_path / "h", [other]) as known:
+        assert known.overview().runs == 4
+        assert [one.run for one in known.cases("abi/wait::a")[0].seen] == [
+            "night-0", "night-1", "night-2",
+        ]  # fmt: skip
+        assert [one.value for one in known.trends("getppid")[0].seen] == [0, 1, 2]
+
+
+def test_a_file_that_has_lost_all_of_it_is_told(tmp_path: Path) -> None:
+    kept(tmp_path / "h", [night(0, ("a", PASS))]).close()
+    (tmp_path / "h").write_bytes(b"")
+    with History(tmp_path / "h") as known:  # it may be another rig's, new
+        assert not known.notices
+    (tmp_path / "h").write_bytes(b"")
+    os.utime(tmp_path / "h", (1e9, 1e9))
+    with History(tmp_path / "h") as known:
+        assert known.notices == [f"{tmp_path / 'h'} was empty: the history begins anew"]
+
+
 def test_a_file_of_a_newer_rig_is_left_alone(tmp_path: Path) -> None:
     kept(tmp_path / "h", [night(0, ("a", PASS))]).close()
     other = sqlite3.connect(tmp_path / "h")

@@ -36,7 +36,7 @@ def kinds(said: Summary) -> dict[str, list[str]]:
     """What of the case is said, by kind."""
     every = {
         "new": said.new, "still": said.still, "flaky": said.flaky, "fixed": said.fixed,
-        "allowed": said.allowed,
+        "allowed": said.allowed, "skipped": said.skipped,
     }  # fmt: skip
     return {name: [one.what for one in those] for name, those in every.items() if those}
 
@@ -52,7 +52,11 @@ def kinds(said: Summary) -> dict[str, list[str]]:
         (".F F", "still", False),
         (".FF.", "fixed", True),
         ("FF.", "fixed", True),
-        ("..s", "", True),
+        ("..s", "skipped", False),
+        ("FFs", "skipped", False),  # which has mended nothing
+        (".ss", "", True),
+        ("s", "", True),
+        (".s.", "", True),
         ("...~", "flaky", False),
         (".F.F", "flaky", False),
         (".F.F.", "", True),  # good this time; a flaky case that is good is no fix
@@ -80,6 +84,12 @@ def test_what_may_fail_is_told_and_is_no_failure() -> None:
     said = summary(now, [])
     assert kinds(said) == {"allowed": ["abi/x [k, m]"]}
     assert said.good
+
+
+def test_what_may_fail_may_be_skipped() -> None:
+    before, now = nights(".s")
+    skip = replace(now.results["abi/x [k, m]"], allowed="it is new")
+    assert summary(replace(now, results={**now.results, "abi/x [k, m]": skip}), [before]).good
 
 
 def figures(**values: float) -> dict[str, Level]:

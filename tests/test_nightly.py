@@ -294,7 +294,56 @@ def test_cells_that_were_not_run_are_told(stage: Stage) -> None:
     lost = Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3")
     may = Told("abi-k-three", cells.End.LOST, 3, 2, allowed="it is new")
     stage.matrix(RUN, lost, may)
-    assert stage.night().summary.left == ("matrix: abi-k-two: lost, exit code 3",)
+    seen = stage.night()
+    assert seen.summary.left == ("matrix: abi-k-two: lost, exit code 3",)
+    (change,) = seen.summary.allowed
+    assert (change.what, change.now.words, change.now.allowed) == (
+        "cell abi-k-three", "lost", "it is new",
+    )  # fmt: skip
+    assert "    may fail: it is new" in nightmail.text(seen.night, seen.summary).splitlines()
+
+
+def test_a_part_of_which_all_is_skipped_has_not_been_run(stage: Stage) -> None:
+    one = '<testcase classname="drill" name="x"><skipped message="no slurmctld"/></testcase>'
+    stage.leaves("faults", {"junit.xml": f"<testsuites><testsuite>{one}</testsuite></testsuites>"})
+    seen = stage.night()
+    assert seen.night.parts[2].why == "all of it was skipped: no slurmctld"
+    assert not seen.summary.good
+
+
+def test_what_two_parts_have_run_is_of_each(stage: Stage) -> None:
+    again = replace(RUN, cases=(*RUN.cases[:1], Case("stress", "storm", "", Status.PASS)))
+    stage.leaves("stress", {"run.json": to_json(again)})
+    first = stage.night()
+    assert "abi/wait::a [k, one, stress]" in first.night.results
+    stage.leaves("stress", {"run.json": to_json(replace(again, cases=again.cases[1:]))})
+    assert stage.night().summary.gone == ("abi/wait::a [k, one, stress]",)
+
+
+def test_each_test_of_a_part_can_be_run_once_more(stage: Stage) -> None:
+    (stage.config.root / "tests").mkdir()
+    (stage.config.root / "tests/test_x.py").touch()
+    run = "python -m pytest -q tests/test_x.py --whole --junitxml={place}/junit.xml"
+    part = nightly.PartOf("faults", run, "junit")
+    assert nightly._once_more(part, "tests.test_x.Those", "test_a[b c]", stage.config.root) == (
+        "python -m pytest -q --whole 'tests/test_x.py::Those::test_a[b c]'"
+    )
+    whole = "python -m pytest -q tests/test_x.py --whole"
+    assert nightly._once_more(part, "drill", "row one", stage.config.root) == whole
+    seen = stage.night()
+    assert seen.night.results["faults: drill::row one"].again == "python part.py faults"
+
+
+def test_the_last_night_is_this_one_from_its_first_moment_on(stage: Stage) -> None:
+    """Whoever takes its files after it was killed gets no other night's."""
+    stage.told(stage.night())
+    latest = stage.results / nightly.PLACE / nightly.LATEST
+    assert ET.parse(latest / "junit.xml").getroot()[0].get("errors") == "0"
+    seen = stage.night()
+    assert latest.resolve() == seen.place.resolve()
+    assert ET.parse(latest / "junit.xml").getroot()[0].get("errors") == "1"
+    stage.told(seen)
+    assert ET.parse(latest / "junit.xml").getroot()[0].get("errors") == "0"
 
 
 def test_only_some_parts(stage: Stage) -> None:
@@ -511,6 +560,27 @@ def test_a_hook_gets_the_summary(stage: Stage) -> None:
     assert any("the hook ended with exit code 7: no way" in words for words in stage.said)
 
 
+def test_no_line_of_a_mail_is_too_long_for_a_server(stage: Stage) -> None:
+    case = Case("abi", "wait", "\u4e2d" * 600, Status.FAIL)
+    stage.matrix(replace(RUN, cases=(case,)))
+    seen = stage.night()
+    lines = nightmail.text(seen.night, seen.summary).encode().splitlines()
+    assert 400 < max(map(len, lines)) <= 500
+
+
+def test_what_is_skipped_now_is_told(stage: Stage) -> None:
+    stage.night()
+    skip = '<skipped message="not here"/>'
+    stage.leaves("faults", {"junit.xml": JUNIT.format(skip)})
+    seen = stage.night()
+    page = stage.told(seen).read_text()
+    assert seen.summary.because == "1 skipped and not before"
+    assert "Skipped, and not before:" in (seen.place / "summary.txt").read_text()
+    assert "Skipped, and not before" in page
+    suite = ET.parse(seen.place / "junit.xml").getroot()[0]
+    assert suite.find("testcase[@classname='skipped']/error") is not None
+
+
 def test_for_other_programs(stage: Stage) -> None:
     stage.night()
     stage.leaves("exact", {"bench.json": bench(110)})
@@ -569,6 +639,33 @@ def test_pages_lead_to_what_they_tell_of(stage: Stage) -> None:
     strips = (page.parent / "cases-abi.html").read_text()
     assert f'title="{seen.night.name}: fail">F</a>' in strips
     assert "report and console" in page.read_text()
+
+
+def test_what_became_dearer_comes_before_what_has_failed_for_long(stage: Stage) -> None:
+    stage.night()
+    stage.matrix(BROKEN)
+    stage.night()
+    stage.leaves("exact", {"bench.json": bench(110)})
+    seen = stage.night()
+    page, mail = stage.told(seen).read_text(), (seen.place / "summary.txt").read_text()
+    for text in (page, mail):
+        assert -1 < text.index("Regressions") < text.index("Still failing")
+
+
+def test_each_suite_has_a_page_of_its_own(stage: Stage) -> None:
+    cases = tuple(Case(suite, "x", "", Status.PASS) for suite in ("a:b", "a?b", "a_b"))
+    stage.matrix(replace(RUN, cases=cases))
+    page = stage.told(stage.night())
+    assert len([*page.parent.glob("cases-a_b*.html")]) == 3
+
+
+def test_who_may_read_pages_is_for_the_umask_to_say(stage: Stage) -> None:
+    before = os.umask(0o027)
+    try:
+        page = stage.told(stage.night())
+    finally:
+        os.umask(before)
+    assert page.stat().st_mode & 0o777 == 0o640
 
 
 def test_old_nights_keep_what_they_came_to(stage: Stage) -> None:

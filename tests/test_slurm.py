@@ -185,3 +185,51 @@ def test_what_is_asked_of_a_cluster(stage: Stage) -> None:
     path.write_text(MATRIX.replace("hours = 0.5", "hours = 0"))
     with pytest.raises(UsageError, match=r"\[slurm\] hours"):
         matrix.slurm(path)
+
+
+def test_why_jobs_wait_is_told(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "_TELL_S", 0.2)
+    nodes = stage.cluster.said("sinfo", "-h", "-o", "%N").strip()
+    stage.cluster.said("scontrol", "update", f"nodename={nodes}", "state=drain", "reason=test")
+    found: list[State] = []
+    runner = stage.runner()
+    thread = threading.Thread(target=lambda: found.append(runner.run()))
+    thread.start()
+    try:
+        end = time.monotonic() + 60
+        while not any("jobs wait for the cluster: " in words for words in stage.said):
+            assert time.monotonic() < end, stage.said
+            time.sleep(0.05)
+    finally:
+        stage.cluster.said("scontrol", "update", f"nodename={nodes}", "state=resume")
+        thread.join(120)
+    assert set(ends(found[0]).values()) == {End.PASS}
+
+
+def test_a_controller_that_does_not_answer_is_not_waited_for_for_ever(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "_AWAY_S", 1.0)
+    stage.told("k-one", "awaits nobody", "pass")
+    found: list[Exception] = []
+
+    def run() -> None:
+        try:
+            stage.runner().run()
+        except InfrastructureError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    stage.until("k-one begins")
+    (stage.here / "squeue").write_text(
+        "#!/bin/sh\necho 'Unable to contact controller' >&2\nexit 1\n"
+    )
+    (stage.here / "squeue").chmod(0o755)
+    with monkeypatch.context() as away:
+        away.setenv("PATH", f"{stage.here}:{os.environ['PATH']}")
+        away.setattr(slurm, "_TIDY_S", 1.0)
+        thread.join(60)
+    stage.cluster.said("scancel", "-u", "root")
+    (error,) = found
+    assert "squeue has not answered for 1 s" in str(error)
