@@ -1646,6 +1646,15 @@ HEADINGS: tuple[Rule, ...] = (
     ),
     _rule(
         "filesystem",
+        "XFS (",
+        r"XFS \([^)]*\): (?:(?P<what>(?:Metadata |Log )?I/O Error)(?: \(0x[0-9a-f]+\))? [dD]etected"
+        r"\b.*[sS]hutting down filesystem|Filesystem has been shut down due to log error)",
+        "XFS shut down",
+        "fs/xfs/xfs_fsops.c xfs_do_force_shutdown, fs/xfs/xfs_log.c",
+        frame=False,
+    ),
+    _rule(
+        "filesystem",
         "nternal error",
         r"(?:Filesystem \S+: )?XFS:? [iI]nternal error (?:(?P<what>XFS_\w+) )?",
         "XFS corruption{f}",
@@ -2160,6 +2169,8 @@ KILLED_INIT = re.compile(rf"{_PANIC}[aA]ttempted to kill init!")
 AFTERMATH = re.compile(
     r"(?:Filesystem \S+ )?Corruption (?:of in-memory data )?detected\. +|Aborting journal"
     r"|[Jj]ournal has aborted|[Dd]etected aborted journal"
+    r"|I/O Error(?: \(0x[0-9a-f]+\))? [dD]etected\b.*[sS]hutting down"
+    r"|has been shut down due to log error"
     r"|EXT[234]-fs error \(device [^)]*\)(?: in\b|:?$)"
 )
 _DEVICE = re.compile(

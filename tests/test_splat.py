@@ -743,3 +743,19 @@ def test_no_root_is_one_report_however_many_partitions_are_listed() -> None:
 )
 def test_what_mail_programs_make_of_a_line(line: str) -> None:
     assert [one.type for one in splat.scan(line)] == ["lost-init"]
+
+
+def test_an_xfs_that_gives_up() -> None:
+    lines = ['XFS (loop6): metadata I/O error in "f+0x1/0x2" at daddr 0x4 len 4 error 74']
+    lines += [
+        "XFS (loop6): Metadata I/O Error (0x1) detected at f+0x1/0x2 (fs/xfs/a.c:311).  Shutting"
+    ]
+    lines[-1] += " down filesystem."
+    lines += ["XFS (loop6): Filesystem has been shut down due to log error (0x2)."]
+    assert kinds(splat.scan("\n".join(lines))) == [("filesystem", "XFS shut down")]
+    assert kinds(splat.scan(lines[2])) == [("filesystem", "XFS shut down")]
+    assert (
+        splat.scan("XFS (a): User initiated shutdown received.  Shutting down filesystem\n") == []
+    )
+    first = "XFS (loop6): Internal error f+0x1/0x2 at line 3 of file fs/xfs/a.c.  Caller g+0x1/0x2"
+    assert len(splat.scan("\n".join([first, *lines]))) == 1
