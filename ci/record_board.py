@@ -88,14 +88,22 @@ def _recorded(name: str, ways: Sequence[str]) -> int:
     if wrong := [way for way in ways if way not in DEPLOYS]:
         raise UsageError(f"{wrong[0]} is no way to deploy", hint=", ".join(DEPLOYS))
     runs: dict[str, Run] = {}
+    failed: list[RigError] = []
     with tempfile.TemporaryDirectory(prefix="rig-record-") as place:
         for way in ways:
-            runs[way] = _run(name, way, Path(place, f"{way}.json"))
+            try:
+                runs[way] = _run(name, way, Path(place, f"{way}.json"))
+            except RigError as error:  # what other ways came to is not lost by that
+                failed.append(error)
+    if not runs:
+        raise failed[0]
+    for one in failed:
+        sys.stderr.write(f"error: {one.message}\n")
     PLACE.mkdir(exist_ok=True)
     path = PLACE / file_name(next(iter(runs.values())), board)
     path.write_text(text(board, runs, cells.commit(ROOT)))
     sys.stdout.write(f"recorded: {path.relative_to(ROOT)}\n")
-    return int(any(run.exit_code for run in runs.values()))
+    return int(bool(failed) or any(run.exit_code for run in runs.values()))
 
 
 def _run(name: str, way: str, saved: Path) -> Run:

@@ -7,13 +7,13 @@ import functools
 import io
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from rig.config import Config
-from rig.errors import CrashError, LostMachineError, UsageError
+from rig.errors import CrashError, InfrastructureError, LostMachineError, UsageError
 from rig.guest import Guest, Sight
 from rig.lab import open_lab
 from rig.machine import qemu
@@ -74,7 +74,7 @@ def run(
     directory = fresh(config.root / "results", f"{config.default_kernel}-boot")
     with contextlib.closing(lab):
         machine = lab.machine(directory, append=request.append, gdb=request.gdb)
-        with contextlib.closing(machine):
+        with _brought_back(machine):
             _power_on(request, machine, progress)
             progress.close()
             try:
@@ -82,6 +82,23 @@ def run(
                     return _in_guest(request, machine, session, say)
             except ConnectionLost as error:
                 raise _explained(machine, error) from error
+
+
+@contextlib.contextmanager
+def _brought_back(machine: AnyMachine) -> Iterator[None]:
+    """A machine that is closed after this; where a board does not come back, what was before that
+    is told as well.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            machine.close()
+        except InfrastructureError as lost:
+            lost.message += f" (after: {error})"
+            raise lost from error
+        raise
+    machine.close()
 
 
 def _power_on(request: Request, machine: AnyMachine, progress: Progress) -> None:

@@ -301,7 +301,13 @@ def _add_power(verbs: _Verbs) -> None:
     words = "cycle: off, and on again; without any: status"
     choices = ("on", "off", "cycle", "status")
     parser.add_argument("what", nargs="?", choices=choices, default="status", help=words)
+    _anyway_flag(parser)
     _json_flag(parser)
+
+
+def _anyway_flag(parser: argparse.ArgumentParser) -> None:
+    words = "also where somebody has the board"
+    parser.add_argument("--anyway", action="store_true", help=words)
 
 
 def _add_console(verbs: _Verbs) -> None:
@@ -309,6 +315,7 @@ def _add_console(verbs: _Verbs) -> None:
     parser.add_argument("board", metavar="BOARD", help="[machine.BOARD] of rig.toml, a baremetal")
     words = "so long; without it until it is interrupted"
     parser.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help=words)
+    _anyway_flag(parser)
 
 
 def _add_scan(verbs: _Verbs) -> None:
@@ -542,10 +549,11 @@ def _words_of(verb: str) -> tuple[str, ...]:
 
 def _power(arguments: argparse.Namespace) -> int:
     from rig import results
-    from rig.machine import power
+    from rig.machine import claim, power
 
     config = _as_written(arguments)
-    one = power.of(config.board(arguments.board), config.root)
+    board = config.board(arguments.board)
+    one = power.of(board, config.root)
     what = arguments.what
     value: dict[str, object] = {"board": one.board}
     if what == "status":
@@ -553,7 +561,8 @@ def _power(arguments: argparse.Namespace) -> int:
         value["on"] = is_on
         words = "cannot be told" if is_on is None else "on" if is_on else "off"
     else:
-        with _progress(arguments) as progress:
+        by_hand = claim.by_hand(board, f"rig power {board.name} {what}", anyway=arguments.anyway)
+        with by_hand, _progress(arguments) as progress:
             progress.stage(f"power of {one.board}: {what}")
             done = one.cycle() if what == "cycle" else one.set(what == "on")
         value |= {"on": done.on, "seen": done.seen, "took_s": round(done.took_s, 2)}
@@ -569,12 +578,16 @@ def _power(arguments: argparse.Namespace) -> int:
 def _console(arguments: argparse.Namespace) -> int:
     """1 when a kernel reported something about itself meanwhile."""
     from rig import listen
+    from rig.machine import claim
 
     def say(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    heard = listen.run(arguments.board, _as_written(arguments), arguments.seconds, say)
+    config = _as_written(arguments)
+    board = config.board(arguments.board)
+    with claim.by_hand(board, f"rig console {board.name}", anyway=arguments.anyway):
+        heard = listen.run(arguments.board, config, arguments.seconds, say)
     sys.stderr.write(f"\nrecorded: {heard.path}\n")
     if heard.lost:
         sys.stderr.write(f"notice: the line went down {heard.lost} time(s)\n")

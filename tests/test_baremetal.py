@@ -279,6 +279,32 @@ def consoles(project: Path) -> dict[str, str]:
     return {one.name: one.read_text(errors="replace") for one in sorted(last.glob("*.log"))}
 
 
+@pytest.mark.parametrize(
+    ("line", "another"),
+    [
+        ("                 GNU GRUB  version 2.06", True),
+        ("debian login: ", True),
+        ("board-7.lab login: [   12.3] usb 1-1: new device", True),
+        ("U-Boot SPL 2023.01-rc4 (Jan 01 2023)", True),
+        ("U-Boot 2021.07", True),
+        ("iPXE initialising devices...ok", True),
+        ("SeaBIOS (version 1.16.2-debian-1.16.2-1)", True),
+        ('BdsDxe: loading Boot0001 "UEFI QEMU"', True),
+        ("checking that user login: works", False),
+        ("root login: refused", False),
+        ("[    1.0] systemd[1]: user login: x", False),
+        ("# grep U-Boot 2021.07 log", False),
+    ],
+)
+def test_what_says_that_another_system_comes_up(line: str, another: bool) -> None:
+    assert bool(baremetal._OTHER.search(f"before\n{line}\n")) is another
+
+
+def test_which_kernels_speak() -> None:
+    said = "[    0.000000] Linux version 6.12.1 (rig@rig) (gcc 12) #1 SMP\n"
+    assert baremetal._releases(said + "it is Linux version 5.10.0 that has it\n") == ["6.12.1"]
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize(
     ("options", "command", "code", "words"),

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, cast
 
 import pytest
 from local_machine import LocalMachine, LocalSession
 
 import rig.boot
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import CrashError, LostMachineError, UsageError
+from rig.errors import BootError, CrashError, InfrastructureError, LostMachineError, UsageError
 
 PANIC = 'echo "[    2.000000] Kernel panic - not syncing: test" >&$RIG_KMSG; touch $RIG_STATE/dead'
 DEAD = "touch $RIG_STATE/dead"
@@ -151,3 +151,29 @@ def test_boot_of_a_kernel_that_crashes_is_121_and_says_why() -> None:
     done = run_rig("boot", "--", "sh", "-c", "echo c > /proc/sysrq-trigger")
     assert done.returncode == 121
     assert "the kernel crashed: kernel panic: sysrq triggered crash" in done.stderr
+
+
+class Machine:
+    """One that ends as it is told."""
+
+    def __init__(self, lost: bool) -> None:
+        self.lost, self.closed = lost, 0
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.lost:
+            raise InfrastructureError("board1 did not come back")
+
+
+def test_a_board_that_does_not_come_back_says_what_was_before() -> None:
+    machine = Machine(lost=True)
+    held = rig.boot._brought_back(cast(rig.boot.AnyMachine, machine))
+    with pytest.raises(InfrastructureError) as lost, held:
+        raise BootError("it panicked")
+    assert lost.value.message == "board1 did not come back (after: it panicked)"
+    machine = Machine(lost=False)
+    with pytest.raises(BootError), rig.boot._brought_back(cast(rig.boot.AnyMachine, machine)):
+        raise BootError("it panicked")
+    with rig.boot._brought_back(cast(rig.boot.AnyMachine, machine)):
+        pass
+    assert machine.closed == 2

@@ -68,6 +68,30 @@ def lock(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield f"{host}:{directory}"
 
 
+def test_what_a_person_does_to_a_board_somebody_has(tmp_path: Path) -> None:
+    lock = str(tmp_path)
+    with somebody(lock):
+        with (
+            pytest.raises(
+                InfrastructureError, match=r"board1 is held by .*: rig boot long"
+            ) as held,
+            claim.by_hand(board(lock), "rig power", anyway=False),
+        ):
+            raise AssertionError
+        assert "--anyway" in held.value.hint
+        with claim.by_hand(board(lock), "rig power", anyway=True):
+            pass
+    with claim.by_hand(board(lock), "rig power", anyway=False), pytest.raises(BusyError):
+        claim.take(board(lock), ours())
+    # What somebody else has left is told to the next run all the same.
+    left = claim.take(board(lock), ours("rig boot one"))
+    left.tidy = False
+    left.over()
+    with claim.by_hand(board(lock), "rig power board1 cycle", anyway=False):
+        pass
+    assert claim.take(board(lock), ours()).left is not None
+
+
 def test_one_at_a_time(lock: str) -> None:
     first = claim.take(board(lock), ours("rig boot one"))
     assert first.left is None

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from rig.config import BoardConfig, ConsoleConfig, PowerConfig, SystemConfig
+from rig.errors import UsageError
 from rig.results import Case, Run, Status
 
 ROOT = Path(__file__).parent.parent
@@ -68,3 +69,31 @@ def test_the_way_is_that_which_is_asked_for(record: ModuleType) -> None:
 def test_mistakes_are_one_line(record: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert record.main(["nosuch"]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_way_that_fails_costs_no_other_its_record(
+    record: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def one(_name: str, way: str, _saved: Path) -> Run:
+        if way == "grub":
+            raise UsageError("grub: there was no run to be recorded")
+        return run(Status.PASS)
+
+    monkeypatch.setattr(record, "_run", one)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "PLACE", tmp_path / "boards")
+    monkeypatch.setattr(record.config, "load", lambda _path: Whole())
+    monkeypatch.setattr(record.cells, "commit", lambda _root: "c")
+    assert record._recorded("board1", ["kexec", "grub"]) == 1
+    assert "error: grub: there was no run" in capsys.readouterr().err
+    assert "| kexec |" in (tmp_path / "boards/acme-server-7.md").read_text()
+
+
+class Whole:
+    """A rig.toml with one board."""
+
+    def board(self, _name: str) -> BoardConfig:
+        return BOARD
+
+    machine = board

@@ -30,7 +30,11 @@ Tell = Callable[[str], object]
 _DEAF = "rig: nobody can log in"
 _PANIC = r"Kernel panic - not syncing[^\n]*\n"
 # That another system is coming up, which may say no more than that: images have no login there.
-_OTHER = re.compile(r"GNU GRUB|^  Booting `|^[^\[\]\n]{0,80} login: ", re.MULTILINE)
+_OTHER = re.compile(
+    r"GNU GRUB|^  Booting `|^[\w.-]{1,64} login: (?!\w)|^U-Boot (?:SPL |TPL )?\d{4}\.\d\d"
+    r"|^iPXE (?:initialising devices|\d)|^SeaBIOS \(version |^BdsDxe: (?:loading|starting) Boot",
+    re.MULTILINE,
+)
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 60.0
 _LOOK_S, _OVERLAP = 0.25, 256
 _QUIET_S = 5.0  # after which a kernel that has panicked has said all
@@ -151,11 +155,10 @@ class Board:
         while (at := self.deploy.begun(console.since(start))) is None:
             left = deadline - time.monotonic()
             if left <= 0 or console.closed:
-                raise self._astray(
-                    f"{self.name} did not go to the kernel within {limit_s:.0f} s of being told to",
-                    console,
-                    start,
-                )
+                words = f"{self.name} did not go to the kernel within {limit_s:.0f} s"
+                if lost := wire.gaps(console.since(start)):
+                    words += f": its console was lost {lost} time(s) meanwhile"
+                raise self._astray(words, console, start)
             console.wait_news(known, min(left, 1.0))
             known = console.size()
         self._check_whose(console, start, release)
@@ -298,7 +301,7 @@ class Board:
 
 def _releases(text: str) -> list[str]:
     """Of the kernels whose banners are in a text. Pure."""
-    return [found[1] for found in re.finditer(rf"{BANNER}(\S+)\s", text)]
+    return [found[1] for found in re.finditer(rf"{BANNER}(\S+) \(", text)]
 
 
 class BaremetalMachine:
@@ -503,7 +506,7 @@ class BaremetalMachine:
                 if (size := self.console.size()) > known:
                     news = self.console.since(max(0, known - _OVERLAP), size)
                     self._panicked = self._panicked or bool(re.search(_PANIC, news))
-                    anew = anew or self._begins_anew(self.console.since(0, size), news)
+                    anew = anew or self._begins_anew(news)
                     known, last = size, now
                     told = told or (now if self._panicked else 0.0)
                 # What comes up says more of itself; a report is still being printed.
@@ -512,7 +515,7 @@ class BaremetalMachine:
                     self._end()
                     return
 
-    def _begins_anew(self, text: str, news: str) -> bool:
+    def _begins_anew(self, news: str) -> bool:
         """Whether another kernel than ours speaks, or ours a second time, or a boot loader or a
         login, which images have not.
         """
@@ -520,20 +523,17 @@ class BaremetalMachine:
             return True
         if BANNER not in news:
             return False
-        releases = _releases(text)
+        releases = _releases(self.console.text())
         return len(releases) > 1 or any(one != self._kernel.release for one in releases)
 
     def _await_ready(self) -> None:
         try:
             seen = coming.decided(self.console, [READY, _DEAF, _PANIC], _BOOT_S, _SILENCE_S)
         except TimeoutError as error:
+            self._check_line(error)
             raise self._not_booted(str(error)) from error
         except coming.StandsStillError as error:
-            if wire.gaps(self.console.text()):
-                raise InfrastructureError(
-                    f"the console of {self._board.name} was lost while the kernel booted",
-                    hint=f"the whole console is in {self._path}",
-                ) from error
+            self._check_line(error)
             words = str(error)
             raise (self._not_booted(words) if error.mute else self._hangs(words)) from error
         except EOFError as error:
@@ -541,6 +541,14 @@ class BaremetalMachine:
         if seen != READY:
             self.console.wait_closed(_MOST_S if "panic" in seen else 0.0)
             raise self._not_booted(f"did not reach login: {seen.strip()}")
+
+    def _check_line(self, error: Exception) -> None:
+        """That a kernel has said nothing more is not its fault where nobody could hear it."""
+        if wire.gaps(self.console.text()):
+            raise InfrastructureError(
+                f"the console of {self._board.name} was lost while the kernel booted",
+                hint=f"the whole console is in {self._path}",
+            ) from error
 
     def _blamed(self, why: str) -> RigError:
         """BootError; InfrastructureError where the kernel has not said its first word yet, and what

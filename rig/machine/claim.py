@@ -114,6 +114,29 @@ def claimed(board: BoardConfig, what: str, tell: Callable[[str], object]) -> Ite
         hold.over()
 
 
+@contextlib.contextmanager
+def by_hand(board: BoardConfig, what: str, *, anyway: bool) -> Iterator[None]:
+    """Hold the board for what a person does to it; InfrastructureError where somebody else has it.
+
+    anyway: all the same. A place of labgrid's is for labgrid to guard.
+    """
+    if anyway or board.place:
+        yield
+        return
+    try:
+        hold = take(board, ourselves(what))
+    except BusyError as busy:
+        raise InfrastructureError(
+            f"{board.name} is held by {busy}", hint="wait for that, or say --anyway"
+        ) from busy
+    # Nobody has seen what becomes of it: the next run has to be told of who left it.
+    hold.tidy = hold.left is None
+    try:
+        yield
+    finally:
+        hold.over()
+
+
 def _awaited(board: BoardConfig, own: Holder, tell: Callable[[str], object]) -> Hold:
     said, when = "", 0.0
     while True:
@@ -296,4 +319,4 @@ class _Remote:
         self._process.stdin.flush()
 
 
-__all__ = ["BusyError", "Holder", "claimed", "ourselves", "take"]
+__all__ = ["BusyError", "Holder", "by_hand", "claimed", "ourselves", "take"]

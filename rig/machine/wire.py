@@ -218,7 +218,7 @@ def of(board: BoardConfig, root: Path) -> Wire:
         where = f"console {config.name} of the conserver at {server}"
         return Wire(lambda: Program(argv, where, break_keys=b"\x05cl0", carried=_ENTERED), where)
     where = f"the console of {board.name} by `{config.command}`"
-    return Wire(lambda: Program(["sh", "-c", f"exec {config.command}"], where), where)
+    return Wire(lambda: Program(["sh", "-c", config.command], where), where)
 
 
 def _of_place(place: Place) -> Far:
