@@ -35,7 +35,7 @@ _RECORDED = re.compile(
             rf"(?P<by>(?:(?:{_DAY} {_CLOCK}(?: \d{{4}})?|(?:\w{{3}} )?{_ISO}(?: [A-Z]{{2,5}})?"
             r"|\d{9,10}\.\d{6}) (?:\S{1,80} )?(?:\w{1,8}\.\w{1,8} )?"
             # on everybody's terminal, by syslogd
-            r"|[\w.-]{1,64} (?=kernel: ))?"
+            r"|[\w.-]{1,64} (?=kernel: )|(?:\u2026|\.\.\.) ?(?=kernel: ))?"
             r"(?:kernel|vmunix|klogd)(?:(?:\[\d+\])?: {0,2}| - - - )"
             rf"|{_DAY} {_CLOCK} (?:\S{{1,80}} (?=kernel BUG at )|\[kernel\] )"
             rf"|\[{_DAY} {_CLOCK}(?: \d{{4}})?\] ?|\[\w{{3}} ?\d{{1,2}} {_CLOCK}\] ?"

@@ -2142,7 +2142,7 @@ DUMPED = Rule(
 # What asks for a trace with nothing wrong in the kernel: memory that was not to be had, a person, a
 # test that has memory or I/O fail, a program that dies; or one of several CPUs.
 ASKED_FOR = re.compile(
-    r".*page allocation (?:failure|stalls)|.*invoked oom-killer|.*cpuset=|.*mems_allowed"
+    r".*page allocation(?: (?:failure|stalls)|\s*$)|.*invoked oom-killer|.*cpuset=|.*mems_allowed"
     r"|.*allocation (?:failure|failed|for size)|.*[Ss]ys[Rr]q"
     r"|.*NMI (?:backtrace|pc|watchdog)|.*Sending NMI"
     r"|FAULT_INJECTION|name \w+, interval|.*fatal signal|.*[Uu]nhandled |.*\*pgd="

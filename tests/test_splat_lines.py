@@ -687,3 +687,19 @@ def test_a_panic_that_no_oops_was_told_before_is_one() -> None:
     oops = ["Oops: 0000 [#1] SMP", "RIP: 0010:f+0x1/0x2", "Call Trace:", " g+0x1/0x2", "", panic]
     assert len(splat.scan("\n".join(oops))) == 1
     assert len(splat.scan("\n".join([*oops[:-1], *warning, panic]))) == 2
+
+
+def test_a_stack_of_an_allocation_whose_words_are_torn_is_none() -> None:
+    lines = ["sh: page allocation ", "failure: order:7, mode:0x40cc0(GFP_KERNEL|__GFP_COMP)"]
+    stack = ["CPU: 5 PID: 144452 Comm: sh Not tainted 5.15.8 #4", "Call Trace:", " f+0x1/0x2", ""]
+    stamp = "Dec 15 03:35:01 crashbox kernel: [47328.838718] "
+    assert (
+        splat.scan("\n".join([f"{stamp}{lines[0]}", lines[1], *(stamp + s for s in stack)])) == []
+    )
+
+
+def test_a_date_that_somebody_has_left_out() -> None:
+    line = "BTRFS critical (device dm-8): unable to find chunk map for "
+    for mark in ("\u2026 kernel: ", "... kernel: "):
+        found = splat.scan(f"{mark}fine\n{mark}{line}\nlogical 372783278997504 length 4096\n")
+        assert [(one.type, one.start) for one in found] == [("filesystem", 1)], mark
