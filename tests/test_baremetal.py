@@ -453,6 +453,14 @@ def test_it_is_booted_once_by_systemd_boot(
     code, said = ended(rig(project, toml, "boot", "--append", mute, "--", "true"))
     assert code == 125, said
     assert "board1 is back in its own system after" in said
+    # What it says last stays with the firmware, and comes with the run.
+    crash = "echo c >/proc/sysrq-trigger; sleep 60"
+    code, said = ended(rig(project, toml, "boot", "--", "sh", "-c", crash))
+    assert code == 121, said
+    assert "board1 had kept something of a crash" in said
+    last = max((project / "results").iterdir())
+    kept = [one.read_text(errors="replace") for one in last.glob("pstore-0-*")]
+    assert any("Kernel panic - not syncing: sysrq triggered crash" in text for text in kept)
 
 
 @pytest.mark.board

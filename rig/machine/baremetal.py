@@ -112,6 +112,8 @@ class Board:
                 self._hang_up()
             else:
                 self.away = False
+                # Else it would be put down to the kernel that comes now.
+                self._collect(self._session, "earlier")
                 return self._session, self.about
         self.away = True
         if powered is False:

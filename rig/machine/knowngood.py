@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,10 @@ say gateway "$(ip -4 route show default | sed -n 's/.* via \([0-9.]*\).*/\1/p' |
 # What the firmware kept of a kernel that died, and what the system has put away of it since.
 _KEPT = r"""
 ls -A /sys/fs/pstore 2>/dev/null | sed 's|^|/sys/fs/pstore/|'
-[ -e "$1/jumped" ] && find /var/lib/systemd/pstore -type f -newer "$1/jumped" 2>/dev/null
+[ -e "$1/jumped" ] || exit 0
+find /var/lib/systemd/pstore -type f -newer "$1/jumped" 2>/dev/null
+# What kdump has put away: the words of the kernel, not all of its memory.
+find /var/crash -type f -name '*dmesg*' -newer "$1/jumped" 2>/dev/null
 true
 """
 
@@ -231,17 +235,26 @@ class KnownGood:
         said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         return done.exit_code, *said
 
+    def _kept(self, session: Session) -> list[str]:
+        script = ["sh", "-c", _KEPT, "rig", self.config.directory]
+        return self._run(session, script).splitlines()
+
     def crashes(self, session: Session, into: Path, label: str) -> tuple[Path, ...]:
-        """What a kernel has left in the firmware's store (pstore), copied; there it is removed, for
-        there is little room. label: into the files' names.
+        """What a kernel has left in the firmware's store (pstore), where it is removed, for there
+        is little room, or in a dump's directory; copied. label: into the files' names.
         """
         found: list[Path] = []
         try:
-            listed = self._run(session, ["sh", "-c", _KEPT, "rig", self.config.directory])
-            for remote in listed.split():
-                name = remote.partition("pstore/")[2].replace("/", "-")
-                session.get(remote, into / f"pstore-{label}-{name}")
-                found.append(into / f"pstore-{label}-{name}")
+            for remote in self._kept(session):
+                name = re.sub(r"^/(?:sys/fs|var/lib/systemd|var)/", "", remote).replace("/", "-")
+                path = into / name.replace("-", f"-{label}-", 1)
+                try:
+                    session.get(remote, path)
+                except InfrastructureError:
+                    if remote in self._kept(session):
+                        raise
+                    continue  # systemd-pstore has put it away meanwhile
+                found.append(path)
                 if remote.startswith("/sys/"):
                     self._run(session, ["rm", "-f", "--", remote])
         except (ConnectionLost, SessionTimeout) as error:
