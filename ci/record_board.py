@@ -74,10 +74,14 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _recorded(options.board, options.ways)
     except RigError as error:
-        sys.stderr.write(f"error: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+        _tell(error)
         return error.exit_code
+
+
+def _tell(error: RigError) -> None:
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
 
 
 def _recorded(name: str, ways: Sequence[str]) -> int:
@@ -98,7 +102,7 @@ def _recorded(name: str, ways: Sequence[str]) -> int:
     if not runs:
         raise failed[0]
     for one in failed:
-        sys.stderr.write(f"error: {one.message}\n")
+        _tell(one)
     PLACE.mkdir(exist_ok=True)
     path = PLACE / file_name(next(iter(runs.values())), board)
     path.write_text(text(board, runs, cells.commit(ROOT)))

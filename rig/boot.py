@@ -95,7 +95,7 @@ def _brought_back(machine: AnyMachine) -> Iterator[None]:
         try:
             machine.close()
         except InfrastructureError as lost:
-            lost.message += f" (after: {error})"
+            lost.message += f" (after: {error or type(error).__name__})"
             raise lost from error
         raise
     machine.close()

@@ -100,7 +100,7 @@ def _split_command(words: list[str]) -> tuple[list[str], list[str] | None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rig", description=about)
+    parser = argparse.ArgumentParser(prog="rig", description=about, allow_abbrev=False)
     parser.add_argument("--rig-toml", type=Path, metavar="PATH", help="the rig.toml to use")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -586,7 +586,11 @@ def _console(arguments: argparse.Namespace) -> int:
 
     config = _as_written(arguments)
     board = config.board(arguments.board)
-    with claim.by_hand(board, f"rig console {board.name}", anyway=arguments.anyway):
+    with contextlib.ExitStack() as held:
+        asked = claim.by_hand(board, f"rig console {board.name}", anyway=arguments.anyway)
+        held.enter_context(asked)
+        if not board.console or board.console.kind != "ipmi":
+            held.close()  # who listens is in nobody's way; a BMC has one line
         heard = listen.run(arguments.board, config, arguments.seconds, say)
     sys.stderr.write(f"\nrecorded: {heard.path}\n")
     if heard.lost:

@@ -54,7 +54,9 @@ class Level:
 
 @dataclass(frozen=True)
 class Part:
-    """What belonged together. code: its exit code. left: what of it was not run, in words."""
+    """What belonged together. code: its exit code. left: what of it was not run, in words. may:
+    of that, what need not be.
+    """
 
     name: str
     end: End = End.NOT_BEGUN
@@ -63,6 +65,7 @@ class Part:
     why: str = ""
     again: str = ""
     left: tuple[str, ...] = ()
+    may: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -136,7 +139,7 @@ class Summary:
     """What a reader has to know, in that order. gone: what was run in the last night and is not in
     this one, although its part came to its end. skipped: what was run the last time, and is skipped
     now. left: what there was no time for, or what failed
-    before it gave results.
+    before it gave results. may: what was not run, and need not be.
     """
 
     new: tuple[Change, ...] = ()
@@ -150,6 +153,7 @@ class Summary:
     skipped: tuple[Change, ...] = ()
     left: tuple[str, ...] = ()
     allowed: tuple[Change, ...] = ()
+    may: tuple[str, ...] = ()
     base: str = ""
 
     @property
@@ -227,7 +231,8 @@ def summary(now: Night, before: Sequence[Night]) -> Summary:
         kind = _kind(outcome, [one for _, one in seen])
         if not kind or (kind == "skipped" and outcome.allowed):
             continue
-        change = Change(what, outcome, seen[-1][1].status if seen else "", _since(seen, outcome))
+        since = "" if outcome.status is Status.SKIP else _since(seen, outcome)
+        change = Change(what, outcome, seen[-1][1].status if seen else "", since)
         if outcome.allowed and outcome.bad:
             allowed.append(change)
         else:
@@ -246,21 +251,27 @@ def summary(now: Night, before: Sequence[Night]) -> Summary:
         skipped=tuple(changes["skipped"]),
         left=tuple(_left(now.parts)),
         allowed=tuple(allowed),
+        may=tuple(f"{part.name}: {what}" for part in now.parts for what in part.may),
         base=base.name if base else "",
     )
 
 
 def _kind(now: Outcome, seen: Sequence[Outcome]) -> str:
     """Of which sort of news a case is; "" for none."""
-    row = [one.bad for one in (*seen[-_RECENT + 1 :], now)]
+    # What is skipped is neither mended by that nor broken.
+    run = [one for one in seen if one.status is not Status.SKIP]
+    was_bad = bool(run) and run[-1].bad
+    if now.status is Status.SKIP:
+        if seen and seen[-1].status is not Status.SKIP:
+            return "skipped"
+        return "still" if was_bad else ""
+    row = [one.bad for one in (*run[-_RECENT + 1 :], now)]
     turns = sum(a != b for a, b in itertools.pairwise(row))
     if now.status is Status.FLAKY or (now.bad and turns >= _TURNS):
         return "flaky"
     if now.bad:
-        return "still" if seen and seen[-1].bad else "new"
-    if now.status is Status.SKIP:
-        return "skipped" if seen and seen[-1].status is not Status.SKIP else ""
-    return "fixed" if seen and seen[-1].bad and turns < _TURNS else ""
+        return "still" if was_bad else "new"
+    return "fixed" if was_bad and turns < _TURNS else ""
 
 
 def _since(seen: Sequence[tuple[str, Outcome]], now: Outcome) -> str:

@@ -366,16 +366,13 @@ class Nightly:
             why = f"exit code {_WRONG}, and none of its results says why"
             part = replace(part, end=End.FAILED, why=why)
         figures = f", {len(found.figures)} figures" if found.figures else ""
+        if one.reads in ("junit", "run") and part.end is End.DONE and found.skipped_all:
+            part = replace(part, end=End.FAILED, why=f"all of it was skipped: {found.skipped_all}")
         self._tell(f"{one.name}: {part.end}, {len(found.results)} results{figures}")
-        night = _with(night, replace(part, left=found.left))
+        night = _with(night, replace(part, left=found.left, may=found.may))
         results = dict(night.results)
         for what, outcome in found.results.items():
-            key = what
-            if what in results and results[what].part != outcome.part:
-                # Each of them may be lost by itself.
-                head = what.removesuffix("]")
-                key = f"{head}, {one.name}" + "]" * (head != what)
-            results[key] = worse(results.get(key, outcome), outcome)
+            results[what] = worse(results.get(what, outcome), outcome)
         return replace(
             night,
             kernels={**night.kernels, **found.kernels},
@@ -450,6 +447,14 @@ class Collected:
     figures: dict[str, Level] = field(default_factory=dict)
     warnings: dict[str, Outcome] = field(default_factory=dict)
     left: tuple[str, ...] = ()
+    may: tuple[str, ...] = ()
+
+    @property
+    def skipped_all(self) -> str:
+        """Why, in the words of the first of them; "" where anything was run."""
+        if not self.results or any(o.status is not Status.SKIP for o in self.results.values()):
+            return ""
+        return next(iter(self.results.values())).words or "nobody says why"
 
     @property
     def has_bad(self) -> bool:
@@ -461,19 +466,27 @@ class Collected:
         one = replace(one, part=self.part)
         self.results[what] = worse(self.results.get(what, one), one)
 
-    def run(self, path: Path, place: Path, allowed: str = "") -> None:
-        """Take in a saved run. place: the night's."""
+    def run(self, path: Path, place: Path, allowed: str = "", *, owner: str = "") -> None:
+        """Take in a saved run. place: the night's. owner: goes into the names, for what the matrix
+        has as well: each of them may be lost by itself.
+        """
         run = load_run(path)
         own = path.parent / run.id
         at = str((own if own.is_dir() else path.parent).relative_to(place))
         results, warnings = of_run(run, at, allowed)
         for what, one in results.items():
-            self.add(what, one)
-        self.warnings.update({what: replace(one, part=self.part) for what, one in warnings.items()})
+            self.add(_owned(what, owner), one)
+        self.warnings |= {
+            _owned(what, owner): replace(one, part=self.part) for what, one in warnings.items()
+        }
         if name := run.kernel.get("name"):
             self.kernels[name] = run.kernel.get("release", "")
         if not run.complete:
             self.left = (*self.left, f"{run.command} did not come to its end")
+
+
+def _owned(what: str, owner: str) -> str:
+    return f"{what.removesuffix(']')}, {owner}]" if owner else what
 
 
 def collected(part: PartOf, place: Path, config: Config) -> Collected:
@@ -483,15 +496,11 @@ def collected(part: PartOf, place: Path, config: Config) -> Collected:
     if part.reads == "matrix":
         _of_matrix(found, own, place)
     elif part.reads == "run":
-        found.run(own / "run.json", place)
+        found.run(own / "run.json", place, owner=part.name)
     elif part.reads == "bench":
         _of_bench(found, own / "bench.json", config)
     else:
         _of_junit(found, own / "junit.xml", part, str(own.relative_to(place)), config.root)
-    if part.reads in ("junit", "run") and found.results:
-        skipped = [one for one in found.results.values() if one.status is Status.SKIP]
-        if len(skipped) == len(found.results):
-            raise InfrastructureError(f"all of it was skipped: {skipped[0].words or 'no word why'}")
     if not found.results and not found.figures and not found.left:
         raise InfrastructureError(f"{part.name} has left no result at all")
     return found
@@ -505,8 +514,7 @@ def _of_matrix(found: Collected, own: Path, place: Path) -> None:
         elif not told.final:
             why = f"{told.end}{told.why and f', {told.why}'}"
             if told.allowed:
-                lost = Outcome(Status.ERROR, why, told.again, allowed=told.allowed)
-                found.add(f"cell {told.cell}", lost)
+                found.may = (*found.may, f"{told.cell}: {why} ({told.allowed})")
             else:
                 found.left = (*found.left, f"{told.cell}: {why}")
         if told.final:  # a cell may fail by what no case of it tells
@@ -552,16 +560,21 @@ def _of_junit(found: Collected, path: Path, part: PartOf, place: str, checkout: 
 
 def _once_more(part: PartOf, owner: str, own: str, root: Path) -> str:
     """The command of a part for one of its tests alone, where it is pytest's and the test's file is
-    found; the whole part's else.
+    found; else that for the part.
     """
-    words = [word for word in shlex.split(part.run) if "{place}" not in word]
-    names = owner.split(".")
+    words, names = shlex.split(part.run), owner.split(".")
     for cut in range(len(names), 0, -1):
-        file = Path(*names[:cut]).with_suffix(".py")
-        if "pytest" in words and (root / file).is_file():
-            words = [word for word in words if not (root / word.partition("::")[0]).is_file()]
-            return shlex.join([*words, "::".join([str(file), *names[cut:], own])])
-    return shlex.join(words)
+        file = Path("/".join(names[:cut]) + ".py")
+        if "pytest" not in words or not all(names[:cut]) or not (root / file).is_file():
+            continue
+        kept = []
+        for word, after in zip(words, [*words[1:], ""], strict=True):
+            takes = word.startswith("--") and "=" not in word
+            leaves = "{place}" in word or (takes and "{place}" in after.partition("=")[0])
+            if not leaves and not (root / word.partition("::")[0]).exists():
+                kept.append(word)
+        return shlex.join([*kept, "::".join([str(file), *names[cut:], own])])
+    return shlex.join(["rig", "nightly", "--only", part.name])
 
 
 # -- room -----------------------------------------------------------------------------------------

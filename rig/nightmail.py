@@ -52,7 +52,7 @@ def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
         ("New warnings of kernels", said.warnings),
         ("Flaky", said.flaky),
         ("Still failing", said.still),
-        ("Failed, or not run, and may", said.allowed),
+        ("Failed, and may", said.allowed),
         ("Skipped, and not before", said.skipped),
     )
     moves = (("Regressions", said.regressions), ("Better", said.better))
@@ -66,6 +66,7 @@ def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
         ("Fixed", _listed([one.what for one in said.fixed])),
         (moves[1][0], _of_moves(moves[1][1])),
         (changes[4][0], _of_changes(changes[4][1])),
+        ("Not run, and need not be", _listed(said.may)),
     ]
     for title, body in order:
         if body:

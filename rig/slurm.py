@@ -268,6 +268,7 @@ class Runner:
                     told = now
                 for name, job in [*left.items()]:
                     if job.paths.result_pickle.exists():
+                        heard = now  # jobs go on while their controller is away
                         del left[name]
                         yield name, job
                     elif job.job_id in queued:
@@ -287,7 +288,10 @@ def _queued(ids: Sequence[str]) -> dict[str, str] | None:
     """
     whole = sorted({one.partition("_")[0] for one in ids})
     argv = ["squeue", "-h", "-r", "-o", "%i|%T|%r", f"--jobs={','.join(whole)}"]
-    done = process.run(argv, timeout_s=120, check=False, separate=True)
+    try:
+        done = process.run(argv, timeout_s=120, check=False, separate=True)
+    except InfrastructureError:
+        return None
     if done.returncode and "Invalid job id" not in done.errors:
         return None
     found = {}
@@ -302,7 +306,8 @@ def _cancelled(ids: Sequence[str]) -> None:
     """And waited for, as long as it takes them to end their machines."""
     if not ids:
         return
-    process.run(["scancel", *ids], timeout_s=120, check=False)
+    with contextlib.suppress(InfrastructureError):  # what ends us is to be told, and not this
+        process.run(["scancel", *ids], timeout_s=120, check=False)
     deadline = time.monotonic() + _TIDY_S
     while time.monotonic() < deadline:
         queued = _queued(ids)

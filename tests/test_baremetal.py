@@ -284,6 +284,7 @@ def consoles(project: Path) -> dict[str, str]:
     [
         ("                 GNU GRUB  version 2.06", True),
         ("debian login: ", True),
+        ("(none) login: ", True),
         ("board-7.lab login: [   12.3] usb 1-1: new device", True),
         ("U-Boot SPL 2023.01-rc4 (Jan 01 2023)", True),
         ("U-Boot 2021.07", True),

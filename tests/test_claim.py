@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -89,7 +90,11 @@ def test_what_a_person_does_to_a_board_somebody_has(tmp_path: Path) -> None:
     left.over()
     with claim.by_hand(board(lock), "rig power board1 cycle", anyway=False):
         pass
-    assert claim.take(board(lock), ours()).left is not None
+    last = claim.take(board(lock), ours()).left
+    assert last is not None
+    assert re.fullmatch(
+        r"rig power board1 cycle, after .*: rig boot one\) had left it", last.what
+    ), last
 
 
 def test_one_at_a_time(lock: str) -> None:

@@ -57,6 +57,9 @@ def kinds(said: Summary) -> dict[str, list[str]]:
         (".ss", "", True),
         ("s", "", True),
         (".s.", "", True),
+        ("Fss", "still", False),
+        ("Fs.", "fixed", True),
+        ("FsF", "still", False),
         ("...~", "flaky", False),
         (".F.F", "flaky", False),
         (".F.F.", "", True),  # good this time; a flaky case that is good is no fix

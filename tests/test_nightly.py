@@ -176,7 +176,7 @@ def test_a_night_that_is_well(stage: Stage) -> None:
     ]  # fmt: skip
     assert sorted(seen.night.results) == [
         "abi/wait::a [k, one]", "abi/wait::b [k, one]", "cell abi-k-one", "faults: drill::row one",
-        "faults: drill::row two", "stress/storm [k, one]",
+        "faults: drill::row two", "stress/storm [k, one, stress]",
     ]  # fmt: skip
     assert seen.night.figures == {"nop [k, exact]": Level(100.0, "instructions", part="exact")}
     assert seen.night.kernels == {"k": "6.12.1"}
@@ -296,11 +296,12 @@ def test_cells_that_were_not_run_are_told(stage: Stage) -> None:
     stage.matrix(RUN, lost, may)
     seen = stage.night()
     assert seen.summary.left == ("matrix: abi-k-two: lost, exit code 3",)
-    (change,) = seen.summary.allowed
-    assert (change.what, change.now.words, change.now.allowed) == (
-        "cell abi-k-three", "lost", "it is new",
-    )  # fmt: skip
-    assert "    may fail: it is new" in nightmail.text(seen.night, seen.summary).splitlines()
+    assert seen.summary.may == ("matrix: abi-k-three: lost (it is new)",)
+    assert "  matrix: abi-k-three: lost (it is new)" in nightmail.text(seen.night, seen.summary)
+    assert "abi-k-three" in stage.told(seen).read_text()
+    # And when it is run again, nothing was mended.
+    stage.matrix(RUN, Told("abi-k-three", cells.End.PASS, 0, 1, allowed="it is new"))
+    assert not stage.night().summary.fixed
 
 
 def test_a_part_of_which_all_is_skipped_has_not_been_run(stage: Stage) -> None:
@@ -312,26 +313,50 @@ def test_a_part_of_which_all_is_skipped_has_not_been_run(stage: Stage) -> None:
 
 
 def test_what_two_parts_have_run_is_of_each(stage: Stage) -> None:
+    """Whether or not both were run."""
     again = replace(RUN, cases=(*RUN.cases[:1], Case("stress", "storm", "", Status.PASS)))
     stage.leaves("stress", {"run.json": to_json(again)})
     first = stage.night()
     assert "abi/wait::a [k, one, stress]" in first.night.results
+    only = stage.night(only=("stress",))
+    assert sorted(only.night.results) == [
+        "abi/wait::a [k, one, stress]",
+        "stress/storm [k, one, stress]",
+    ]
+    assert not only.summary.gone
     stage.leaves("stress", {"run.json": to_json(replace(again, cases=again.cases[1:]))})
     assert stage.night().summary.gone == ("abi/wait::a [k, one, stress]",)
+
+
+def test_a_report_of_a_kernel_is_told_where_every_case_is_skipped(stage: Stage) -> None:
+    skipped = Case("stress", "storm", "", Status.SKIP, message="no such device")
+    run = replace(RUN, cases=(skipped,), splats=BROKEN.splats)
+    stage.leaves("stress", {"run.json": to_json(run)})
+    seen = stage.night()
+    assert seen.night.parts[3].why == "all of it was skipped: nobody says why"
+    assert [one.what for one in seen.summary.warnings] == ["WARNING in f [k, one, stress]"]
 
 
 def test_each_test_of_a_part_can_be_run_once_more(stage: Stage) -> None:
     (stage.config.root / "tests").mkdir()
     (stage.config.root / "tests/test_x.py").touch()
-    run = "python -m pytest -q tests/test_x.py --whole --junitxml={place}/junit.xml"
-    part = nightly.PartOf("faults", run, "junit")
-    assert nightly._once_more(part, "tests.test_x.Those", "test_a[b c]", stage.config.root) == (
-        "python -m pytest -q --whole 'tests/test_x.py::Those::test_a[b c]'"
-    )
-    whole = "python -m pytest -q tests/test_x.py --whole"
-    assert nightly._once_more(part, "drill", "row one", stage.config.root) == whole
+    for leaves in ("--junitxml={place}/junit.xml", "--junitxml {place}/junit.xml"):
+        run = f"python -m pytest -q tests tests/test_x.py --whole {leaves}"
+        part = nightly.PartOf("faults", run, "junit")
+        again = nightly._once_more(part, "tests.test_x.Those", "test_a[b c]", stage.config.root)
+        assert again == "python -m pytest -q --whole 'tests/test_x.py::Those::test_a[b c]'"
+    # What is not found is run with its part.
+    whole = "rig nightly --only faults"
+    for owner in ("drill", "", ".", "..", "tests..test_x"):
+        assert nightly._once_more(part, owner, "row one", stage.config.root) == whole
     seen = stage.night()
-    assert seen.night.results["faults: drill::row one"].again == "python part.py faults"
+    assert seen.night.results["faults: drill::row one"].again == whole
+
+
+def test_a_case_of_no_class(stage: Stage) -> None:
+    one = '<testsuites><testsuite><testcase name="x"/><testcase classname="" name="y"/>'
+    stage.leaves("faults", {"junit.xml": f"{one}</testsuite></testsuites>"})
+    assert {"faults: ::x", "faults: ::y"} <= stage.night().night.results.keys()
 
 
 def test_the_last_night_is_this_one_from_its_first_moment_on(stage: Stage) -> None:

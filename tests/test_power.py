@@ -427,7 +427,8 @@ def test_the_verb(ipmi: Emulated) -> None:
         f'kind = "ipmi"\naddress = "127.0.0.1"\nport = {ipmi.port}\nuser = "{USER}"\n'
         'password = "env:BMC_PASSWORD"\ncipher = 3\nrest_s = 0.1\n'
     )
-    (ipmi.directory / "rig.toml").write_text(BOARD + text)
+    own = f'kind = "baremetal"\nlock = "{ipmi.directory}"'
+    (ipmi.directory / "rig.toml").write_text(BOARD.replace('kind = "baremetal"', own, 1) + text)
 
     def rig(*words: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -372,6 +372,9 @@ def test_a_board_without_a_console_says_so(load: Callable[[str], config.Config])
 
 def test_the_verb(load: Callable[[str], config.Config], server: Server, tmp_path: Path) -> None:
     load(f'[machine.board1.console]\nkind = "tcp"\naddress = "127.0.0.1"\nport = {server.port}\n')
+    toml = tmp_path / "rig.toml"
+    own = f'kind = "baremetal"\nlock = "{tmp_path}"'
+    toml.write_text(toml.read_text().replace('kind = "baremetal"', own, 1))
 
     def rig() -> subprocess.Popen[str]:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -31,8 +31,9 @@ _DEAF = "rig: nobody can log in"
 _PANIC = r"Kernel panic - not syncing[^\n]*\n"
 # That another system is coming up, which may say no more than that: images have no login there.
 _OTHER = re.compile(
-    r"GNU GRUB|^  Booting `|^[\w.-]{1,64} login: (?!\w)|^U-Boot (?:SPL |TPL )?\d{4}\.\d\d"
-    r"|^iPXE (?:initialising devices|\d)|^SeaBIOS \(version |^BdsDxe: (?:loading|starting) Boot",
+    r"GNU GRUB|^  Booting `|^(?:[\w.-]{1,64}|\(none\)) login: (?!\w)"
+    r"|^U-Boot (?:SPL |TPL )?\d{4}\.\d\d|^iPXE (?:initialising devices|\d)"
+    r"|^SeaBIOS \(version |^BdsDxe: (?:loading|starting) Boot",
     re.MULTILINE,
 )
 _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 60.0

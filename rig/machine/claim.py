@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -124,12 +124,12 @@ def by_hand(board: BoardConfig, what: str, *, anyway: bool) -> Iterator[None]:
         yield
         return
     try:
-        hold = take(board, ourselves(what))
+        hold = take(board, ourselves(what), by_hand=True)
     except BusyError as busy:
         raise InfrastructureError(
             f"{board.name} is held by {busy}", hint="wait for that, or say --anyway"
         ) from busy
-    # Nobody has seen what becomes of it: the next run has to be told of who left it.
+    # Nobody has seen it back in its own system: the next run has to be told of who left it.
     hold.tidy = hold.left is None
     try:
         yield
@@ -150,16 +150,24 @@ def _awaited(board: BoardConfig, own: Holder, tell: Callable[[str], object]) -> 
         time.sleep(_LOOK_S)
 
 
-def take(board: BoardConfig, own: Holder) -> Hold:
-    """Hold it from now on; BusyError where somebody does."""
+def take(board: BoardConfig, own: Holder, *, by_hand: bool = False) -> Hold:
+    """Hold it from now on; BusyError where somebody does. by_hand: whoever left it is told with us,
+    for this does not bring it back.
+    """
     if board.place:
         return _Placed(board, own)
     place = board.lock or DEFAULT
     host, colon, directory = place.partition(":")
     name = f"rig-{board.name}.lock"
     if colon and "/" not in host:
-        return _Remote(host, directory, name, own)
-    return _Local(Path(place) / name, own)
+        return _Remote(host, directory, name, own, by_hand=by_hand)
+    return _Local(Path(place) / name, own, by_hand=by_hand)
+
+
+def _after(own: Holder, left: Holder | None, by_hand: bool) -> Holder:
+    if left is None or not by_hand:
+        return own
+    return replace(own, what=f"{own.what}, after {left.words} had left it")
 
 
 def _holder(text: str) -> Holder | None:
@@ -180,7 +188,7 @@ class _Local:
 
     tidy = True
 
-    def __init__(self, path: Path, own: Holder) -> None:
+    def __init__(self, path: Path, own: Holder, *, by_hand: bool = False) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _opened(path)
@@ -197,7 +205,7 @@ class _Local:
             raise BusyError(there) from error
         self.left = _holder(os.pread(self._file, 65536, 0).decode(errors="replace"))
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{_told(own)}\n".encode(), 0)
+        os.pwrite(self._file, f"{_told(_after(own, self.left, by_hand))}\n".encode(), 0)
         self._held = True
 
     def held(self) -> bool:
@@ -257,7 +265,9 @@ class _Remote:
 
     tidy = True
 
-    def __init__(self, host: str, directory: str, name: str, own: Holder) -> None:
+    def __init__(
+        self, host: str, directory: str, name: str, own: Holder, *, by_hand: bool = False
+    ) -> None:
         script = shlex.join(["sh", "-c", _REMOTE, "rig", directory, name])
         options = ("BatchMode=yes", f"ConnectTimeout={_SSH_S:.0f}", "ServerAliveInterval=15")
         argv = ["ssh", "-T", *(word for one in options for word in ("-o", one)), host, script]
@@ -270,7 +280,7 @@ class _Remote:
                 raise BusyError(there)
             if word == "free":
                 self.left = there
-                self._say(_told(own))
+                self._say(_told(_after(own, there, by_hand)))
                 word = self._line()
             if word != "held":
                 raise InfrastructureError(

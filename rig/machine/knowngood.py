@@ -41,7 +41,7 @@ say gateway "$(ip -4 route show default | sed -n 's/.* via \([0-9.]*\).*/\1/p' |
 # What the firmware kept of a kernel that died, and what the system has put away of it since.
 _KEPT = r"""
 ls -A /sys/fs/pstore 2>/dev/null | sed 's|^|/sys/fs/pstore/|'
-[ -e "$1/jumped" ] || exit 0
+[ -e "$1/jumped" ] && [ "$2" ] || exit 0
 find /var/lib/systemd/pstore -type f -newer "$1/jumped" 2>/dev/null
 # What kdump has put away: the words of the kernel, not all of its memory.
 find /var/crash -type f -name '*dmesg*' -newer "$1/jumped" 2>/dev/null
@@ -235,9 +235,12 @@ class KnownGood:
         said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         return done.exit_code, *said
 
-    def _kept(self, session: Session) -> list[str]:
-        script = ["sh", "-c", _KEPT, "rig", self.config.directory]
-        return self._run(session, script).splitlines()
+    def _kept(self, session: Session, label: str) -> list[str]:
+        """What lies there now; of before the last jump ("earlier") only what is still to be put
+        away, for that is removed.
+        """
+        words = ["rig", self.config.directory, "" if label == "earlier" else "since"]
+        return self._run(session, ["sh", "-c", _KEPT, *words]).splitlines()
 
     def crashes(self, session: Session, into: Path, label: str) -> tuple[Path, ...]:
         """What a kernel has left in the firmware's store (pstore), where it is removed, for there
@@ -245,15 +248,20 @@ class KnownGood:
         """
         found: list[Path] = []
         try:
-            for remote in self._kept(session):
+            wanted = self._kept(session, label)
+            while wanted:
+                remote = wanted.pop(0)
                 name = re.sub(r"^/(?:sys/fs|var/lib/systemd|var)/", "", remote).replace("/", "-")
                 path = into / name.replace("-", f"-{label}-", 1)
+                if path in found:
+                    continue
                 try:
                     session.get(remote, path)
                 except InfrastructureError:
-                    if remote in self._kept(session):
+                    wanted = self._kept(session, label)
+                    if remote in wanted:
                         raise
-                    continue  # systemd-pstore has put it away meanwhile
+                    continue  # systemd-pstore has put it away meanwhile: it is elsewhere now
                 found.append(path)
                 if remote.startswith("/sys/"):
                     self._run(session, ["rm", "-f", "--", remote])
