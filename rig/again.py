@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rig import report, stats
 from rig.errors import UsageError
+from rig.expected import EXPECTED
 from rig.outcome import Files, Outcome, copy
 from rig.record import Record
 from rig.results import Case, Run, Status
 
 UNTIL_FAIL = 1000  # how often at most, where nobody said
+_WHOLE = ("", "after its end")  # names of a program's own cases
+_RATED = re.compile(rf"not good in \d+ of \d+ .*: {EXPECTED}")
 
 
 def together(runs: Sequence[Run]) -> Run:
@@ -28,16 +32,34 @@ def together(runs: Sequence[Run]) -> Run:
         for case in run.cases:
             of = seen.setdefault(case.id, [None] * len(runs))
             of[number] = _graver(of[number], case)
+    for those in seen.values():
+        _fill(those, runs)
     cases = tuple(_one(those) for those in seen.values())
+    # What may fail now and then is told how often it did.
+    rates = tuple(f"{case.id}: {case.message}" for case in cases if _RATED.match(case.message))
     return replace(
         last,
         cases=cases,
         splats=tuple(splat for run in runs for splat in run.splats),
-        notices=tuple(dict.fromkeys(words for run in runs for words in run.notices)),
+        notices=tuple(dict.fromkeys((*(words for run in runs for words in run.notices), *rates))),
         consoles=tuple(f"../{run.id}/{name}" for run in runs for name in run.consoles),
         duration_s=round(math.fsum(run.duration_s for run in runs), 3),
         complete=all(run.complete for run in runs),
     )
+
+
+def _fill(those: list[Case | None], runs: Sequence[Run]) -> None:
+    """A case of a whole program is there only where that was not good: where its other cases are,
+    and it is not, the program came to its end.
+    """
+    own = next(case for case in those if case)
+    if own.name not in _WHOLE:
+        return
+    for number, run in enumerate(runs):
+        if those[number] is None and any(
+            (case.suite, case.program) == (own.suite, own.program) for case in run.cases
+        ):
+            those[number] = replace(own, status=Status.PASS, message="", output="", duration_s=0.0)
 
 
 def _graver(known: Case | None, case: Case) -> Case:
@@ -50,8 +72,13 @@ def _one(those: Sequence[Case | None]) -> Case:
     bad = [case for case in there if not case.status.good]
     missing = len(those) - len(there)
     took = math.fsum(case.duration_s for case in there)
+    expected = [case for case in there if case.message.startswith(EXPECTED)]
     if not bad and not missing:
-        return replace(there[-1], duration_s=round(took, 4))
+        shown = there[-1]
+        if 0 < len(expected) < len(those):
+            rate = _rate(len(expected), len(those))
+            shown = replace(expected[-1], message=f"{rate}: {expected[-1].message}")
+        return replace(shown, duration_s=round(took, 4))
     shown = bad[-1] if bad else there[-1]
     if len(bad) + missing == len(those):
         return replace(shown, duration_s=round(took, 4))

@@ -618,10 +618,13 @@ def _scan(arguments: argparse.Namespace) -> int:
         except UsageError as error:  # the others are looked at all the same
             terminal.show_error(error)
             dirty, lost = dirty or found > 0, error.exit_code
+            if arguments.json:  # what was found until then is not lost
+                value = {"file": name, "splats": described, "error": error.message}
+                print(results.to_line(value), flush=True)
             continue
         dirty = dirty or found > 0
         if arguments.json:
-            print(results.to_line({"file": name, "splats": described}))
+            print(results.to_line({"file": name, "splats": described}), flush=True)
         else:
             print(f"{name}: {found} splat(s)" if found else f"{name}: clean", flush=True)
     return 1 if dirty else lost

@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ _OTHER = {
 }
 _WIDE = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _NULS = 8  # one byte in so many is 0, and it is no text
+# So many of them in a row are a hole: a line that was dead, a file system that lost its end.
+_HOLE = re.compile(rb"\0{16,}")
 
 
 def pieces(name: str) -> Iterator[bytes]:
@@ -70,14 +73,19 @@ def _text(name: str, stream: IO[bytes]) -> Iterator[bytes]:
     if not first:
         raise UsageError(f"{name}: it is empty: nothing was looked at")
     wide = next((codec for mark, codec in _WIDE.items() if first.startswith(mark)), "")
-    if not wide and first.count(0) * _NULS > len(first):
+    rest = _HOLE.sub(b"", first).strip(b"\0")
+    while not wide and not rest and (more := _piece(stream)):
+        first = rest = _HOLE.sub(b"", more).strip(b"\0")  # a hole is as large as it likes
+    if not wide and (not rest or rest.count(0) * _NULS > len(rest)):
         raise UsageError(
             f"{name}: it is no text", hint="a log as text, or packed by gzip, bzip2, xz"
         )
     decoder = codecs.getincrementaldecoder(wide)("replace") if wide else None
     piece = first
     while piece:
-        yield decoder.decode(piece).encode(errors="replace") if decoder else piece
+        yield (
+            decoder.decode(piece).encode(errors="replace") if decoder else piece.replace(b"\0", b"")
+        )
         piece = _piece(stream)
 
 

@@ -277,7 +277,9 @@ def texts(found: Failure, run: Run, splat: Splat | None, disk: bool) -> dict[str
 
 
 def script(found: Failure, run: Run, disk: bool) -> str:
-    """What shows it again: exit code 0 when it has. Pure."""
+    """What shows it again: exit code 0 when it has, 1 when it has not, 2 when nothing was run.
+    Pure.
+    """
     machine = run.machine
     cpus, memory = machine.get("cpus", "2"), machine.get("memory_mib", "1024")
     append = f"console=ttyS0 rdinit=/init {_append(machine)}"
@@ -297,6 +299,9 @@ def script(found: Failure, run: Run, disk: bool) -> str:
             f"# Shows again: {report.clean(found.title)}",
             "# ACCEL=kvm ./run.sh where there is a /dev/kvm; it is emulated otherwise.",
             'cd "$(dirname "$0")" || exit 2',
+            "command -v qemu-system-x86_64 >/dev/null || {",
+            '\techo "there is no qemu-system-x86_64: nothing was run" >&2; exit 2',
+            "}",
             f'timeout {_LIMIT_S * _SLOWER} {shlex.join(words)} -accel "${{ACCEL:-tcg}}" </dev/null '
             "| tr -d '\\r' | tee console.log",
             f"if grep -qE {shlex.quote(found.pattern)} console.log{blamed}; then",
@@ -322,7 +327,7 @@ def _readme(found: Failure, disk: bool) -> str:
         f"{report.clean(found.title)}\n\n"
         "./run.sh boots the kernel in QEMU (qemu-system-x86_64, nothing else is needed), runs\n"
         f"{report.clean(found.case.id)} with {root},\n"
-        "and exits with 0 when the console shows the failure again:\n\n"
+        "and exits with 0 when the console shows the failure again, with 1 when it does not:\n\n"
         f"    {found.pattern}\n"
         + (f"    and {found.blamed}\n\n" if found.blamed else "\n")
         + "kernel, config: what was tested. initramfs.cpio: init and the test. mail.txt: a report\n"

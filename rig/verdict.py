@@ -217,8 +217,8 @@ def _case(rules: Rules, case: KtapCase, duration_s: float) -> Case:
 
 
 def _own_case(rules: Rules, seen: Observation, status: Status, message: str) -> Case:
-    parts = [seen.output, _texts(seen.splats), seen.diagnosis]
-    output = "\n".join(_tail(part).rstrip() for part in parts if part.strip())
+    parts = [_tail(seen.output), _tail(_texts(seen.splats)), _ends(seen.diagnosis)]
+    output = "\n".join(part.rstrip() for part in parts if part.strip())
     return Case(
         rules.suite, rules.program, "", status, seen.duration_s, message, output, rules.reproduce
     )
@@ -235,6 +235,15 @@ def _titles(splats: Sequence[Splat]) -> str:
 
 def _texts(splats: Sequence[Splat]) -> str:
     return "\n".join(splat.text for splat in splats)
+
+
+def _ends(text: str) -> str:
+    """At most 64 KiB, most of it the first: what is blocked, and what CPUs do, comes before all the
+    other tasks.
+    """
+    cut = len(text) - _OUTPUT_MAX
+    head, end = _OUTPUT_MAX * 3 // 4, _OUTPUT_MAX // 4
+    return f"{text[:head]}\n[... {cut} characters]\n{text[-end:]}" if cut > 0 else text
 
 
 def _tail(text: str) -> str:

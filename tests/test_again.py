@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,35 @@ def test_what_never_fails_says_so(tmp_path: Path) -> None:
     assert "it did not fail in 3 runs" in whole.run.notices[-1]
     plain = repeat(Once(GREEN), 3, tmp_path)
     assert "did not fail" not in " ".join(plain.run.notices)
+
+
+def whole_program(status: Status, number: int, *others: Status) -> Run:
+    """A program's own case is told only where it is bad, and stands beside those it has told."""
+    there = run(*others, number=number)
+    own = Case("s", "p", "", status, 1.0, "it crashed", "words")
+    return there if status.good else replace(there, cases=(own, *there.cases))
+
+
+def test_a_program_that_crashes_now_and_then_is_flaky() -> None:
+    runs = [whole_program(Status.PASS, n, Status.PASS) for n in range(4)]
+    together = again.together([*runs, whole_program(Status.CRASH, 4, Status.PASS)])
+    own, other = sorted(together.cases, key=lambda case: case.name)
+    assert (own.status, other.status) == (Status.FLAKY, Status.PASS)
+    assert own.message.startswith("not good in 1 of 5 (")
+    assert own.message.endswith("it crashed")
+    # Where nothing of it was run, nobody knows.
+    (own, *_) = again.together([replace(runs[0], cases=()), whole_program(Status.CRASH, 4)]).cases
+    assert own.status is Status.CRASH
+
+
+def test_what_may_fail_now_and_then_is_told_how_often_it_did() -> None:
+    expected = Case("s", "p", "c0", Status.SKIP, 1.0, "expected: it is known: why")
+    runs = [replace(run(Status.PASS), cases=(expected,)) for _ in range(9)] + [run(Status.PASS)]
+    together = again.together(runs)
+    (case,) = together.cases
+    assert case.status is Status.SKIP
+    assert case.message.startswith("not good in 9 of 10 (")
+    assert together.notices == (f"s/p::c0: {case.message}",)
+    always = again.together(runs[:9])
+    assert always.cases[0].message == expected.message
+    assert not always.notices

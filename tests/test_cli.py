@@ -170,6 +170,48 @@ def test_a_log_that_was_not_looked_at_is_not_clean(project: Path) -> None:
     assert "WARNING in " in rig(project, "scan", "none.log", "dirty.log", code=1).stdout
 
 
+def test_what_was_found_of_a_log_that_ends_early_is_told(project: Path) -> None:
+    log = (DATA / "console" / "warning.log").read_bytes()
+    (project / "cut.log.gz").write_bytes(gzip.compress(log + b"[   99.0] fine\n" * 9000)[:-9])
+    names = ["none.log", "cut.log.gz"]
+    done = rig(project, "scan", "--json", *names, code=1)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["file"] for one in lines] == names
+    assert "No such file" in lines[0]["error"]
+    assert lines[0]["splats"] == []
+    assert "packed, and damaged" in lines[1]["error"]
+    assert "WARNING in " in lines[1]["splats"][0]["title"]
+
+
+@pytest.mark.parametrize("size", [1, 5000, 3 << 20])
+def test_holes_in_a_log_hide_nothing(project: Path, size: int) -> None:
+    """What a serial line or a file system has lost."""
+    log, hole = (DATA / "console" / "warning.log").read_bytes(), bytes(size)
+    plain = rig(project, "scan", "--json", str(DATA / "console" / "warning.log"), code=1).stdout
+    (project / "a.log").write_bytes(hole + log + hole)
+    shown = rig(project, "scan", "--json", "a.log", code=1).stdout
+    assert json.loads(shown)["splats"] == json.loads(plain)["splats"]
+    words = [sys.executable, "-m", "rig", "scan", "-"]
+    with subprocess.Popen(words, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        one.stdin.write(hole)
+        one.stdin.flush()
+        time.sleep(0.5)  # it comes by itself
+        one.stdin.write(log)
+        one.stdin.close()
+        assert b"WARNING in " in one.stdout.read()
+    assert one.returncode == 1
+
+
+def test_what_is_no_text_is_not_clean(project: Path) -> None:
+    (project / "elf").write_bytes(Path(sys.executable).resolve().read_bytes()[: 1 << 20])
+    (project / "wide").write_bytes("[    0.0] Linux version 6.12\n".encode("utf-16-le"))
+    done = rig(project, "scan", "elf", "wide", code=2)
+    assert not done.stdout
+    assert done.stderr.count("it is no text") == 2
+
+
 @pytest.mark.parametrize("packed", [gzip.compress, bz2.compress, lzma.compress, bytes])
 def test_a_log_is_read_as_it_is_packed(
     project: Path, packed: Callable[[bytes], bytes], tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_the_script_needs_nothing_but_qemu() -> None:
     assert "disk" not in text
     assert "file=disk.qcow2" in repro.script(found, RUN, disk=True)
     subprocess.run(["sh", "-n"], input=text, text=True, check=True)
+
+
+def test_where_nothing_was_run_nothing_is_said_of_the_failure(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(repro.script(repro.failure(RUN, "abi/storm"), RUN, disk=False))
+    for name in ("dirname", "sh"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    done = subprocess.run(
+        ["sh", "run.sh"], cwd=tmp_path, env={"PATH": str(tmp_path)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no qemu-system-x86_64" in done.stderr
 
 
 def test_the_mail_says_what_and_where_and_whose() -> None:

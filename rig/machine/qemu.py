@@ -65,6 +65,7 @@ _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 30.0
 _MONITOR_S, _DUMP_S = 30.0, 300.0
 _WORDLESS_S = 5.0  # of a kernel that answers an NMI
 _UNBORN = 4.0  # for a slowdown, of a kernel that is asked what it does before it is ready
+_CPUS = "backtrace of all active CPUs"  # sysrq_handle_showallcpus
 _SYSRQ = "sysrq: "  # drivers/tty/sysrq.c begins each answer so
 _ROOTLESS = "Unable to mount root fs"
 _VERIFY = "; whether the image is still as it was made: rig store verify"
@@ -420,11 +421,13 @@ class QemuMachine:
             if not self._sysrq(letter, began + limit_s):
                 break
         said = without_kernel_threads(self.console.since(start))
-        # Not any line: another CPU may have something to say of its own.
-        if _SYSRQ in said:
+        # Not any line: another CPU may have something to say of its own. Nor any answer: one that
+        # says what is blocked, and then no more, has not told what its CPUs do.
+        if _CPUS in said:
             return said + self._dumped()
         took_s = time.monotonic() - began
-        head = f"the kernel did not answer sysrq in {took_s:.0f} s\n{said}"
+        how = "did not say what its CPUs do" if _SYSRQ in said else "did not answer sysrq"
+        head = f"the kernel {how} in {took_s:.0f} s\n{said}"
         # Its memory first: it does not survive the NMI.
         return f"{head}{self._dumped()}{self._from_outside(limit_s)}"
 
