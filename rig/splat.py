@@ -63,6 +63,7 @@ _REPORT_LINES = 600  # lines kept of one report
 _REPORT_SPAN = 4000  # console lines after which a report that never ended is closed
 _OPEN_MAX = 16  # reports open at once, one a printing context
 _FIRST_MOMENT_S = 5.0  # on a kernel's clock
+_WRAPS_S = 4294667.296  # where that began by which kernels before 2.6.17 stamped: INITIAL_JIFFIES
 _DEATH, _DYING = 200, ("exit_signals", "do_exit", "make_task_dead", "rewind_stack_do_exit")
 # All but those that take any words for one.
 _EXACT = frozenset(rule for rule in RULES if not rule.pattern.pattern.endswith(".*)"))
@@ -712,7 +713,9 @@ class Scanner:
             if self._stamped_first is None:
                 self._stamped_first = line
                 # The banner comes in a boot's first moment: this is from before the log's begin.
-                self._banner = float(stamp[0].strip(b"[] ")) > _FIRST_MOMENT_S
+                moment = float(stamp[0].strip(b"[] "))
+                began = _WRAPS_S if _WRAPS_S - 1 < moment < _WRAPS_S + _FIRST_MOMENT_S else 0.0
+                self._banner = moment - began > _FIRST_MOMENT_S
             if block[max(0, stamp.start() - 2) : stamp.start()] in (b"# ", b"$ "):
                 continue
             self._stamped_from = line

@@ -703,3 +703,12 @@ def test_a_date_that_somebody_has_left_out() -> None:
     for mark in ("\u2026 kernel: ", "... kernel: "):
         found = splat.scan(f"{mark}fine\n{mark}{line}\nlogical 372783278997504 length 4096\n")
         assert [(one.type, one.start) for one in found] == [("filesystem", 1)], mark
+
+
+def test_an_old_kernels_clock_begins_before_it_wraps() -> None:
+    banner = (
+        "Linux version 2.6.12-rc3 (b@z) (gcc version 3.3.6) #15 SMP Sat May 21 09:31:23 CEST 2005"
+    )
+    assert splat.scan(f"[4294667.296000] {banner}\n[4294667.296000]  BIOS-e820: x\n") == []
+    (found,) = splat.scan(f"[4294700.000000] fine\n[4294667.296000] {banner}\n")
+    assert found.type == "reboot"
