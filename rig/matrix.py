@@ -17,6 +17,7 @@ from rig.errors import UsageError
 
 FILE = Path("ci/matrix.toml")
 _GITHUB_MOST = 256  # cells of one matrix of GitHub's
+_RIG = ".venv/bin/rig"
 
 
 @dataclass(frozen=True)
@@ -222,15 +223,20 @@ def github(cells: Sequence[Cell]) -> str:
 
 
 def gitlab(cells: Sequence[Cell]) -> str:
-    """A child pipeline of GitLab's, a job a cell: YAML, of which JSON is a part. Pure."""
+    """A child pipeline of GitLab's, a job a cell: YAML, of which JSON is a part. Its runner is that
+    of ci/runners/gitlab-nightly.yml, which keeps the checkout's .venv and the store. Pure.
+    """
     jobs: dict[str, object] = {"stages": ["test"]}
     for cell in cells:
         place = f"cells/{cell.name}"
         jobs[cell.name] = {
             "stage": "test",
+            "tags": ["rig"],
+            "variables": {"GIT_CLEAN_FLAGS": "-ffd -e results/ -e .venv/"},
             "script": [
+                "make setup",
                 f"mkdir -p {place}",
-                shlex.join(["rig", *cell.words("--results", place, "--junit", f"{place}.xml")]),
+                shlex.join([_RIG, *cell.words("--results", place, "--junit", f"{place}.xml")]),
             ],
             "allow_failure": bool(cell.allowed),
             "artifacts": {

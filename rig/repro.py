@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rig import cpio, decode, elf, process, report, runner
+from rig import cpio, decode, elf, process, report, runner, suite
 from rig.config import Config
 from rig.cpio import Node
 from rig.errors import InfrastructureError, RigError, UsageError
@@ -21,7 +22,7 @@ from rig.lab import open_lab
 from rig.machine import plan
 from rig.progress import QUIET, Progress
 from rig.results import Case, Run, Splat, Status, load_run
-from rig.suite import BuiltSuite, Program
+from rig.suite import BuiltSuite, Program, Suite
 
 INIT = Path("images/repro/init.c")
 _LIMIT_S = 600  # of a machine that shows it again, once; times what emulation costs
@@ -142,10 +143,9 @@ def pack(request: Request, config: Config, progress: Progress = QUIET) -> Packed
     found = failure(run, request.case)
     kernel_name, machine = run.kernel.get("name", ""), run.machine.get("name", "")
     config.emulated(machine or None)  # a tarball has no board in it
-    known = runner.Request(suites=(found.case.suite,))
-    chosen = runner.chosen(known, config)
     lab = open_lab(config, config.kernel(kernel_name), machine or None, progress)
-    (built,) = lab.prepare(chosen)
+    tree = lab.build().tree if _is_of_the_tree(run) else None
+    (built,) = lab.prepare((_suite(run, found.case.suite, config, tree),))
     if run.kernel.get("key") not in (None, lab.kernel.key):
         raise UsageError(
             f"run {run.id} is of another kernel {kernel_name} than the checkout makes now",
@@ -160,6 +160,23 @@ def pack(request: Request, config: Config, progress: Progress = QUIET) -> Packed
         if shown := _shows(output):
             break
     return Packed(output, found, disk, shown)
+
+
+def _is_of_the_tree(run: Run) -> bool:
+    return "kselftest" in shlex.split(run.command)[:3]
+
+
+def _suite(run: Run, name: str, config: Config, tree: Path | None) -> Suite:
+    """That of a run: of the kernel's tree where it is given, of --tests, or of rig.toml."""
+    if tree is not None:
+        return runner.selftest(tree / suite.SELFTESTS, name)
+    words = shlex.split(run.command)
+    places = [Path(value) for option, value in itertools.pairwise(words) if option == "--tests"]
+    for one in (suite.discover(place) for place in places):
+        if one.name == name:
+            return one
+    (chosen,) = runner.chosen(runner.Request(suites=(name,)), config)
+    return chosen
 
 
 def _program(built: BuiltSuite, case: Case) -> Program:

@@ -352,7 +352,7 @@ def _kselftest_on(
     lab = open_lab(config, config.kernel(), request.machine, board, cold=request.cold)
     # The targets lie in the patched tree, and building is what makes that.
     selftests = lab.build().tree / suite.SELFTESTS
-    suites = suite.distinct([_target(selftests, name) for name in request.targets])
+    suites = suite.distinct([selftest(selftests, name) for name in request.targets])
     words = (
         *("--kernel", kernel, *(("--cold",) if request.cold else ())),
         *(word for name, value in request.env for word in ("--env", f"{name}={value}")),
@@ -373,7 +373,8 @@ def _kselftest_on(
     return drive(driven, config, lab, command, board, expected.load(config.root, kernel))
 
 
-def _target(selftests: Path, name: str) -> Suite:
+def selftest(selftests: Path, name: str) -> Suite:
+    """A target of the tree's; UsageError where there is none of that name."""
     if not (selftests / name / "Makefile").is_file():
         known = sorted(path.parent.name for path in selftests.glob("*/Makefile"))
         raise UsageError(

@@ -124,7 +124,9 @@ def test_what_runners_of_others_take(project: Config) -> None:
     assert "\n" not in matrix.github(found)
     jobs = json.loads(matrix.gitlab(found))
     assert [*jobs] == ["stages", *(cell.name for cell in found)]
-    assert jobs["abi-k-one"]["script"][1].startswith("rig boot-and-test k --machine one")
+    script = jobs["abi-k-one"]["script"]
+    assert script[0] == "make setup"
+    assert script[2].startswith(".venv/bin/rig boot-and-test k --machine one")
     assert [jobs[cell.name]["allow_failure"] for cell in found] == [False, False, True]
     with pytest.raises(UsageError, match="300 cells"):
         matrix.github([Cell("k", f"m{number}", "abi") for number in range(300)])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rig import config as configuration
 from rig import repro, runner
 from rig.config import Config
 from rig.errors import UsageError
@@ -185,3 +186,34 @@ def test_a_failure_is_shown_again(rig_config: Config, tmp_path: Path) -> None:
     again = subprocess.run([script], capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "not reproduced" in again.stdout
+
+
+MAKEFILE = "TEST_PROGS := t.sh\ninclude ../lib.mk\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("rig boot-and-test k --tests {here}/own --results x", "own"),
+        ("rig kselftest timers --kernel k", "tree/tools/testing/selftests/timers"),
+        ("rig -q kselftest timers", "tree/tools/testing/selftests/timers"),
+    ],
+)
+def test_where_a_suite_is_that_the_checkout_does_not_have(
+    tmp_path: Path, command: str, place: str
+) -> None:
+    for one in ("own", "tree/tools/testing/selftests/timers"):
+        (tmp_path / one).mkdir(parents=True)
+        (tmp_path / one / "Makefile").write_text(MAKEFILE)
+    run = replace(RUN, command=command.format(here=tmp_path))
+    tree = tmp_path / "tree" if repro._is_of_the_tree(run) else None
+    config = make_config(tmp_path)
+    found = repro._suite(run, Path(place).name, config, tree)
+    assert found.directory == tmp_path / place
+    with pytest.raises(UsageError, match="nosuch"):
+        repro._suite(run, "nosuch", config, tree)
+
+
+def make_config(root: Path) -> Config:
+    (root / "rig.toml").write_text("[kernel.k]\n[machine.one]\n")
+    return configuration.load(root / "rig.toml")

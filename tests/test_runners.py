@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rig import config, matrix
+
 ROOT = Path(__file__).parent.parent
 RUNNERS = ROOT / "ci/runners"
 
@@ -65,3 +67,15 @@ def test_they_call_the_rig_and_nothing_else(name: str) -> None:
     calls = [line for line in lines if line.startswith(marks)]
     assert any("nightly" in call for call in calls)
     assert all("rig" in call or call.endswith("make setup") for call in calls), calls
+
+
+def test_a_matrix_of_gitlabs_is_one(tmp_path: Path) -> None:
+    """The child pipeline that `rig matrix run --on gitlab` prints, of the project's own cells."""
+    root = RUNNERS.parents[1]
+    cells = matrix.read(root / matrix.FILE, config.load(root / config.FILE_NAME))
+    path = tmp_path / "child.yml"
+    path.write_text(matrix.gitlab(cells))
+    done = checked(*SCHEMAS["gitlab-nightly.yml"], str(path))
+    assert done.returncode == 0, done.stdout
+    path.write_text(matrix.gitlab(cells).replace('"max": 1', '"max": 9'))
+    assert checked(*SCHEMAS["gitlab-nightly.yml"], str(path)).returncode == 1
