@@ -12,13 +12,18 @@ for one in cpufreq/policy*/scaling_governor; do
     [ -e "$one" ] && echo performance >"$one" 2>/dev/null
 done
 [ -e intel_pstate/no_turbo ] && echo 1 >intel_pstate/no_turbo 2>/dev/null
-[ -e cpufreq/boost ] && echo 0 >cpufreq/boost 2>/dev/null
+for one in cpufreq/boost cpufreq/policy*/boost; do
+    [ -e "$one" ] && echo 0 >"$one" 2>/dev/null
+done
 say cpus_online "$(getconf _NPROCESSORS_ONLN)"
 say governor "$(cat cpufreq/policy*/scaling_governor 2>/dev/null | sort -u | xargs)"
 turbo=
 [ -e intel_pstate/no_turbo ] && turbo=$((1 - $(cat intel_pstate/no_turbo)))
-[ -z "$turbo" ] && [ -e cpufreq/boost ] && turbo=$(cat cpufreq/boost)
+for one in cpufreq/boost cpufreq/policy*/boost; do
+    [ -z "$turbo" ] && [ -e "$one" ] && turbo=$(cat "$one")
+done
 say turbo "$turbo"
+say isolated "$(cat isolated 2>/dev/null)"
 say smt "$(cat smt/active 2>/dev/null)"
 say microcode "$(sed -n 's/^microcode[^:]*: *//p' /proc/cpuinfo | sort -u | xargs)"
 say clocksource "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"

@@ -84,3 +84,13 @@ def test_one_without_any_of_it_says_why_its_times_differ(tmp_path: Path) -> None
 def test_what_could_not_be_fixed_is_said(facts: dict[str, str], words: str) -> None:
     (why,) = conditions.uneven(facts)
     assert words in why
+
+
+def test_a_boost_that_each_policy_has(tmp_path: Path) -> None:
+    """As amd_pstate has it from 6.11 on; and CPUs that are kept for nothing else."""
+    policies = {f"cpufreq/policy{one}/scaling_governor": "performance" for one in (0, 1)}
+    policies |= {f"cpufreq/policy{one}/boost": "1" for one in (0, 1)}
+    written(tmp_path, {**policies, "isolated": "1-3"})
+    facts = asked(tmp_path)
+    assert (tmp_path / "cpufreq/policy1/boost").read_text() == "0\n"
+    assert (facts["turbo"], facts["isolated"]) == ("off", "1-3")
