@@ -28,6 +28,7 @@ _CHUNK = 65536
 # pexpect looks only at the last `searchwindowsize` characters after each read, so one read must
 # never bring more than that.
 _WINDOW, _READ = 16384, 4096
+_PANIC = re.compile(r"(?<!\[ end )Kernel panic - not syncing")
 # Come again and again for as long as what they tell of lasts.
 _STANDS_STILL = ("rcu-stall", "soft-lockup", "hard-lockup", "hung-task", "workqueue-lockup")
 # kernel/time/hrtimer.c, clocksource.c, kernel/events/core.c, workqueue.c, sched/deadline.c
@@ -90,6 +91,19 @@ class Console:
         """The last of what came so far, as whole lines without carriage returns."""
         text = self.text().replace("\r", "")
         return text if len(text) <= characters else text[-characters:].partition("\n")[2]
+
+    def ending(self, characters: int = 4000) -> str:
+        """As tail(); with a panic's own words where those are further up: what all CPUs did comes
+        behind them, and may be long.
+        """
+        text, last = self.text().replace("\r", ""), self.tail(characters)
+        found = [one.start() for one in _PANIC.finditer(text)]
+        start = text.rfind("\n", 0, found[-1]) + 1 if found else len(text)
+        if start >= len(text) - len(last):
+            return last
+        head = text[start : min(start + characters, len(text) - len(last))]
+        between = len(text) - len(last) - start - len(head)
+        return f"{head}[... {between} characters]\n{last}" if between else f"{head}{last}"
 
     def size(self) -> int:
         """Bytes recorded so far; a place to hand to `since`."""

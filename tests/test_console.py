@@ -136,6 +136,24 @@ def test_splat_cut_by_the_end_is_seen(line: Line) -> None:
     assert [splat.type for splat in line.console.splats()] == ["warning"]
 
 
+@pytest.mark.parametrize("end", ["", "---[ end Kernel panic - not syncing: why ]---\n"])
+@pytest.mark.parametrize("behind", [1, 120, 3000])
+def test_an_ending_has_a_panics_own_words(line: Line, behind: int, end: str) -> None:
+    """What all CPUs did comes behind them."""
+    said = "first\n[    1.0] Kernel panic - not syncing: why\n"
+    said += "".join(f"[    1.1]  f{at}+0x1/0x2\n" for at in range(behind)) + end
+    line.machine.sendall(said.encode())
+    line.machine.close()
+    assert line.console.wait_closed(5)
+    shown = line.console.ending(2000)
+    assert shown.count("[    1.0] Kernel panic - not syncing: why\n") == 1
+    assert shown.endswith(said[-100:])
+    assert len(shown) < 4100
+    assert ("characters]" in shown) is (behind == 3000)
+    if behind == 1:
+        assert shown == said
+
+
 def test_tail_is_whole_lines(line: Line) -> None:
     line.machine.sendall(b"first line\r\nsecond line\r\nthird\r\n")
     line.console.mark("third", 5)

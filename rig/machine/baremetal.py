@@ -579,7 +579,7 @@ class BaremetalMachine:
 
     def _words(self) -> dict[str, str]:
         hint = f"the whole console is in {self._path}"
-        return {"hint": hint, "output": self.console.tail()}
+        return {"hint": hint, "output": self.console.ending()}
 
     def _sysrq(self, letter: str, deadline: float) -> bool:
         """Send a break and a letter; True when an answer has come and been quiet, or none has.

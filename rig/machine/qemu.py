@@ -638,7 +638,7 @@ class QemuMachine:
         return BootError(
             f"kernel {self._kernel.name} {why}",
             hint=f"the whole console is in {self._paths[0]}{_VERIFY if _ROOTLESS in why else ''}",
-            output=self.console.tail(),
+            output=self.console.ending(),
             reproduce=dry_run(self._whole, self._image).splitlines()[0],
         )
 
