@@ -129,16 +129,10 @@ def rows_of(entry: ExactEntry, seen: Observation) -> tuple[Row, ...]:
     """What a program counted, in its order; raises where it did not come to its end, or counted
     nothing, and NoCountersError where there is nothing to count with. Pure.
     """
-    if seen.splats:
-        splat = seen.splats[0]
-        raise CrashError(f"{entry.run}: the kernel reported {splat.title}", output=splat.text)
-    if seen.end is End.EXITED and seen.exit_code == NO_COUNTERS:
+    gone = seen.end is End.EXITED and seen.exit_code == NO_COUNTERS
+    if gone and not seen.splats:
         raise NoCountersError(_last_line(seen.output))
-    if seen.end is End.TIMEOUT or (seen.end is End.EXITED and seen.exit_code):
-        why = seen.detail or f"exit code {seen.exit_code}"
-        raise ProgramFailedError(f"{entry.run}, counted: {why}", output=seen.output[-2000:])
-    if seen.end is not End.EXITED:
-        raise LostMachineError(f"{entry.run}: {seen.end.value}: {seen.detail}", output=seen.output)
+    check_ended(f"{entry.run}, counted", seen)
     try:
         found = rows.parse(seen.output.encode())
     except RowError as error:
@@ -149,6 +143,18 @@ def rows_of(entry: ExactEntry, seen: Observation) -> tuple[Row, ...]:
         if row.unit != COUNTED_UNIT:
             raise InfrastructureError(f"{entry.run}: {row.name} is in {row.unit}, and not counted")
     return found
+
+
+def check_ended(what: str, seen: Observation) -> None:
+    """That a program came to its end, and its kernel is well; raises what has happened. Pure."""
+    if seen.splats:
+        splat = seen.splats[0]
+        raise CrashError(f"{what}: the kernel reported {splat.title}", output=splat.text)
+    if seen.end is End.TIMEOUT or (seen.end is End.EXITED and seen.exit_code):
+        why = seen.detail or f"exit code {seen.exit_code}"
+        raise ProgramFailedError(f"{what}: {why}", output=seen.output[-2000:])
+    if seen.end is not End.EXITED:
+        raise LostMachineError(f"{what}: {seen.end.value}: {seen.detail}", output=seen.output)
 
 
 def _last_line(output: str) -> str:

@@ -15,7 +15,6 @@ from rig.benchset import BenchSet, ExactEntry, TimedEntry
 from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
 from rig.counted import Counted, NoCountersError
 from rig.errors import CrashError, InfrastructureError, LostMachineError, RigError
-from rig.exact import ProgramFailedError
 from rig.guest import Guest
 from rig.kbuild import Kernel
 from rig.lab import KernelLab, lab_of
@@ -27,7 +26,7 @@ from rig.session import ConnectionLost, SessionTimeout
 from rig.stats import Ratio, Word
 from rig.store import Store
 from rig.suite import BuiltSuite, Program, Suite
-from rig.verdict import End, Observation
+from rig.verdict import Observation
 
 SUITE = "bench"
 Pairs = Mapping[str, tuple[str, str, str, list[tuple[float, float]]]]
@@ -344,14 +343,7 @@ def rows_of(entry: TimedEntry, cpus: int, seen: Observation) -> dict[str, Row]:
 
     One that runs on several machines gets the number of CPUs into its names.
     """
-    if seen.splats:
-        splat = seen.splats[0]
-        raise CrashError(f"{entry.run}: the kernel reported {splat.title}", output=splat.text)
-    if seen.end is End.TIMEOUT or (seen.end is End.EXITED and seen.exit_code):
-        why = seen.detail or f"exit code {seen.exit_code}"
-        raise ProgramFailedError(f"{entry.run}: {why}", output=seen.output[-2000:])
-    if seen.end is not End.EXITED:
-        raise LostMachineError(f"{entry.run}: {seen.end.value}: {seen.detail}", output=seen.output)
+    counted.check_ended(entry.run, seen)
     try:
         found = rows.parse(seen.output.encode())
     except RowError as error:
