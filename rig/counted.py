@@ -132,21 +132,17 @@ def rows_of(entry: ExactEntry, seen: Observation) -> tuple[Row, ...]:
     gone = seen.end is End.EXITED and seen.exit_code == NO_COUNTERS
     if gone and not seen.splats:
         raise NoCountersError(_last_line(seen.output))
-    check_ended(f"{entry.run}, counted", seen)
-    try:
-        found = rows.parse(seen.output.encode())
-    except RowError as error:
-        raise InfrastructureError(f"{entry.run}: {error}") from error
-    if not found:
-        raise InfrastructureError(f"{entry.run} counted nothing", output=seen.output[-2000:])
+    found = measured(f"{entry.run}, counted", seen)
     for row in found:
         if row.unit != COUNTED_UNIT:
             raise InfrastructureError(f"{entry.run}: {row.name} is in {row.unit}, and not counted")
     return found
 
 
-def check_ended(what: str, seen: Observation) -> None:
-    """That a program came to its end, and its kernel is well; raises what has happened. Pure."""
+def measured(what: str, seen: Observation) -> tuple[Row, ...]:
+    """The rows of a program that came to its end, on a kernel that is well, and measured something;
+    raises what has happened else. Pure.
+    """
     if seen.splats:
         splat = seen.splats[0]
         raise CrashError(f"{what}: the kernel reported {splat.title}", output=splat.text)
@@ -155,6 +151,13 @@ def check_ended(what: str, seen: Observation) -> None:
         raise ProgramFailedError(f"{what}: {why}", output=seen.output[-2000:])
     if seen.end is not End.EXITED:
         raise LostMachineError(f"{what}: {seen.end.value}: {seen.detail}", output=seen.output)
+    try:
+        found = rows.parse(seen.output.encode())
+    except RowError as error:
+        raise InfrastructureError(f"{what}: {error}") from error
+    if not found:
+        raise InfrastructureError(f"{what} measured nothing", output=seen.output[-2000:])
+    return found
 
 
 def _last_line(output: str) -> str:

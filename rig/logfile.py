@@ -83,9 +83,7 @@ def _text(name: str, stream: IO[bytes]) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(wide)("replace") if wide else None
     piece = first
     while piece:
-        yield (
-            decoder.decode(piece).encode(errors="replace") if decoder else piece.replace(b"\0", b"")
-        )
+        yield decoder.decode(piece).encode(errors="replace") if decoder else piece
         piece = _piece(stream)
 
 

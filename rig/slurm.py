@@ -141,7 +141,7 @@ class Runner:
     def _forget(self) -> None:
         """Cancel what a rig that was killed has left on the cluster: it would do the same again."""
         with contextlib.suppress(FileNotFoundError):
-            _cancelled(self._known.read_text().split())
+            _cancelled(self._known.read_text().split(), self._tell)
             self._known.unlink()
 
     def _keep(self, cell: Cell, told: Told) -> None:
@@ -200,7 +200,7 @@ class Runner:
         try:
             self._hand_in(sizes, before, found)
         except BaseException:
-            _cancelled([job.job_id for job in found.values()])
+            _cancelled([job.job_id for job in found.values()], self._tell)
             raise
         return found
 
@@ -221,14 +221,18 @@ class Runner:
     def _handed(self, executor: Any, what: Callable[..., object], each: list[list[Any]]) -> Any:
         try:
             jobs = executor.map_array(what, *(list(one) for one in zip(*each, strict=True)))
-            with self._known.open("a") as file:
-                file.write("".join(f"{job.job_id}\n" for job in jobs))
-            return jobs
         except Exception as error:  # submitit's own, whatever sbatch says
             raise InfrastructureError(
                 "the cluster did not take the jobs", output=str(error)[-2000:],
                 hint="`sbatch --wrap true` has to work here",
             ) from error  # fmt: skip
+        try:
+            with self._known.open("a") as file:
+                file.write("".join(f"{job.job_id}\n" for job in jobs))
+        except OSError:  # the next run would not know of them
+            _cancelled([job.job_id for job in jobs], self._tell)
+            raise
+        return jobs
 
     def _gathered(self, jobs: dict[str, Any], *, last: bool) -> list[Cell]:
         """Keep what each came to; cells whose jobs left nothing, and which may be tried again."""
@@ -278,7 +282,7 @@ class Runner:
                         yield name, job
                 time.sleep(_LOOK_S)
         except BaseException:
-            _cancelled([job.job_id for job in left.values()])
+            _cancelled([job.job_id for job in left.values()], self._tell)
             raise
 
 
@@ -302,18 +306,25 @@ def _queued(ids: Sequence[str]) -> dict[str, str] | None:
     return found
 
 
-def _cancelled(ids: Sequence[str]) -> None:
-    """And waited for, as long as it takes them to end their machines."""
+def _cancelled(ids: Sequence[str], tell: Callable[[str], None]) -> None:
+    """And waited for, as long as it takes them to end their machines. Nothing is raised, for what
+    ends us is to be raised, and not this; what goes on running is told.
+    """
     if not ids:
         return
-    with contextlib.suppress(InfrastructureError):  # what ends us is to be told, and not this
-        process.run(["scancel", *ids], timeout_s=120, check=False)
+    why = "they are still there"
+    try:
+        done = process.run(["scancel", *ids], timeout_s=120, check=False)
+        why = done.output.strip() if done.returncode else why
+    except InfrastructureError as error:
+        why = error.message
     deadline = time.monotonic() + _TIDY_S
     while time.monotonic() < deadline:
         queued = _queued(ids)
         if queued is not None and not queued.keys() & set(ids):
             return
         time.sleep(_LOOK_S)
+    tell(f"jobs may go on: {why}; scancel {' '.join(ids)}")
 
 
 def _result(job: Any) -> tuple[Any, str]:
@@ -323,7 +334,8 @@ def _result(job: Any) -> tuple[Any, str]:
     try:
         return job.result(), ""
     except Exception as error:  # noqa: BLE001 - whatever was raised there
-        return None, f"job {job.job_id}: {str(error).strip().splitlines()[-1][:300]}"
+        words = str(error).strip() or type(error).__name__
+        return None, f"job {job.job_id}: {words.splitlines()[-1][:300]}"
 
 
 def _said(job: Any) -> str:

@@ -588,7 +588,10 @@ class Scanner:
         self._out: list[Splat] = []
 
     def feed(self, chunk: bytes) -> list[Splat]:
-        """Read on; the reports that have ended by now."""
+        """Read on; the reports that have ended by now. Bytes that are 0 are passed over: a dead
+        line sends them, a file system that has lost something has them in its place.
+        """
+        chunk = chunk.replace(b"\0", b"")
         data = self._partial + chunk if self._partial else chunk
         cut = data.rfind(b"\n") + 1
         self._partial = data[cut:]

@@ -21,7 +21,7 @@ from rig.lab import KernelLab, lab_of
 from rig.progress import QUIET, Progress
 from rig.record import Record
 from rig.results import Case, Measurement, Status
-from rig.rows import Row, RowError
+from rig.rows import Row
 from rig.session import ConnectionLost, SessionTimeout
 from rig.stats import Ratio, Word
 from rig.store import Store
@@ -343,13 +343,7 @@ def rows_of(entry: TimedEntry, cpus: int, seen: Observation) -> dict[str, Row]:
 
     One that runs on several machines gets the number of CPUs into its names.
     """
-    counted.check_ended(entry.run, seen)
-    try:
-        found = rows.parse(seen.output.encode())
-    except RowError as error:
-        raise InfrastructureError(f"{entry.run}: {error}") from error
-    if not found:
-        raise InfrastructureError(f"{entry.run} measured nothing", output=seen.output[-2000:])
+    found = counted.measured(entry.run, seen)
     if any(row.unit in (rows.EXACT_UNIT, rows.COUNTED_UNIT) for row in found):
         raise InfrastructureError(f"{entry.run} calls a time a number of instructions")
     if len(entry.cpus) > 1:

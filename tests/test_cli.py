@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import fcntl
 import gzip
 import json
 import lzma
@@ -10,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +185,11 @@ def test_what_was_found_of_a_log_that_ends_early_is_told(project: Path) -> None:
     assert "WARNING in " in lines[1]["splats"][0]["title"]
 
 
+def unread(pipe: int) -> int:
+    """Bytes that nobody has taken from it yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @pytest.mark.parametrize("size", [1, 5000, 3 << 20])
 def test_holes_in_a_log_hide_nothing(project: Path, size: int) -> None:
     """What a serial line or a file system has lost."""
@@ -197,7 +204,10 @@ def test_holes_in_a_log_hide_nothing(project: Path, size: int) -> None:
         assert one.stdout is not None
         one.stdin.write(hole)
         one.stdin.flush()
-        time.sleep(0.5)  # it comes by itself
+        end = time.monotonic() + 30
+        while unread(one.stdin.fileno()):  # so that it is read by itself
+            assert time.monotonic() < end
+            time.sleep(0.01)
         one.stdin.write(log)
         one.stdin.close()
         assert b"WARNING in " in one.stdout.read()

@@ -101,7 +101,7 @@ def test_what_a_kernel_cannot_do_is_named_and_what_is_no_instruction_left_out(
         (seen(code=1), ProgramFailedError, "exit code 1"),
         (replace(seen(end=End.TIMEOUT), detail="too late"), ProgramFailedError, "too late"),
         (seen(end=End.LOST), LostMachineError, "the machine went away"),
-        (seen(output="nothing\n"), InfrastructureError, "counted nothing"),
+        (seen(output="nothing\n"), InfrastructureError, "measured nothing"),
         (seen(output="{\n"), InfrastructureError, "no measurement"),
         (seen(output=LINE.replace("counted ", "")), InfrastructureError, "not counted"),
         (replace(seen(), splats=(Splat("bug", "BUG in x", 1, 2),)), CrashError, "BUG in x"),

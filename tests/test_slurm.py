@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import emulated_slurm
 import pytest
@@ -233,3 +235,23 @@ def test_a_controller_that_does_not_answer_is_not_waited_for_for_ever(
     stage.cluster.said("scancel", "-u", "root")
     (error,) = found
     assert "squeue has not answered for 1 s" in str(error)
+    # It could not see them end, and says which may go on.
+    assert any(re.match(r"jobs may go on: .*; scancel \d+", words) for words in stage.said)
+
+
+class Job:
+    """One that has left what cannot be had."""
+
+    job_id = "7"
+    paths = SimpleNamespace(result_pickle=Path(__file__))
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def result(self) -> object:
+        raise self.error
+
+
+def test_a_job_that_failed_without_a_word() -> None:
+    assert slurm._result(Job(ValueError("\n"))) == (None, "job 7: ValueError")
+    assert slurm._result(Job(ValueError("first\nlast"))) == (None, "job 7: last")

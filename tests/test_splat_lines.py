@@ -712,3 +712,16 @@ def test_an_old_kernels_clock_begins_before_it_wraps() -> None:
     assert splat.scan(f"[4294667.296000] {banner}\n[4294667.296000]  BIOS-e820: x\n") == []
     (found,) = splat.scan(f"[4294700.000000] fine\n[4294667.296000] {banner}\n")
     assert found.type == "reboot"
+
+
+@pytest.mark.parametrize("hole", ["\0", "\0" * 5000])
+def test_what_a_dead_line_sends_hides_nothing(hole: str) -> None:
+    """In front of a line, within a heading, over the ends of chunks; live as well."""
+    plain = "\n".join(["fine", *FAULT, "", "fine", ""])
+    for text in (
+        hole + plain,
+        plain.replace("BUG:", f"{hole}BUG:"),
+        plain.replace("to", f"t{hole}o"),
+    ):
+        assert splat.scan(text) == by_line(text) == splat.scan(plain)
+    assert titles(plain) == [TITLE]
