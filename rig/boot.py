@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from rig import report
 from rig.config import Config
-from rig.errors import CrashError, InfrastructureError, LostMachineError, UsageError
+from rig.errors import (
+    BootError,
+    CrashError,
+    HangError,
+    InfrastructureError,
+    LostMachineError,
+    UsageError,
+)
 from rig.guest import Guest, Sight
 from rig.lab import open_lab
 from rig.machine import qemu
@@ -26,6 +34,8 @@ from rig.session import ConnectionLost, Session, SessionTimeout
 from rig.vigil import Vigil
 
 AnyMachine = QemuMachine | BaremetalMachine
+Explain = Callable[[Sequence[Splat]], Sequence[Splat]]  # with source lines, as Lab.explain
+_SHOWN = 60  # lines of a report
 # Wall seconds on a machine of slowdown 1.
 _LAST_WORDS_S = 10.0
 
@@ -75,13 +85,18 @@ def run(
     with contextlib.closing(lab):
         machine = lab.machine(directory, append=request.append, gdb=request.gdb)
         with _brought_back(machine):
-            _power_on(request, machine, progress)
+            try:
+                _power_on(request, machine, progress)
+            except BootError as error:
+                if not isinstance(error, HangError):  # that one has been made to say something
+                    _tell(machine, lab.explain(machine.console.splats(unfinished=True)))
+                raise
             progress.close()
             try:
                 with machine.connect() as session:
-                    return _in_guest(request, machine, session, say)
+                    return _in_guest(request, machine, session, say, lab.explain)
             except ConnectionLost as error:
-                raise _explained(machine, error) from error
+                raise _explained(machine, error, lab.explain) from error
 
 
 @contextlib.contextmanager
@@ -112,21 +127,25 @@ def _power_on(request: Request, machine: AnyMachine, progress: Progress) -> None
 
 
 def _in_guest(
-    request: Request, machine: AnyMachine, session: Session, say: Callable[[str], object]
+    request: Request,
+    machine: AnyMachine,
+    session: Session,
+    say: Callable[[str], object],
+    explain: Explain,
 ) -> int:
     """The shell, or the command; with json its output is part of the one object on stdout.
 
     Splats are told on stderr; the exit code stays that of the command.
     """
     if request.json:
-        return _as_json(request, machine, session, say)
+        return _as_json(request, machine, session, say, explain)
     if request.argv is None:
         code = session.interactive()
-        _tell(machine, machine.console.splats(unfinished=True))
+        _tell(machine, explain(machine.console.splats(unfinished=True)))
         return code
     streams = sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer
     code = _command(request, request.argv, machine, session, streams)
-    _tell(machine, _last_look(machine, session))
+    _tell(machine, _last_look(machine, session, explain))
     return code
 
 
@@ -178,30 +197,41 @@ def watched(
 
 
 def _tell(machine: AnyMachine, splats: Sequence[Splat]) -> None:
+    """Each in a line, and where it was; its trace with source lines below, where it has one."""
     for one in splats:
-        sys.stderr.write(f"splat: {one.title} (console {machine.console.path})\n")
+        where = f" at {report.blame(one)}" if one.place else ""
+        sys.stderr.write(
+            f"splat: {report.clean(one.title)}{where} (console {machine.console.path})\n"
+        )
+        if one.decoded:
+            text = "\n".join(f"  | {line}" for line in report.clean_lines(one.decoded)[:_SHOWN])
+            sys.stderr.write(f"{text}\n")
 
 
-def _last_look(machine: AnyMachine, session: Session) -> Sequence[Splat]:
+def _last_look(machine: AnyMachine, session: Session, explain: Explain) -> Sequence[Splat]:
     """The splats since power-on, once a mark has proved that the console told all of them.
 
     Raises CrashError when the kernel crashed after the command.
     """
     try:
-        return Guest(machine, session).farewell()
+        return explain(Guest(machine, session).farewell())
     except ConnectionLost as error:
-        explained = _explained(machine, error)
+        explained = _explained(machine, error, explain)
         if isinstance(explained, CrashError):
             raise explained from error
         words = str(error)
     except (SessionTimeout, TimeoutError, EOFError) as error:
         words = str(error)
     sys.stderr.write(f"rig: splats may be missing after the command: {words}\n")
-    return machine.console.splats(unfinished=True)
+    return explain(machine.console.splats(unfinished=True))
 
 
 def _as_json(
-    request: Request, machine: AnyMachine, session: Session, say: Callable[[str], object]
+    request: Request,
+    machine: AnyMachine,
+    session: Session,
+    say: Callable[[str], object],
+    explain: Explain,
 ) -> int:
     facts = dict(machine.facts)
     value: dict[str, object] = {"machine": facts, "notices": machine.notices}
@@ -215,15 +245,21 @@ def _as_json(
         value["stdout"] = output.getvalue().decode(errors="replace")
         value["stderr"] = errors.getvalue().decode(errors="replace")
     value["console"] = str(machine.console.path)
-    value["splats"] = _last_look(machine, session)
+    value["splats"] = _last_look(machine, session, explain)
     say(to_json(value).decode())
     return code
 
 
-def _explained(machine: AnyMachine, error: ConnectionLost) -> LostMachineError | CrashError:
+def _explained(
+    machine: AnyMachine, error: ConnectionLost, explain: Explain
+) -> LostMachineError | CrashError:
     """The lost connection with what the console has to say about it."""
     machine.console.wait_closed(_LAST_WORDS_S * machine.slowdown)
     splats = machine.console.splats(unfinished=True)
     if not splats:
         return LostMachineError(error.message, output=machine.console.tail(), hint=error.hint)
-    return CrashError(f"the kernel crashed: {splats[0].title}", output=splats[0].text)
+    (first, *_) = explain(splats[:1])
+    where = f" at {report.blame(first)}" if first.place else ""
+    return CrashError(
+        f"the kernel crashed: {first.title}{where}", output=first.decoded or first.text
+    )

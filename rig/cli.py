@@ -781,21 +781,39 @@ def _remember(run: Run) -> None:
 
 def _repro(arguments: argparse.Namespace) -> int:
     """0 when the tarball's own script has shown the failure again."""
-    from rig import report, repro
+    from rig import report, repro, results
 
+    run = results.load_run(arguments.directory / "run.json")
+    given = _as_given(run.command, arguments)
     request = repro.Request(
         directory=arguments.directory,
         case=arguments.case,
         output=arguments.output,
         disk=arguments.disk,
+        env=tuple(given.env) if given else (),
     )
     with _progress(arguments) as progress:
-        packed = repro.pack(request, _config(arguments), progress)
+        packed = repro.pack(request, _config(given or arguments), progress)
     size = packed.path.stat().st_size / 2**20
     print(f"{report.clean(packed.failure.title)}")
     print(f"  {packed.path} ({size:.0f} MiB{', with its disk' if packed.disk else ''})")
     print("  its run.sh has shown it again" if packed.shown else "  NOT REPRODUCED by its run.sh")
     return 0 if packed.shown else 1
+
+
+def _as_given(command: str, arguments: argparse.Namespace) -> argparse.Namespace | None:
+    """What a saved run was asked for: its kernel may not be rig.toml's alone. None where it was no
+    run of suites.
+    """
+    words = shlex.split(command)
+    if not {"boot-and-test", "kselftest"} & set(words[:3]):
+        return None
+    try:
+        given = _parser().parse_args(_split_command(words[1:])[0])
+    except SystemExit as error:
+        raise UsageError(f"the run's command is not known here: {command}") from error
+    given.rig_toml = arguments.rig_toml
+    return given
 
 
 def _store(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +26,21 @@ _PLACE = re.compile(r"\((?P<places>[^()]*)\)\s*$")
 _LINE = re.compile(r"(?P<file>[\w./+-]+):(?P<line>\d+)", re.ASCII)
 
 
-def decode(one: Splat, kernel: Kernel) -> Splat:
+def decode(one: Splat, kernel: Kernel, known: MutableMapping[str, str] | None = None) -> Splat:
     """The splat with decoded, place and patch filled in, as far as they are known.
 
-    InfrastructureError when the script cannot be run. Takes seconds.
+    known: source lines of this kernel's functions, as they stand in a trace, "" where there is
+    none; what is not in it is looked up, which takes half a second each, and is put there.
+    InfrastructureError when the script cannot be run.
     """
     tokens = wanted(one.text)
     if not tokens:
         return one
-    places = _places(tokens, kernel)
+    known = {} if known is None else known
+    if fresh := [token for token in tokens if token not in known]:
+        found = _places(fresh, kernel)
+        known.update({token: found.get(token, "") for token in fresh})
+    places = {token: known[token] for token in tokens if known[token]}
     where = place_of(one, places)
     return replace(
         one,

@@ -9,15 +9,16 @@ import shlex
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import decode, image, kbuild, kconfig, process, ramroot, suite
+from rig import decode, image, kbuild, kconfig, process, ramroot, splat, suite
 from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
-from rig.errors import BootError, InfrastructureError, UsageError
+from rig.errors import BootError, HangError, InfrastructureError, UsageError
 from rig.guest import Guest
 from rig.image import Image
 from rig.kbuild import Kernel
@@ -27,14 +28,14 @@ from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
 from rig.progress import QUIET, Progress
 from rig.ramroot import RamRoot
-from rig.record import Record
-from rig.results import Run, Splat
+from rig.record import FIRST, Record
+from rig.results import BOOT_FAILED, Run, Splat
 from rig.shelf import Shelf
 from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
 
 _SNAPSHOT = "snapshot"  # the kind, in the store
-_EXPLAINED = 5  # splats of a run whose traces are decoded
+_EXPLAINING_S = 300.0  # of a run, for decoding traces: one of a new title takes up to 30 s
 
 
 class _NoSnapshotError(Exception):
@@ -69,6 +70,9 @@ class KernelLab:
         self._shelf: Shelf | None = None
         self._live = weakref.WeakSet[QemuMachine]()
         self._titles, self._explaining = set[str](), threading.Lock()
+        self._lines: dict[str, str] = {}  # of functions in traces
+        self._explained_s = 0.0
+        self._boot_failed = ""
         self._cut = False
 
     @property
@@ -211,6 +215,7 @@ class KernelLab:
     def _save(self, make: Callable[..., QemuMachine], directory: Path) -> None:
         self._progress.stage(f"first boot of {self.kernel.name}, to be saved")
         with contextlib.closing(make(saving=directory)) as machine:
+            self._machine = machine
             machine.boot()
             if splats := machine.console.splats(unfinished=True):
                 raise _NoSnapshotError(f"its boot shows a splat: {splats[0].title}")
@@ -246,20 +251,40 @@ class KernelLab:
         return Guest(machine, session, self._shelf)
 
     def explain(self, splats: Sequence[Splat]) -> tuple[Splat, ...]:
-        """As Lab.explain: the first of each title, and of few titles, since each takes seconds."""
+        """As Lab.explain: the first of each title, until that has taken its time."""
         return tuple(self._explained(one) for one in splats)
 
     def _explained(self, one: Splat) -> Splat:
         with self._explaining:
-            if not self._kernel or one.title in self._titles or len(self._titles) >= _EXPLAINED:
+            if not self._kernel or one.title in self._titles:
                 return one
             self._titles.add(one.title)
+            if self._explained_s > _EXPLAINING_S:
+                self._say((f"not decoded, after {_EXPLAINING_S:.0f} s of it: {one.title}",))
+                return one
             self._progress.stage(f"decoding: {one.title}")
+            began = time.monotonic()
             try:
-                return decode.decode(one, self._kernel)
+                return decode.decode(one, self._kernel, self._lines)
             except InfrastructureError as error:
                 self._say((f"a trace could not be decoded: {error.message}",))
                 return one
+            finally:
+                self._explained_s += time.monotonic() - began
+
+    def last_words(self, error: BootError, number: int, record: Record) -> None:
+        """Put on record what there is of a boot that failed: the facts, why, and what the kernel
+        reported; not what it was made to say.
+        """
+        heard = error.heard if isinstance(error, HangError) else None
+        found: list[Splat] = []
+        for name in (f"console-{number}.log", f"early-console-{number}.log"):
+            path = record.directory / name
+            found += splat.scan(path.read_bytes()[:heard]) if path.exists() else []
+        with self._lock:
+            self._boot_failed = error.message
+        record.update(self.describe)
+        record.add((), self.explain(found), FIRST)
 
     def _say(self, notices: Sequence[str]) -> None:
         """Keep what every verdict must say; of all machines, since several may be there."""
@@ -286,6 +311,8 @@ class KernelLab:
             with self._lock:
                 notices = tuple(dict.fromkeys((*run.notices, *self._notices)))
             run = replace(run, machine=dict(self._machine.facts), notices=notices)
+        if self._boot_failed:
+            run = replace(run, machine={**run.machine, BOOT_FAILED: self._boot_failed})
         return run
 
 

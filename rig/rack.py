@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from rig.durations import Durations
-from rig.errors import InfrastructureError, LostMachineError
+from rig.errors import BootError, InfrastructureError, LostMachineError
 from rig.expected import Expected
 from rig.guest import Guest
 from rig.record import FIRST, LAST, Record
@@ -36,6 +36,9 @@ class Lab(Protocol):
 
         Several threads may boot at once.
         """
+
+    def last_words(self, error: BootError, number: int, record: Record) -> None:
+        """Put on record what there is of a boot that failed."""
 
     def close(self) -> None:
         """Give back what is held for all boots of a run; idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import re
 import shlex
@@ -9,7 +10,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rig import cpio, decode, elf, process, report, runner, suite
@@ -19,15 +20,17 @@ from rig.errors import InfrastructureError, RigError, UsageError
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.lab import open_lab
-from rig.machine import plan
+from rig.machine import plan, qemu
 from rig.progress import QUIET, Progress
-from rig.results import Case, Run, Splat, Status, load_run
+from rig.results import BOOT_FAILED, Case, Run, Splat, Status, load_run
 from rig.suite import BuiltSuite, Program, Suite
 
 INIT = Path("images/repro/init.c")
-_LIMIT_S = 600  # of a machine that shows it again, once; times what emulation costs
-_SLOWER = 4
-_COMPRESS_S, _RUN_S = 900.0, 3000.0
+_BOOT_S = 300  # of a machine that shows it again, to its first process, emulated
+_SLOWER = 4  # of a program, emulated
+_COMPRESS_S, _MORE_S, _ASKED_S = 900.0, 60.0, 60.0
+# What its init says (images/repro/init.c).
+_BEGINS, _ENDED = r"rig: repro: begins", r"rig: repro: (exit|signal|timeout|error)"
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 _ENV = (
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -40,26 +43,36 @@ _ENV = (
 class Request:
     """`rig repro`. directory: of the run. case: suite/program or suite/program::case, "" for the
     first that is not good. output: the tarball, None for one beside the run's files. disk: with the
-    image's disk, also where the program alone would do.
+    image's disk, also where the program alone would do. env: the run's own, for its programs.
     """
 
     directory: Path
     case: str = ""
     output: Path | None = None
     disk: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+
+
+class Shape(enum.Enum):
+    """What a failure looks like from outside."""
+
+    LINE = "a line on the console"
+    SILENCE = "a program that does not end, or a machine that says nothing more"
+    BOOT = "a kernel that does not come up"
 
 
 @dataclass(frozen=True)
 class Failure:
     """What is to be shown again. splat: None where it is a case by itself. pattern: an extended
-    regular expression for the console line that shows it. blamed: one for a line with the function
-    that the splat blames, "" for none.
+    regular expression for the console line that shows it, "" where it is none. blamed: one for a
+    line with the function that the splat blames, "" for none.
     """
 
     case: Case
     splat: Splat | None
     pattern: str
     blamed: str = ""
+    shape: Shape = Shape.LINE
 
     @property
     def title(self) -> str:
@@ -94,8 +107,14 @@ def failure(run: Run, wanted: str) -> Failure:
             f"{wanted or f'run {run.id}'} did not fail: there is nothing to show again"
         )
     case = bad[0]
+    why = run.machine.get(BOOT_FAILED, "")
+    if why and why in case.message:
+        splat = next(iter(run.splats), None)
+        return Failure(case, splat, heading(splat) if splat else "", _blamed(splat), Shape.BOOT)
     splat = next((one for one in run.splats if one.title in case.message), None)
-    return Failure(case, splat, _pattern(case, splat), _blamed(splat))
+    silent = case.status is Status.TIMEOUT and not splat
+    shape = Shape.SILENCE if silent else Shape.LINE
+    return Failure(case, splat, _pattern(case, splat), _blamed(splat), shape)
 
 
 def _pattern(case: Case, splat: Splat | None) -> str:
@@ -152,12 +171,15 @@ def pack(request: Request, config: Config, progress: Progress = QUIET) -> Packed
             hint="check out what it was built from, then again",
         )
     program = _program(built, found.case)
+    program = replace(program, env=(*program.env, *request.env))
     output = request.output or request.directory / f"repro-{_slug(found.case.id)}.tar.gz"
-    for disk in [True] if request.disk else [False, True]:
+    limit_s = _BOOT_S + (0 if found.shape is Shape.BOOT else int(program.timeout_s * _SLOWER))
+    # A kernel that does not come up is shown with the disk that it should have come up with.
+    for disk in [True] if request.disk or found.shape is Shape.BOOT else [False, True]:
         progress.stage(f"packing {found.case.id}{' with its disk' if disk else ''}")
-        _write(output, found, run, lab.kernel, lab.image, built, program, config, disk)
-        progress.stage("showing it again")
-        if shown := _shows(output):
+        _write(output, found, run, lab.kernel, lab.image, built, program, config, disk, limit_s)
+        progress.stage(f"showing it again (at most {limit_s} s)")
+        if shown := _shows(output, limit_s):
             break
     return Packed(output, found, disk, shown)
 
@@ -200,6 +222,7 @@ def _write(
     program: Program,
     config: Config,
     disk: bool,
+    limit_s: int,
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="rig-repro-") as temporary:
         name = output.name.removesuffix(".tar.gz")
@@ -207,14 +230,16 @@ def _write(
         top.mkdir()
         shutil.copy2(kernel.boot, top / "kernel")
         shutil.copy2(kernel.config, top / "config")
-        archive = cpio.archive(nodes(built, program, config.root, disk))
-        (top / "initramfs.cpio").write_bytes(archive)
+        if found.shape is not Shape.BOOT:
+            archive = cpio.archive(nodes(built, program, config.root, disk))
+            (top / "initramfs.cpio").write_bytes(archive)
         if disk:
             into = top / "disk.qcow2"
             words = ["qemu-img", "convert", "-c", "-O", "qcow2", str(image.disk), str(into)]
             process.run(words, timeout_s=_COMPRESS_S)
         splat = _decoded(found.splat, kernel)
-        for file, text in texts(found, run, splat, disk).items():
+        to = _maintainers(splat, kernel)
+        for file, text in texts(found, run, splat, disk, limit_s, to).items():
             (top / file).write_text(text, encoding="utf-8")
         (top / "run.sh").chmod(0o755)
         partial = output.with_name(f".{output.name}.partial")
@@ -225,6 +250,18 @@ def _write(
 
 def _decoded(splat: Splat | None, kernel: Kernel) -> Splat | None:
     return decode.decode(splat, kernel) if splat and not splat.decoded else splat
+
+
+def _maintainers(splat: Splat | None, kernel: Kernel) -> tuple[str, ...]:
+    """Who has to know of it, by the tree's own get_maintainer.pl; () where that cannot say."""
+    script = "scripts/get_maintainer.pl"
+    file = splat.place.partition(":")[0] if splat else ""
+    if not file or not (kernel.tree / file).is_file() or not (kernel.tree / script).is_file():
+        return ()
+    words = ["perl", script, "--no-git", "--no-git-fallback", "--no-rolestats", "-f", file]
+    done = process.run(words, cwd=kernel.tree, timeout_s=_ASKED_S, check=False, separate=True)
+    named = [line.strip() for line in done.output.splitlines() if "@" in line]
+    return () if done.returncode else tuple(dict.fromkeys(named))
 
 
 def nodes(built: BuiltSuite, program: Program, root: Path, disk: bool) -> dict[str, Node]:
@@ -281,11 +318,18 @@ def _libraries(path: Path) -> dict[str, Node]:
 # -- its texts ------------------------------------------------------------------------------------
 
 
-def texts(found: Failure, run: Run, splat: Splat | None, disk: bool) -> dict[str, str]:
+def texts(
+    found: Failure,
+    run: Run,
+    splat: Splat | None,
+    disk: bool,
+    limit_s: int,
+    to: Sequence[str] = (),
+) -> dict[str, str]:
     """The files of words in the tarball, by name. Pure."""
     made = {
-        "run.sh": script(found, run, disk),
-        "mail.txt": mail(found, run, splat),
+        "run.sh": script(found, run, disk, limit_s),
+        "mail.txt": mail(found, run, splat, to),
         "README.txt": _readme(found, disk),
     }
     if splat:
@@ -293,35 +337,38 @@ def texts(found: Failure, run: Run, splat: Splat | None, disk: bool) -> dict[str
     return made
 
 
-def script(found: Failure, run: Run, disk: bool) -> str:
+def script(found: Failure, run: Run, disk: bool, limit_s: int) -> str:
     """What shows it again: exit code 0 when it has, 1 when it has not, 2 when nothing was run.
     Pure.
     """
     machine = run.machine
     cpus, memory = machine.get("cpus", "2"), machine.get("memory_mib", "1024")
-    append = f"console=ttyS0 rdinit=/init {_append(machine)}"
     drive = ["-drive", "file=disk.qcow2,if=none,id=root,snapshot=on", "-device",
              "virtio-blk-pci,drive=root"] if disk else []  # fmt: skip
     words = [
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-machine", "q35", "-cpu", "max", "-smp", cpus, "-m", memory),
         *("-device", "virtio-rng-pci", "-serial", "stdio", *drive),
-        *("-kernel", "kernel", "-initrd", "initramfs.cpio", "-append", append),
+        *("-kernel", "kernel"),
     ]
-    # Another bug may have the same heading.
-    blamed = f" && grep -qE {shlex.quote(found.blamed)} console.log" if found.blamed else ""
+    if found.shape is Shape.BOOT:  # as it was booted, but with a console from the first moment on
+        words += ["-append", f"{machine.get('append', '')} {qemu.EARLY_CONSOLE['x86_64']}"]
+    else:
+        append = f"console=ttyS0 rdinit=/init {_append(machine)}"
+        words += ["-initrd", "initramfs.cpio", "-append", append]
     return "\n".join(
         [
             "#!/bin/sh",
             f"# Shows again: {report.clean(found.title)}",
-            "# ACCEL=kvm ./run.sh where there is a /dev/kvm; it is emulated otherwise.",
+            f"# It takes {limit_s} s at most. ACCEL=kvm ./run.sh where there is a /dev/kvm; it is",
+            "# emulated otherwise.",
             'cd "$(dirname "$0")" || exit 2',
             "command -v qemu-system-x86_64 >/dev/null || {",
             '\techo "there is no qemu-system-x86_64: nothing was run" >&2; exit 2',
             "}",
-            f'timeout {_LIMIT_S * _SLOWER} {shlex.join(words)} -accel "${{ACCEL:-tcg}}" </dev/null '
-            "| tr -d '\\r' | tee console.log",
-            f"if grep -qE {shlex.quote(found.pattern)} console.log{blamed}; then",
+            f'{{ timeout {limit_s} {shlex.join(words)} -accel "${{ACCEL:-tcg}}" </dev/null',
+            "echo \"rig: repro: QEMU ended with $?\"; } | tr -d '\\r' | tee console.log",
+            f"if {_condition(found)}; then",
             '\techo "REPRODUCED"',
             "else",
             '\techo "not reproduced"; exit 1',
@@ -329,6 +376,25 @@ def script(found: Failure, run: Run, disk: bool) -> str:
             "",
         ]
     )
+
+
+def _condition(found: Failure) -> str:
+    """For a shell, on console.log."""
+
+    def seen(pattern: str) -> str:
+        return f"grep -qE {shlex.quote(pattern)} console.log"
+
+    cut = seen(r"rig: repro: QEMU ended with 124$")
+    if found.shape is Shape.SILENCE:
+        quiet = f"{seen(_BEGINS)} && ! {seen(_ENDED)} && {cut}"
+        return f"{seen(found.pattern)} || {{ {quiet}; }}"
+    # Another bug may have the same heading.
+    those = [seen(one) for one in (found.pattern, found.blamed) if one]
+    if found.shape is Shape.BOOT:
+        # It ended by itself, or did not come as far as it should have.
+        late = f"! {seen(_literal(qemu.READY))}"
+        those += [late] if found.splat else [late, seen(r"rig: repro: QEMU ended with (0|124)$")]
+    return " && ".join(those)
 
 
 def _append(machine: Mapping[str, str]) -> str:
@@ -339,35 +405,48 @@ def _append(machine: Mapping[str, str]) -> str:
 
 
 def _readme(found: Failure, disk: bool) -> str:
+    title = f"{report.clean(found.title)}\n\n./run.sh boots the kernel in QEMU "
+    title += "(qemu-system-x86_64, nothing else is needed)"
     root = "the root file system of its guest (disk.qcow2)" if disk else "its libraries alone"
+    if found.shape is Shape.BOOT:
+        does = f"\nwith {root}.\n"
+        shown = (
+            "it does not come up, and its console has\n" if found.pattern else "it does not come up"
+        )
+    else:
+        does = f", runs\n{report.clean(found.case.id)} with {root}.\n"
+        shown = "the console shows the failure again:\n"
+    if found.shape is Shape.SILENCE:
+        shown = "that does not end in its time, or the machine says nothing more:\n"
+    lines = [line for line in (found.pattern, found.blamed and f"and {found.blamed}") if line]
+    listed = "".join(f"\n    {line}" for line in lines)
+    tests = "" if found.shape is Shape.BOOT else " initramfs.cpio: init and the test."
     return (
-        f"{report.clean(found.title)}\n\n"
-        "./run.sh boots the kernel in QEMU (qemu-system-x86_64, nothing else is needed), runs\n"
-        f"{report.clean(found.case.id)} with {root},\n"
-        "and exits with 0 when the console shows the failure again, with 1 when it does not:\n\n"
-        f"    {found.pattern}\n"
-        + (f"    and {found.blamed}\n\n" if found.blamed else "\n")
-        + "kernel, config: what was tested. initramfs.cpio: init and the test. mail.txt: a report\n"
-        "to be finished by a person.\n"
+        f"{title}{does}It exits with 0 when {shown}{listed}\nand with 1 when not.\n\n"
+        f"kernel, config: what was tested.{tests} mail.txt: a report to be finished by a person.\n"
     )
 
 
-def mail(found: Failure, run: Run, splat: Splat | None) -> str:
-    """A report for a kernel's list; a person has to finish it. Pure."""
+def mail(found: Failure, run: Run, splat: Splat | None, to: Sequence[str] = ()) -> str:
+    """A report for a kernel's list; a person has to finish it. to: addresses. Pure."""
     kernel = run.kernel
     shown = (splat.decoded or splat.text) if splat else found.case.output
     lines = [report.clean(line) for line in shown.splitlines()[:120]]
     place = splat.place.split(":")[0] if splat else ""
     who = f"scripts/get_maintainer.pl{f' -f {place}' if place else ''}"
+    addressed = ",\n\t".join(report.clean(one) for one in to)
+    what = f"{report.clean(found.case.id)} fails"
+    if found.shape is Shape.BOOT:
+        what = "The boot fails"
     blame = [f"The line to blame: {report.blame(splat)}", ""] if splat and splat.place else []
     return "\n".join(
         [
             f"Subject: [BUG] {report.clean(found.title)}",
-            f"To: ({who})",
+            f"To: {addressed or f'({who})'}",
             "",
             "Hello,",
             "",
-            f"{report.clean(found.case.id)} fails on {kernel.get('release', 'this kernel')} "
+            f"{what} on {kernel.get('release', 'this kernel')} "
             f"({kernel.get('arch', 'x86_64')}, {kernel.get('compiler', '')}):",
             "",
             *(f"  {line}" for line in lines),
@@ -378,21 +457,21 @@ def mail(found: Failure, run: Run, splat: Splat | None) -> str:
             f"Machine: QEMU, {run.machine.get('cpus', '?')} CPUs, "
             f"{run.machine.get('memory_mib', '?')} MiB, {run.machine.get('accelerator', '?')}",
             "",
-            "The attached tarball has kernel, config and test; ./run.sh in it shows the failure",
-            "again and needs only QEMU.",
+            "The attached tarball has all that it takes; ./run.sh in it shows the failure again",
+            "and needs only QEMU.",
             "",
         ]
     )
 
 
-def _shows(tarball: Path) -> bool:
+def _shows(tarball: Path, limit_s: int) -> bool:
     """Unpack it somewhere else and run its script, as whoever gets it would."""
     with tempfile.TemporaryDirectory(prefix="rig-repro-try-") as temporary:
         with tarfile.open(tarball) as tar:
             tar.extractall(temporary, filter="data")
         (top,) = Path(temporary).iterdir()
         try:
-            done = process.run([top / "run.sh"], timeout_s=_RUN_S, check=False)
+            done = process.run([top / "run.sh"], timeout_s=limit_s + _MORE_S, check=False)
         except RigError as error:
             raise InfrastructureError(f"{tarball}: its script did not end: {error}") from error
         return done.returncode == 0

@@ -12,6 +12,7 @@ import msgspec
 from rig.errors import InfrastructureError
 
 SCHEMA = 1
+BOOT_FAILED = "boot_failed"  # of a Run's machine: why there was none
 
 
 class Status(enum.StrEnum):

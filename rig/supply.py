@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from rig.errors import InfrastructureError, RigError
+from rig.errors import BootError, InfrastructureError, RigError
 from rig.guest import Guest
 from rig.record import Record
 
@@ -22,6 +22,7 @@ class Boots(Protocol):
     """What is needed of a Lab (rig.rack)."""
 
     def boot(self, number: int, record: Record) -> Guest: ...
+    def last_words(self, error: BootError, number: int, record: Record) -> None: ...
     def cut(self) -> None: ...
     def close(self) -> None: ...
 
@@ -122,7 +123,11 @@ class Supply:
     def _boot(self, number: int) -> Taken:
         with self._gate:
             self.check()
-            guest = self._lab.boot(number, self._record)
+            try:
+                guest = self._lab.boot(number, self._record)
+            except BootError as error:
+                self._lab.last_words(error, number, self._record)
+                raise
         guest.load = self._load
         return Taken(number, guest)
 

@@ -30,7 +30,7 @@ from rig.console import Console
 from rig.errors import BootError, InfrastructureError
 from rig.guest import Guest
 from rig.record import Record
-from rig.results import Run, Splat
+from rig.results import BOOT_FAILED, Run, Splat
 from rig.session import ConnectionLost, Finished, SessionTimeout
 from rig.suite import BuiltSuite, Suite
 
@@ -213,6 +213,10 @@ class LocalLab:
             machine.cut()
         record.console(machine.console.path)
         return self.guest(machine)
+
+    def last_words(self, error: BootError, number: int, record: Record) -> None:
+        words = f"{number}: {error.message}"
+        record.update(lambda run: replace(run, machine={BOOT_FAILED: words}))
 
     def guest(self, machine: LocalMachine) -> Guest:
         return Guest(machine, LocalSession(machine))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
@@ -15,6 +16,7 @@ from local_machine import LocalMachine, LocalSession
 import rig.boot
 from rig.config import Config, KernelConfig, MachineConfig
 from rig.errors import BootError, CrashError, InfrastructureError, LostMachineError, UsageError
+from rig.results import Splat
 
 PANIC = 'echo "[    2.000000] Kernel panic - not syncing: test" >&$RIG_KMSG; touch $RIG_STATE/dead'
 DEAD = "touch $RIG_STATE/dead"
@@ -55,6 +57,10 @@ class _Streaming(LocalSession):
 class _BootLab:
     def prepare(self, suites: object) -> None: ...
 
+    def explain(self, splats: Sequence[Splat]) -> Sequence[Splat]:
+        decoded = "one+0x1/0x2 (a.c:1)\ntwo\x1b[31m"
+        return [replace(one, decoded=decoded, place="a.c:7", patch="1.patch") for one in splats]
+
     def close(self) -> None: ...
 
     def machine(self, directory: Path, **_: object) -> _Bootable:
@@ -83,7 +89,10 @@ def test_boot_tells_of_splats_that_do_not_kill(
 ) -> None:
     assert boot(f"{WARNING}; exit 7") == 7
     (directory,) = (config.root / "results").iterdir()
-    told = f"splat: WARNING in pipe_read (console {directory / 'console-0.log'})\n"
+    told = (
+        "splat: WARNING in pipe_read at a.c:7, last touched by 1.patch "
+        f"(console {directory / 'console-0.log'})\n  | one+0x1/0x2 (a.c:1)\n  | two\n"
+    )
     assert capsys.readouterr().err == told
     assert boot("exit 7") == 7
     assert capsys.readouterr().err == ""
@@ -95,6 +104,7 @@ def test_boot_with_json_waits_for_the_console(
     assert boot(f"{WARNING}; exit 7", json=True) == 7
     value = json.loads(capsys.readouterr().out)
     assert [one["title"] for one in value["splats"]] == ["WARNING in pipe_read"]
+    assert value["splats"][0]["place"] == "a.c:7"
     assert b"farewell" in next((config.root / "results").glob("*/console-0.log")).read_bytes()
 
 
@@ -106,8 +116,9 @@ def test_boot_says_when_the_console_is_no_proof(
 
 
 def test_boot_of_a_kernel_that_crashes_is_a_verdict(boot: Callable[..., int]) -> None:
-    with pytest.raises(CrashError, match="the kernel crashed: kernel panic: test") as caught:
+    with pytest.raises(CrashError, match="the kernel crashed: kernel panic: test at a") as caught:
         boot(PANIC)
+    assert "one+0x1/0x2 (a.c:1)" in caught.value.output
     assert caught.value.exit_code == 1
     with pytest.raises(LostMachineError):
         boot(DEAD)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rig import decode as decode_module
 from rig import kbuild
 from rig import lab as lab_module
 from rig.config import Config, KernelConfig, MachineConfig
+from rig.errors import BootError, HangError
 from rig.kbuild import Kernel
 from rig.lab import KernelLab
 from rig.record import Record
+from rig.results import BOOT_FAILED, Splat
 from rig.store import Store
 
 
@@ -118,3 +122,61 @@ def test_the_session_of_the_boot_is_used(
         "console-0.log",
     ]
     assert not machine.closed
+
+
+# -- what a kernel says of itself -----------------------------------------------------------------
+
+PANIC = "[    1.000000] Kernel panic - not syncing: {}\n[    1.100000]  boots+0x1/0x2\n"
+
+
+def decoded(lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lab with a kernel, whose traces take no time; the titles that were decoded."""
+    titles: list[str] = []
+
+    def decode(one: Splat, _kernel: Kernel, known: dict[str, str]) -> Splat:
+        titles.append(one.title)
+        known[one.title] = "a.c:1"
+        return replace(one, place=" ".join(known.values()))
+
+    lab.build()
+    monkeypatch.setattr(decode_module, "decode", decode)
+    object.__setattr__(lab.kernel, "facts", {"name": "k"})
+    return titles
+
+
+def test_each_title_is_decoded_once_until_that_has_taken_its_time(
+    lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = decoded(lab, built, monkeypatch)
+    those = [Splat("bug", f"t{n % 9}", 0, 1, "f", "text") for n in range(18)]
+    found = lab.explain(those)
+    assert titles == [f"t{n}" for n in range(9)]
+    assert [len(one.place.split()) for one in found] == [*range(1, 10), *[0] * 9]
+    monkeypatch.setattr(lab_module, "_EXPLAINING_S", 0.0)
+    assert lab.explain([replace(those[0], title="late")])[0].place == ""
+    assert "not decoded, after 0 s of it: late" in lab._notices
+
+
+@pytest.mark.parametrize("error", [BootError("no login"), HangError("hangs", heard=120)])
+def test_what_a_boot_that_failed_has_said_is_on_record(
+    lab: KernelLab,
+    built: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: BootError,
+) -> None:
+    decoded(lab, built, monkeypatch)
+    record = Record.begin(tmp_path / "results", "rig", "k")
+    first, second = PANIC.format("first").ljust(120), PANIC.format("second")
+    (record.directory / "console-3.log").write_text(first + second)
+    (record.directory / "console-4.log").write_text(PANIC.format("another's"))
+    (record.directory / "early-console-3.log").write_text(PANIC.format("early"))
+    lab.last_words(error, 3, record)
+    run = record.run
+    titles = [f"kernel panic: {word}" for word in ("first", "second", "early")]
+    if isinstance(error, HangError):  # the second is what it was made to say
+        titles.remove("kernel panic: second")
+    assert [one.title for one in run.splats] == titles
+    assert all(one.place for one in run.splats)
+    assert run.machine[BOOT_FAILED] == error.message
+    assert run.kernel == {"name": "k"}

@@ -876,6 +876,24 @@ def test_one_that_does_not_care_for_nmis_is_looked_at_from_outside(make: Make) -
     assert "trying to continue" in said
     for number in range(machine.plan.cpus):
         assert f"CPU {number}, as QEMU sees it" in said
+    # Whole stacks, with source lines: down to where a CPU's life begins.
+    unwound = said.partition("its stacks, as gdb unwinds them:\n")[2]
+    assert len(re.findall(r"^Thread .*CPU#\d", unwound, re.MULTILINE)) == machine.plan.cpus
+    assert re.search(r"^#\d+ .*\bcpu_startup_entry .* at \S*kernel/sched/idle\.c:\d+$", unwound,
+                     re.MULTILINE)  # fmt: skip
+    with machine.connect() as session:  # and it runs on
+        assert session.run(["true"], timeout_s=60).exit_code == 0
+
+
+@pytest.mark.kernel
+def test_a_machine_that_stood_still_does_so_after_a_debugger(make: Make) -> None:
+    machine = make()
+    machine.boot()
+    assert machine._monitor is not None
+    machine._monitor.command("stop")
+    said = machine._unwound()
+    assert said.startswith("its stacks, as gdb unwinds them:\nThread ")
+    assert machine._monitor.command("query-status")["running"] is False
 
 
 def _watch_for_panic(machine: QemuMachine, told: list[float]) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from rig import cli, repro, runner
 from rig import config as configuration
-from rig import repro, runner
 from rig.config import Config
-from rig.errors import UsageError
-from rig.repro import Failure, Request
-from rig.results import Case, Run, Splat, Status
+from rig.errors import BootError, UsageError
+from rig.kbuild import Kernel
+from rig.repro import Failure, Request, Shape
+from rig.results import BOOT_FAILED, Case, Run, Splat, Status, load_run
 
 WARNING = Splat(
     "warning",
@@ -110,17 +111,18 @@ def test_a_case_and_a_time_out_are_known_again() -> None:
 
 def test_the_script_needs_nothing_but_qemu() -> None:
     found = repro.failure(RUN, "abi/storm")
-    text = repro.script(found, RUN, disk=False)
+    text = repro.script(found, RUN, disk=False, limit_s=480)
     assert "-smp 4 -m 512" in text
     assert "'console=ttyS0 rdinit=/init panic=-1'" in text
     assert "/root" not in text
     assert "disk" not in text
-    assert "file=disk.qcow2" in repro.script(found, RUN, disk=True)
+    assert "file=disk.qcow2" in repro.script(found, RUN, disk=True, limit_s=480)
     subprocess.run(["sh", "-n"], input=text, text=True, check=True)
 
 
 def test_where_nothing_was_run_nothing_is_said_of_the_failure(tmp_path: Path) -> None:
-    (tmp_path / "run.sh").write_text(repro.script(repro.failure(RUN, "abi/storm"), RUN, disk=False))
+    found = repro.failure(RUN, "abi/storm")
+    (tmp_path / "run.sh").write_text(repro.script(found, RUN, disk=False, limit_s=480))
     for name in ("dirname", "sh"):
         (tmp_path / name).symlink_to(shutil.which(name) or "")
     done = subprocess.run(
@@ -139,6 +141,89 @@ def test_the_mail_says_what_and_where_and_whose() -> None:
     assert "fs/pipe.c:123, last touched by 0003-x.patch" in text
     plain = repro.mail(Failure(BAD, None, "x"), RUN, None)
     assert "Subject: [BUG] abi/wait::global.b: wait.c:1: no\n" in plain
+
+
+def test_the_mail_is_to_who_has_to_know_of_it() -> None:
+    found = repro.failure(RUN, "abi/storm")
+    text = repro.mail(found, RUN, WARNING, ("A B <a@example.org>", "list@example.org"))
+    assert "To: A B <a@example.org>,\n\tlist@example.org\n" in text
+
+
+# -- what says nothing, and what does not come up -------------------------------------------------
+
+NOT_BOOTED = "kernel k did not reach login: Kernel panic - not syncing: VFS"
+PANIC = Splat("no-root", "kernel panic: VFS", 0, 2, "mount_root",
+              "[    1.000000] Kernel panic - not syncing: VFS: no root on block(0,0)\n"
+              "[    1.000000]  mount_root+0x1/0x2")  # fmt: skip
+UNBORN = Case("abi", "wait", "", Status.ERROR, message=f"not run: {NOT_BOOTED}")
+UNBOOTED = replace(RUN, cases=(UNBORN,), splats=(PANIC,),
+                   machine={**RUN.machine, BOOT_FAILED: NOT_BOOTED})  # fmt: skip
+SHOWN = "[    9.0] Kernel panic - not syncing: VFS: no root on block(8,1)\n mount_root+0x5/0x9\n"
+
+
+def verdict(run: Run, wanted: str, said: str, end: str, place: Path) -> int:
+    """Of a script whose QEMU has said that, and ended so: its exit code."""
+    found = repro.failure(run, wanted)
+    (place / "run.sh").write_text(repro.script(found, run, disk=False, limit_s=9))
+    (place / "qemu-system-x86_64").write_text(f"#!/bin/sh\nprintf '{said}'\n{end}\n")
+    (place / "qemu-system-x86_64").chmod(0o755)
+    env = {"PATH": f"{place}:/usr/bin:/bin"}
+    done = subprocess.run(["sh", "run.sh"], cwd=place, env=env, capture_output=True, check=False)
+    return done.returncode
+
+
+@pytest.mark.parametrize(
+    ("said", "end", "code"),
+    [
+        ("rig: repro: begins\\nrig: repro: timeout after 180 s\\n", "exit 0", 0),
+        ("rig: repro: begins\\n", "exit 124", 0),  # nothing more, until it was ended
+        ("rig: repro: begins\\n", "exit 0", 1),  # it ended the machine by itself
+        ("rig: repro: begins\\nrig: repro: exit 0\\n", "exit 124", 1),
+        ("rig: repro: begins\\nrig: repro: error: /x: gone\\n", "exit 124", 1),
+        ("Linux version 6.12\\n", "exit 124", 1),  # it never came to the program
+    ],
+)
+def test_a_machine_that_says_nothing_more_is_a_time_out(
+    tmp_path: Path, said: str, end: str, code: int
+) -> None:
+    assert repro.failure(RUN, "abi/queue").shape is Shape.SILENCE
+    assert verdict(RUN, "abi/queue", said, end, tmp_path) == code
+
+
+@pytest.mark.parametrize(
+    ("said", "end", "splats", "code"),
+    [
+        (SHOWN, "exit 0", (PANIC,), 0),
+        (SHOWN, "exit 124", (PANIC,), 0),
+        (SHOWN.replace("mount_root", "other"), "exit 0", (PANIC,), 1),
+        (SHOWN + "rig: ready\n", "exit 124", (PANIC,), 1),
+        ("Linux version 6.12\n", "exit 124", (), 0),
+        ("Linux version 6.12\n", "exit 0", (), 0),
+        ("Linux version 6.12\n", "exit 1", (), 1),  # QEMU itself
+        ("Linux version 6.12\nrig: ready\n", "exit 124", (), 1),
+    ],
+)
+def test_a_kernel_that_does_not_come_up_is_known_again(
+    tmp_path: Path, said: str, end: str, splats: tuple[Splat, ...], code: int
+) -> None:
+    run = replace(UNBOOTED, splats=splats)
+    found = repro.failure(run, "")
+    assert found.shape is Shape.BOOT
+    assert found.splat == (splats[0] if splats else None)
+    assert verdict(run, "", said.replace("\n", "\\n"), end, tmp_path) == code
+
+
+def test_a_boot_is_shown_as_it_was() -> None:
+    text = repro.script(repro.failure(UNBOOTED, ""), UNBOOTED, disk=True, limit_s=300)
+    assert "'console=ttyS0 root=/dev/vda rw init=/x panic=-1 earlycon=uart8250,io,0x3f8'" in text
+    assert "timeout 300 qemu" in text
+    assert "-initrd" not in text
+    made = repro.texts(repro.failure(UNBOOTED, ""), UNBOOTED, PANIC, True, 300)
+    assert "The boot fails on 6.12.1" in made["mail.txt"]
+    assert "initramfs" not in made["README.txt"]
+    # One that failed before, in a machine that did boot, is a case as any other.
+    also = replace(UNBOOTED, cases=(BAD, UNBORN))
+    assert repro.failure(also, "").shape is Shape.LINE
 
 
 FAILING = """\
@@ -217,3 +302,38 @@ def test_where_a_suite_is_that_the_checkout_does_not_have(
 def make_config(root: Path) -> Config:
     (root / "rig.toml").write_text("[kernel.k]\n[machine.one]\n")
     return configuration.load(root / "rig.toml")
+
+
+@pytest.mark.kernel
+def test_a_kernel_that_does_not_come_up_is_shown_again(
+    rig_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a person does it, who has asked for more words for the kernel."""
+    words = ["--rig-toml", str(rig_config.root / "rig.toml"), "-q"]
+    asked = ["--append", "root=/dev/nowhere", "--suite", "abi", "--results", str(tmp_path)]
+    assert cli.main([*words, "boot-and-test", *asked]) == BootError.exit_code
+    place = tmp_path / "latest"
+    run = load_run(place / "run.json")
+    (panic,) = run.splats
+    assert panic.type == "no-root"
+    assert re.search(r"prepare_namespace\S+ \(init/do_mounts\.c:\d+", panic.decoded)
+    assert run.machine[BOOT_FAILED] in run.cases[0].message
+    assert cli.main([*words, "repro", str(place)]) == 0
+    (made,) = place.glob("repro-*.tar.gz")
+    listed = subprocess.run(["tar", "-tzf", made], capture_output=True, text=True, check=True)
+    names = {line.partition("/")[2] for line in listed.stdout.split()}
+    assert {"run.sh", "kernel", "disk.qcow2", "splat.txt"} <= names
+    assert "initramfs.cpio" not in names
+    mail = subprocess.run(["tar", "-xzOf", made, f"{made.name.removesuffix('.tar.gz')}/mail.txt"],
+                          capture_output=True, text=True, check=True).stdout  # fmt: skip
+    assert "Subject: [BUG] kernel panic: VFS: Unable to mount root fs\n" in mail
+
+
+@pytest.mark.kernel
+def test_who_has_to_know_is_who_the_tree_says(built_kernel: Kernel) -> None:
+    found = repro._maintainers(replace(WARNING, place="kernel/async_submit.c:7"), built_kernel)
+    assert len(found) > 1
+    assert any("@" in one and "(" not in one for one in found)
+    assert "linux-kernel@vger.kernel.org" in found
+    assert repro._maintainers(replace(WARNING, place="no/such.c:7"), built_kernel) == ()
+    assert repro._maintainers(None, built_kernel) == ()

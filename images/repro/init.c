@@ -108,6 +108,7 @@ static void run(char **argv, char **env, const char *directory, unsigned int sec
 	pid_t child, ended;
 	int status = 0;
 
+	printf("rig: repro: begins\n");
 	fflush(stdout);
 	sigaction(SIGALRM, &action, NULL);
 	child = fork();

@@ -22,7 +22,7 @@ from rig.config import MachineConfig
 from rig.console import Console
 from rig.errors import BootError, HangError, InfrastructureError
 from rig.image import Image
-from rig.machine import coming, stuck
+from rig.machine import coming, gdbstub, stuck
 from rig.machine import snapshot as saved
 from rig.machine.accel import Acceleration, accelerator
 from rig.machine.plan import (
@@ -71,7 +71,7 @@ _ROOTLESS = "Unable to mount root fs"
 _VERIFY = "; whether the image is still as it was made: rig store verify"
 _EARLY_S, _EARLY_LINES = 15.0, 40
 # drivers/tty/serial/earlycon.c; elsewhere the device tree says where.
-_EARLY_CONSOLE = {"x86_64": "earlycon=uart8250,io,0x3f8", "riscv64": "earlycon=sbi"}
+EARLY_CONSOLE = {"x86_64": "earlycon=uart8250,io,0x3f8", "riscv64": "earlycon=sbi"}
 _SAVE_S, _RESTORE_S = 600.0, 60.0
 _SCRATCH = "/var/tmp"  # as QEMU has it
 _DEBUGGER_S = 24 * 3600.0
@@ -447,7 +447,8 @@ class QemuMachine:
 
     def _from_outside(self, limit_s: float) -> str:
         """What an NMI makes the kernel say: the stack of each CPU, and its end. Where it does not
-        say that of all of them, what each CPU executes by QEMU's account comes before it.
+        say that of all of them, what each CPU executes by QEMU's account comes before it, and its
+        stack as gdb unwinds it: both are looked at before, the machine may end.
         """
         assert self._monitor is not None
         parts: list[str] = []
@@ -457,6 +458,8 @@ class QemuMachine:
                 parts.append(stuck.cpu(self._monitor, number, symbols))
         except (InfrastructureError, OSError) as error:
             parts.append(f"its CPUs could not be looked at: {error}")
+        else:
+            parts.append(self._unwound())
         start = self.console.size()
         try:
             self._monitor.command("inject-nmi")
@@ -468,6 +471,16 @@ class QemuMachine:
         if stuck.shown_by_kernel(said) >= set(range(self.plan.cpus)):
             return f"an NMI was sent to it:\n{said}"
         return "\n".join([*parts, said])
+
+    def _unwound(self) -> str:
+        """Each CPU's stack by gdb, or why there is none."""
+        assert self._monitor is not None
+        try:
+            said = gdbstub.stacks(self._monitor, self._kernel.vmlinux, self._kernel.arch)
+        except InfrastructureError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            return f"its stacks could not be unwound: {error.message}{hint}"
+        return f"its stacks, as gdb unwinds them:\n{said}"
 
     def _listen_to_the_end(self, start: int, limit_s: float) -> None:
         """Until the machine has ended, or said nothing more for a while; limit_s at most."""
@@ -653,7 +666,7 @@ class QemuMachine:
         """It died before it had a console, or has none: another boot, with one from its first
         moment on and for a few seconds only, tells which. Its words are kept in their own file.
         """
-        early = _EARLY_CONSOLE.get(self._kernel.arch, "earlycon")
+        early = EARLY_CONSOLE.get(self._kernel.arch, "earlycon")
         append = f"{self._extra} {early}"
         plan = make_plan(self._config, self._kernel, self._image, self.plan.accel, append)
         path = self._paths[0].with_name(f"early-{self._paths[0].name}")

@@ -30,7 +30,8 @@ def cpu(monitor: Asked, number: int, symbols: Symbols) -> str:
     said = _human(monitor, "info registers", number)
     registers = {name: int(value, 16) for name, value in _REGISTER.findall(said)}
     if "RIP" not in registers:
-        return f"CPU {number}: QEMU says nothing of its registers"
+        # Another architecture's: as QEMU has them.
+        return f"CPU {number}, as QEMU sees it:\n{said.strip() or 'nothing of its registers'}"
     stack: list[int] = []
     if registers.get("RSP", 0) >> 63:
         words = _human(monitor, f"x /{_WORDS}gx 0x{registers['RSP']:x}", number)
