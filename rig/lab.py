@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rig import decode, image, kbuild, kconfig, process, ramroot, splat, suite
+from rig import decode, image, kbuild, kconfig, manifest, process, ramroot, splat, suite
 from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
 from rig.errors import BootError, HangError, InfrastructureError, UsageError
 from rig.guest import Guest
@@ -234,21 +234,40 @@ class KernelLab:
         self._progress.stage(f"boot {self.kernel.name} {self.kernel.release} ({number + 1})")
         try:
             machine = self._emulated(record.directory, number=number)
-        except BootError:
+        except BootError as error:
             for recorded in sorted(record.directory.glob(f"console-{number}.*log")):
                 record.console(recorded)
+            self._check_store(error)
             raise
         try:
             machine.boot()
             session = machine.connect()
-        except BaseException:
+        except BaseException as error:
             machine.close()
+            if isinstance(error, BootError):
+                self._check_store(error)
             raise
         finally:
             for recorded in machine.consoles:
                 record.console(recorded)
             self._say(machine.notices)
         return Guest(machine, session, self._shelf)
+
+    def _check_store(self, after: BootError) -> None:
+        """InfrastructureError where the image or the kernel is not what it was when it was made: no
+        boot of those says anything of a kernel.
+        """
+        self._progress.stage("is what was booted still what was made?")
+        for kind, place in (("image", self.image.disk.parent), ("kernel", self.kernel.directory)):
+            known = manifest.read(place)
+            reasons = manifest.examine(place, known) if known else []
+            if reasons:
+                raise InfrastructureError(
+                    f"{kind} {place.name[:12]} in the store is damaged: {'; '.join(reasons)}",
+                    hint="`rig store verify --repair` removes it, and the next run makes it again",
+                    output=after.output,
+                    reproduce="rig store verify",
+                ) from after
 
     def explain(self, splats: Sequence[Splat]) -> tuple[Splat, ...]:
         """As Lab.explain: the first of each title, until that has taken its time."""

@@ -304,7 +304,7 @@ def _groups(night: Night) -> list[tuple[str, str, list[tuple[str, Outcome]]]]:
         match = _NAMED.match(what)
         if match and match["suite"]:
             suite, kernel, machine = match["suite"], match["kernel"], match["machine"]
-            key = (f"{suite} on {kernel}, {machine}", _file(f"{suite}-{kernel}-{machine}"))
+            key = (f"{suite} on {kernel}, {machine}", _file(f"{suite} {kernel} {machine}"))
             found.setdefault(key, []).append((match["case"], one))
         else:
             found.setdefault(("others", "others"), []).append((what, one))
@@ -319,7 +319,7 @@ def _square(those: Sequence[Outcome], suite: str, kernel: str, machine: str) -> 
     worst = "pass"
     if bad:
         worst = "skip" if all(one.allowed for one in bad) else str(bad[0].status)
-    return Square(worst, len(those) - len(bad), len(bad), _file(f"{suite}-{kernel}-{machine}"))
+    return Square(worst, len(those) - len(bad), len(bad), _file(f"{suite} {kernel} {machine}"))
 
 
 def _trends(nights: Sequence[Night]) -> list[Trend]:

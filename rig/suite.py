@@ -397,7 +397,10 @@ def _make(suite: Suite, kernel: Kernel, prefix: str, work: Path, entry: Path) ->
         shutil.rmtree(top)
     _stage_for_compiling(suite, kernel, top)
     stage = top / SELFTESTS / suite.place
-    environment = _build_environment(kernel, prefix, suite.link)
+    # What a compiler that is ended leaves half made goes with the rest of it.
+    temporary = work / "tmp"
+    temporary.mkdir(exist_ok=True)
+    environment = _build_environment(kernel, prefix, suite.link) | {"TMPDIR": str(temporary)}
     installing = ["-j", str(os.cpu_count() or 1), *_make_arguments(suite, kernel, top, root)]
     try:
         _run_make(suite, stage, installing, environment)

@@ -67,6 +67,9 @@ class LocalMachine:
     def panicked(self) -> bool:
         return self.has("panicked")
 
+    def slipped(self) -> bool:
+        return self.has("slipped")
+
     def diagnose(self) -> str:
         return "sysrq: Show Blocked State\ntask:sleeper state:D\n"
 

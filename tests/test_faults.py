@@ -24,8 +24,12 @@ def test_what_is_not_as_it_should_be_is_said(tmp_path: Path) -> None:
     fault = Fault("x", 1, "crash", "boom", within_s=10)
     case = {"program": "first.sh", "status": "pass", "message": "fine"}
     run = {"cases": [case], "notices": ["all is well"]}
+    reports = ({"title": "a BUG", "place": "b.c", "decoded": "x"},
+               {"title": "a BUG", "place": "a.c", "decoded": ""})  # fmt: skip
+    run = {**run, "splats": reports}
     seen = Seen(tmp_path, 0, 99.0, "Traceback (most recent call last)", run, ("qemu",), ("rig-x",))
-    fault = replace(fault, notice="booted from")
+    seen.again = 3
+    fault = replace(fault, notice="booted from", title="BUG", place="a.c")
     assert drill.troubles(fault, seen) == [
         "exit code 0, not 1",
         "the result of the program before is not kept",
@@ -35,12 +39,14 @@ def test_what_is_not_as_it_should_be_is_said(tmp_path: Path) -> None:
         "it is not said: booted from",
         "it took 99 s, not 10",
         "left running: qemu",
+        "the next rig: exit code 3",
+        "no decoded report 'BUG' at 'a.c': [('a BUG', 'b.c'), ('a BUG', 'a.c')]",
         "files left: rig-x",
         "a traceback",
     ]
-    quiet = replace(fault, litter=True, before=False, notice="")
+    quiet = replace(fault, before=False, notice="", place="b.c")
     said = drill.troubles(quiet, seen)
-    assert not any("left: rig" in words or "before" in words or "said" in words for words in said)
+    assert not any("decoded" in words or "before" in words or "said" in words for words in said)
     broken = drill.troubles(fault, Seen(tmp_path, broken="no QEMU was started"))
     assert broken[0] == "it could not be run: no QEMU was started"
     assert "nothing of it was saved" in drill.troubles(fault, Seen(tmp_path))

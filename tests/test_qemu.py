@@ -821,6 +821,24 @@ def test_ports_never_clash(make: Make) -> None:
         assert session.run(["true"], timeout_s=30).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("code", "fell"),
+    [
+        ("Code: 44 00 00 0f <1f> 44 00", True),  # what is there is a long no-operation
+        ("Code: 44 00 00 cc <1f> 44 00", False),  # a breakpoint
+        ("Code: <1f> 44 00", False),  # nobody knows
+        ("Code: Unable to access opcode bytes at 0x0.", False),
+    ],
+)
+def test_a_breakpoint_that_is_not_there_is_the_emulators(code: str, fell: bool) -> None:
+    oops = f"[    1.5] Oops: int3: 0000 [#1] SMP\n[    1.6] RIP: 0010:f+0x1/0x2\n[    1.7] {code}\n"
+    assert accel.fell_over_nothing(oops) is fell
+    assert accel.fell_over_nothing(oops + oops) is fell
+    true = oops.replace(code, "Code: 90 cc <1f>")
+    assert not accel.fell_over_nothing(oops + true)
+    assert not accel.fell_over_nothing(oops.replace("int3", "divide error"))
+
+
 @pytest.mark.kernel
 def test_a_machine_that_stands_still_is_looked_at_from_outside(make: Make) -> None:
     machine = make()

@@ -250,6 +250,54 @@ def test_a_guest_that_says_it_panicked_is_lost(
     assert ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
 
 
+OOPS = 'echo "[    2.000000] Oops: int3: 0000 [#1] SMP" >&$RIG_KMSG; '
+
+
+def slips(place: Path, times: int, more: str = "", way: str = "slipped") -> str:
+    """A program whose machine falls over its emulator so often, and says nothing more."""
+    count = f"$(ls {place} | grep -c slip)"
+    fall = f"mktemp {place}/slip.XXXXXX; {more}{OOPS}touch $RIG_STATE/{way} $RIG_STATE/dead"
+    return f"if [ {count} -lt {times} ]; then {fall}; exit 0; fi; {TWO}"
+
+
+def test_what_the_emulator_broke_is_run_once_more(
+    writer: Writer, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest, "_LAST_WORDS_S", 0.2)
+    ran = bench(writer.suite("abi", a=slips(tmp_path, 1), b=TWO))
+    assert ran.told("abi/a") == ran.told("abi/b") == [("one", Status.PASS), ("two", Status.PASS)]
+    assert ran.run.splats == ()
+    (words,) = [one for one in ran.run.notices if "a second time" in one]
+    assert words.startswith("abi/a.sh was run a second time: this QEMU's TCG")
+    assert "console-0.log" in words
+    assert len(ran.lab.machines) == 2
+    assert ran.run.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "more", "way"),
+    [
+        (2, "", "slipped"),  # twice is believed
+        (1, "", "other"),  # the breakpoint was there
+        (1, f"{WARNING}; ", "slipped"),  # the kernel has said something else as well
+    ],
+)
+def test_what_the_kernel_broke_is_not(
+    writer: Writer,
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    more: str,
+    way: str,
+) -> None:
+    monkeypatch.setattr(guest, "_LAST_WORDS_S", 0.2)
+    ran = bench(writer.suite("abi", a=slips(tmp_path, times, more, way), b=TWO))
+    assert ran.cases["abi/a"][-1].status is Status.CRASH
+    assert any("int3" in one.title for one in ran.run.splats)
+    assert ran.run.exit_code == 1
+
+
 def test_a_time_out_shows_where_the_guest_hung(writer: Writer, bench: Bench) -> None:
     ran = bench(writer.suite("abi", a="exec sleep 60", b=TWO, timeout=1))
     assert "task:sleeper state:D" in ran.cases["abi/a"][-1].output

@@ -39,6 +39,9 @@ class Machine(Protocol):
     def panicked(self) -> bool:
         """The guest has said that it panicked, by a way of its own. From any thread."""
 
+    def slipped(self) -> bool:
+        """What ended the kernel was its emulator's known fault, and nothing of its own."""
+
     def diagnose(self) -> str:
         """What the machine's tasks are stuck in, asked for over the console; takes seconds."""
 

@@ -440,6 +440,10 @@ class BaremetalMachine:
         """Its console has said so."""
         return self._panicked
 
+    def slipped(self) -> bool:
+        """Silicon does not."""
+        return False
+
     def diagnose(self) -> str:
         """What its tasks are stuck in, by sysrq over its line: bounded, and says so."""
         if not self.alive():

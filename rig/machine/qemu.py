@@ -24,7 +24,7 @@ from rig.errors import BootError, HangError, InfrastructureError
 from rig.image import Image
 from rig.machine import coming, gdbstub, stuck
 from rig.machine import snapshot as saved
-from rig.machine.accel import Acceleration, accelerator
+from rig.machine.accel import Acceleration, accelerator, fell_over_nothing
 from rig.machine.plan import (
     Bootable,
     Plan,
@@ -377,6 +377,10 @@ class QemuMachine:
             return False
         faulty = (0, 0, 0) < self._monitor.version < _TCG_MENDED
         return faulty and bool(re.search(r"(Oops: )?int3: 0000", self.console.text()))
+
+    def slipped(self) -> bool:
+        """The same, and what there is on the console of a machine that had booted proves it."""
+        return self._emulator_slipped() and fell_over_nothing(self.console.text())
 
     def _set_aside(self) -> None:
         """Keep what the lost boot said; the notices name it."""

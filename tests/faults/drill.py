@@ -34,6 +34,9 @@ Act = Callable[[subprocess.Popen[str], "Seen"], None]
 # What is set up around a row: its directory, and the environment of its rig, which it may change.
 Around = Callable[[Path, dict[str, str]], contextlib.AbstractContextManager[None]]
 SAVED_S = 5.0  # within which a result is on disk, on a host that has other things to do as well
+# Of a store: all that a run begins with.
+READY_MADE = ("kernel", "image", "snapshot", "source", "suites", "memo")
+LKDTM = "drivers/misc/lkdtm/"
 PROVOKE = "/sys/kernel/debug/provoke-crash/DIRECT"  # drivers/misc/lkdtm of kernels with lockdep
 
 
@@ -59,7 +62,9 @@ class Fault:
     notice: str = ""
     before: bool = True
     after: bool = True
-    litter: bool = False
+    title: str = ""
+    place: str = ""
+    again: bool = False
     within_s: float = 60.0
     ci: bool = False
     options: tuple[str, ...] = ()
@@ -72,7 +77,8 @@ class Seen:
     """What came of a row.
 
     left: command lines of processes that were left behind. litter: files that were. broken: why it
-    could not be run. kin: what the rig had started when a fault came upon it.
+    could not be run. again: the exit code of the next rig. kin: what the rig had started when a
+    fault came upon it.
     """
 
     directory: Path
@@ -83,6 +89,7 @@ class Seen:
     left: tuple[str, ...] = ()
     litter: tuple[str, ...] = ()
     broken: str = ""
+    again: int = 0
     kin: dict[int, str] = field(default_factory=dict)
 
     def case(self, program: str) -> Mapping[str, Any]:
@@ -180,6 +187,14 @@ def offspring(pid: int) -> dict[int, str]:
     return {one: words[one] for one in found - {pid} if one in words}
 
 
+def the_disk_fills_up(_rig: subprocess.Popen[str], seen: Seen) -> None:
+    """Once the first program runs, somebody else takes all that is left of the results' disk."""
+    until_it_runs(seen)
+    with contextlib.suppress(OSError), (seen.directory / "results/fill").open("wb", 0) as file:
+        while True:
+            file.write(bytes(1024))
+
+
 def to_rig_in(command: str, number: int = signal.SIGINT) -> Act:
     """Send a signal to the rig, once it runs a command of this name ("cc1")."""
 
@@ -212,30 +227,38 @@ def beside_another(rig: subprocess.Popen[str], seen: Seen) -> None:
 # -- what is set up -------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def on_a_small_disk(directory: Path, _env: dict[str, str]) -> Iterator[None]:
-    """Results go to where there is no room for them."""
-    place = directory / "results"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", place], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", place], check=True)
+def on_a_disk_of(size: str) -> Around:
+    """Results go to where there is so much room for them."""
+
+    @contextlib.contextmanager
+    def around(directory: Path, _env: dict[str, str]) -> Iterator[None]:
+        place = directory / "results"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+    return around
 
 
-@contextlib.contextmanager
-def with_sources_only(directory: Path, env: dict[str, str]) -> Iterator[None]:
-    """The rig's store has what was downloaded, and nothing that was made of it."""
-    copy = directory / "store"
-    shutil.copytree(
-        open_store().root / "source", copy / "source", copy_function=_linked, symlinks=True
-    )
-    env["RIG_STORE"] = str(copy)
-    try:
-        yield
-    finally:
-        shutil.rmtree(copy)
+def with_only(*parts: str) -> Around:
+    """The rig's store has these parts of the real one, and nothing else that was made of them."""
+
+    @contextlib.contextmanager
+    def around(directory: Path, env: dict[str, str]) -> Iterator[None]:
+        store, copy = open_store().root, directory / "store"
+        for part in parts:
+            if (store / part).is_dir():
+                shutil.copytree(store / part, copy / part, copy_function=_linked, symlinks=True)
+        env["RIG_STORE"] = str(copy)
+        try:
+            yield
+        finally:
+            shutil.rmtree(copy)
+
+    return around
 
 
 def with_damage(kind: str, name: str, damage: Callable[[Path], None]) -> Around:
@@ -243,29 +266,21 @@ def with_damage(kind: str, name: str, damage: Callable[[Path], None]) -> Around:
 
     @contextlib.contextmanager
     def around(directory: Path, env: dict[str, str]) -> Iterator[None]:
-        store = open_store().root
-        copy = directory / "store"
-        for part in ("kernel", "image", "snapshot", "source", "suites", "memo"):
-            if (store / part).is_dir():
-                shutil.copytree(store / part, copy / part, copy_function=_linked, symlinks=True)
-        found = list((copy / kind).glob(f"*/{name}"))
-        if not found:
-            raise RuntimeError(f"there is no {kind} in the store that could be damaged")
-        for path in found:
-            whole = path.with_suffix(".whole")
-            path.rename(whole)
-            subprocess.run(["cp", "--sparse=always", "--preserve=all", whole, path], check=True)
-            whole.unlink()
-            path.chmod(0o644)
-            times = path.stat()
-            damage(path)
-            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-            path.chmod(times.st_mode)
-        env["RIG_STORE"] = str(copy)
-        try:
+        with with_only(*READY_MADE)(directory, env):
+            found = list((directory / "store" / kind).glob(f"*/{name}"))
+            if not found:
+                raise RuntimeError(f"there is no {kind} in the store that could be damaged")
+            for path in found:
+                whole = path.with_suffix(".whole")
+                path.rename(whole)
+                subprocess.run(["cp", "--sparse=always", "--preserve=all", whole, path], check=True)
+                whole.unlink()
+                times = path.stat()
+                path.chmod(0o644)
+                damage(path)
+                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+                path.chmod(times.st_mode)
             yield
-        finally:
-            shutil.rmtree(copy)
 
     return around
 
@@ -308,6 +323,7 @@ FAULTS = (
     Fault(
         "a kernel panics in a test", 1, "crash", "sysrq triggered crash",
         script="echo c >/proc/sysrq-trigger", ci=True,
+        title="sysrq triggered crash", place="drivers/tty/sysrq.c",
     ),
     Fault(
         "a program does not end",
@@ -332,10 +348,17 @@ FAULTS = (
     ),
     Fault(
         "the guest's disk is full", 0, "pass", "",
-        script="said=$(dd if=/dev/zero of=/fill bs=1M 2>&1); rm /fill; "
+        # And it stays so: also the next program has to run, and its result to be kept.
+        script="said=$(dd if=/dev/zero of=/fill bs=1M 2>&1); "
                'case $said in *"No space left"*) ;; *) echo "$said"; exit 1;; esac', within_s=180,
     ),
+    # Sessions are on a line of their own, where the kernel has it.
     Fault("the guest's network is down", 0, "pass", "", script="ip link set eth0 down", ci=True),
+    Fault(
+        "the network of the sessions is down", 1, "timeout", "the machine hangs.*no answer",
+        script="ip link set eth0 down; sleep 600", notice="sessions are over TCP",
+        options=("--append", "initcall_blacklist=virtio_console_init"), within_s=300,
+    ),
     Fault(
         "the guest's clock jumps", 0, "pass", "",
         script="date -s @86400 >/dev/null; date -s @4000000000 >/dev/null; sleep 1", ci=True,
@@ -357,9 +380,18 @@ FAULTS = (
     Fault("the rig is interrupted in a boot", 130, "", "", act=to_rig(signal.SIGINT, running=False),
           before=False, after=False),
     Fault("the rig is interrupted in a build", 130, "", "", act=to_rig_in("cc1"),
-          around=with_sources_only, before=False, after=False, within_s=400),
+          around=with_only("source"), before=False, after=False, within_s=400),
     Fault("the rig is interrupted in making a tree", 130, "", "", act=to_rig_in("git"),
-          around=with_sources_only, before=False, after=False, within_s=300),
+          around=with_only("source"), before=False, after=False, within_s=300),
+    Fault("the rig is interrupted in making an image", 130, "", "", act=to_rig_in("perl"),
+          around=with_only("source", "kernel", "memo"), before=False, after=False, within_s=120),
+    Fault("the rig is interrupted in compiling a suite", 130, "", "", act=to_rig_in("cc1"),
+          around=with_only("source", "kernel", "image", "snapshot", "memo"),
+          options=("--suite", "abi"), before=False, after=False, within_s=120),
+    Fault("the rig is interrupted in the first boot", 130, "", "",
+          act=to_rig(signal.SIGINT, running=False),
+          around=with_only("source", "kernel", "image", "suites", "memo"),
+          before=False, after=False, within_s=120),
     # -- kernels that do not come up
     Fault(
         "a panic before there is a console", 5, "error", "early console: Kernel panic",
@@ -369,6 +401,7 @@ FAULTS = (
         "a panic in an initcall", 5, "error", "Kernel panic - not syncing: dumptest",
         kernel="lockdep",
         options=("--append", "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type=PANIC"),
+        title="kernel panic: dumptest", place=LKDTM,
         before=False, after=False, within_s=120,
     ),
     Fault(
@@ -388,6 +421,7 @@ FAULTS = (
     Fault(
         "there is no root", 5, "error", "Unable to mount root fs",
         options=("--append", "root=/dev/nowhere"), before=False, after=False, ci=True,
+        title="Unable to mount root fs",
     ),
     Fault(
         "there is no console", 5, "error", "is its console on ttyS0",
@@ -400,18 +434,33 @@ FAULTS = (
     ),
     Fault(
         "a system call oopses", 1, "crash", "NULL pointer dereference|page fault",
-        script=f"echo EXCEPTION >{PROVOKE}", kernel="lockdep", within_s=120,
+        script=f"echo EXCEPTION >{PROVOKE}", kernel="lockdep", title="in lkdtm_EXCEPTION$",
+        place=LKDTM, within_s=120,
     ),
     Fault(
         "freed memory is read under KASAN", 1, "fail", "KASAN: .*use-after-free",
-        script=f"echo READ_AFTER_FREE >{PROVOKE}", kernel="kasan", within_s=180,
+        script=f"echo READ_AFTER_FREE >{PROVOKE}", kernel="kasan",
+        title="KASAN: .*use-after-free .*in lkdtm_READ_AFTER_FREE$", place=LKDTM, within_s=180,
     ),
     Fault(
-        # Lockdep says no more than its first report, which is of the lock that stays held.
         "a deadlock, under lockdep", 1, "timeout",
-        "lock held when returning|sleeping function called|scheduling while atomic",
-        script=f"echo SPINLOCKUP >{PROVOKE}; echo SPINLOCKUP >{PROVOKE}", kernel="lockdep",
+        "did not end.*splat: possible deadlock in lkdtm_",
+        script=f"echo FIRST_THEN_SECOND >{PROVOKE} & echo SECOND_THEN_FIRST >{PROVOKE}; wait",
+        kernel="drill", title="possible deadlock in lkdtm_(FIRST|SECOND)_THEN_", place=LKDTM,
         options=("--timeout", "20"), within_s=240,
+    ),
+    Fault(
+        # Nobody calls for it again: what is reported first is that the lock stays held.
+        "a lock that is not let go, under lockdep", 1, "fail", "lock held when returning",
+        script=f"echo SPINLOCKUP >{PROVOKE}", kernel="drill",
+        title="lock held when returning to user space in lkdtm_SPINLOCKUP", place=LKDTM,
+        within_s=180,
+    ),
+    Fault(
+        "memory leaks until nobody is left to be killed", 1, "crash",
+        "deadlocked on memory|no killable",
+        script=f"echo LEAK >{PROVOKE}; sleep 600", kernel="drill",
+        title="kernel panic: System is deadlocked on memory", within_s=300,
     ),
     Fault(
         "RCU stalls", 1, "timeout|fail|crash", "rcu detected stall",
@@ -432,7 +481,12 @@ FAULTS = (
     # -- hosts that go wrong
     Fault(
         "the host's disk is full", 3, "", "[Nn]o space left",
-        script="seq 1 100000", before=False, after=False, around=on_a_small_disk, within_s=90,
+        script="seq 1 100000", before=False, after=False, around=on_a_disk_of("16k"), within_s=90,
+    ),
+    Fault(
+        "the host's disk fills up", 3, "", "[Nn]o space left",
+        script="sleep 8; seq 1 10000 >/dev/console", act=the_disk_fills_up, after=False,
+        around=on_a_disk_of("4m"), within_s=90,
     ),
     Fault("two rigs at once", 0, "pass", "", script="sleep 1", act=beside_another, within_s=120),
     Fault(
@@ -442,12 +496,12 @@ FAULTS = (
         within_s=180,
     ),
     Fault(
-        "an image is overwritten", 5, "error", "Unable to mount root fs",
+        "an image is overwritten", 3, "error", r"image \w+ in the store is damaged: .*disk\.img",
         script="true", around=with_damage("image", "disk.img", overwritten),
         options=("--cold",), before=False, after=False, within_s=180,
     ),
     Fault("the rig is killed", -signal.SIGKILL, "", "", act=to_rig(signal.SIGKILL), after=False,
-          litter=True, ci=True),
+          again=True, ci=True),
 )  # fmt: skip
 
 
@@ -479,6 +533,10 @@ def run(fault: Fault, directory: Path) -> Seen:
         try:
             with around:
                 _drive(fault, seen, words, env)
+                if fault.again:
+                    more = [*words, "--case", "before.sh"]
+                    then = subprocess.run(more, cwd=ROOT, env=env, capture_output=True, check=False)
+                    seen.again = then.returncode
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             seen.broken = str(error)
         seen.litter = tuple(sorted(path.name for path in Path(own).iterdir()))
@@ -559,7 +617,15 @@ def troubles(fault: Fault, seen: Seen, slower: float = 1.0) -> list[str]:
         found.append("nothing of it was saved")
     if seen.left:
         found.append(f"left running: {'; '.join(seen.left)[:300]}")
-    if seen.litter and not fault.litter:
+    if seen.again:
+        found.append(f"the next rig: exit code {seen.again}")
+    reports = [one for one in seen.run.get("splats", []) if re.search(fault.title, one["title"])]
+    if fault.title and not any(
+        one["decoded"] and one["place"].startswith(fault.place) for one in reports
+    ):
+        those = [(one["title"], one["place"]) for one in seen.run.get("splats", [])]
+        found.append(f"no decoded report {fault.title!r} at {fault.place!r}: {those}")
+    if seen.litter:
         found.append(f"files left: {', '.join(seen.litter)[:300]}")
     if "Traceback" in seen.output:
         found.append("a traceback")
