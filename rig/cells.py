@@ -51,7 +51,7 @@ class End(enum.StrEnum):
 class Told:
     """One cell's end. code: its last exit code. counts: its cases by status. seconds: of its last
     try. place: of its results, below the matrix's. allowed: why it may fail. again: the
-    command that runs it by itself.
+    command that runs it by itself. kernel, machine, suite: what it is of.
     """
 
     cell: str
@@ -64,6 +64,20 @@ class Told:
     place: str = ""
     allowed: str = ""
     again: str = ""
+    kernel: str = ""
+    machine: str = ""
+    suite: str = ""
+
+    def of(self, cell: Cell) -> Told:
+        """The same with what is known of its cell."""
+        return replace(
+            self,
+            allowed=cell.allowed,
+            again=cell.command,
+            kernel=cell.kernel,
+            machine=cell.machine,
+            suite=cell.suite,
+        )
 
     @property
     def saved(self) -> str:
@@ -106,7 +120,7 @@ class Request:
 def begun(request: Request) -> State:
     """The state to go on from; UsageError where another matrix, or commit, was begun there."""
     mark = digest(*(cell.command for cell in request.cells))[:16]
-    those = tuple(Told(cell.name, allowed=cell.allowed) for cell in request.cells)
+    those = tuple(Told(cell.name).of(cell) for cell in request.cells)
     fresh = State(request.commit, mark, those)
     if not (request.results / STATE).exists():
         return fresh
@@ -232,7 +246,7 @@ class Runner:
         with self._changed:
             if self._stop and not told.final:
                 return
-            told = replace(told, allowed=cell.allowed, again=cell.command)
+            told = told.of(cell)
             cells = tuple(told if one.cell == cell.name else one for one in self.state.cells)
             self.state = replace(self.state, cells=cells)
             self._save()

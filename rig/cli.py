@@ -744,7 +744,11 @@ def _nightly(arguments: argparse.Namespace) -> int:
         plan = dataclasses.replace(plan, mail=None, hook=None)
     request = nightly.Request(results, arguments.budget, tuple(arguments.only))
     with _progress(arguments) as progress:
-        seen = nightly.Nightly(request, plan, config, progress.note).run()
+        try:
+            seen = nightly.Nightly(request, plan, config, progress.note).run()
+        except (RigError, OSError) as error:
+            afterwards.not_begun(error, plan, config.root, lambda words: _say([words]))
+            raise
     page = afterwards.conclude(seen, plan, results, config.root, lambda words: _say([words]))
     if seen.interrupted:
         raise KeyboardInterrupt

@@ -76,7 +76,8 @@ class Part:
 @dataclass(frozen=True)
 class Night:
     """All of it. name: when it began, to sort by. kernels: name -> release. results, figures,
-    warnings: by what they are of, in words; warnings are reports of kernels. whole: all of
+    warnings: by what they are of, in words; warnings are reports of kernels. unbuilt: kernel -> why
+    it could not be built. lost: cells that came to no result, and why. whole: all of
     the plan was asked for. accepted: why it counts as good although something was not.
     """
 
@@ -88,6 +89,8 @@ class Night:
     results: Mapping[str, Outcome] = field(default_factory=dict)
     figures: Mapping[str, Level] = field(default_factory=dict)
     warnings: Mapping[str, Outcome] = field(default_factory=dict)
+    unbuilt: Mapping[str, str] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     whole: bool = True
     good: bool = False
@@ -114,13 +117,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Moved:
-    """A figure that is another one than in the last good night it was in."""
+    """A figure that is another one than in the last good night it was in. again: the command that
+    measured it.
+    """
 
     what: str
     before: float
     after: float
     unit: str
     base: str
+    again: str = ""
 
     @property
     def more(self) -> float:
@@ -288,13 +294,15 @@ def _moved(now: Night, earlier: Sequence[Night]) -> list[Moved]:
     """Gated figures that are others than in the last good night that has them."""
     found = []
     bases = [one for one in earlier if one.is_base]
+    commands = {part.name: part.again for part in now.parts}
     for what, level in now.figures.items():
         base = next((one for one in reversed(bases) if what in one.figures), None)
         if base is None or not level.gated:
             continue
         old = base.figures[what]
         if old.unit == level.unit and old.value != level.value:
-            found.append(Moved(what, old.value, level.value, level.unit, base.name))
+            again = commands.get(level.part, "")
+            found.append(Moved(what, old.value, level.value, level.unit, base.name, again))
     return found
 
 

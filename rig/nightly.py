@@ -379,6 +379,8 @@ class Nightly:
             results=results,
             figures={**night.figures, **found.figures},
             warnings={**night.warnings, **found.warnings},
+            unbuilt={**night.unbuilt, **found.unbuilt},
+            lost={**night.lost, **found.lost},
         )
 
     def _run(self, words: Sequence[str], log: Path, limit_s: float) -> tuple[int, bool]:
@@ -446,6 +448,8 @@ class Collected:
     results: dict[str, Outcome] = field(default_factory=dict)
     figures: dict[str, Level] = field(default_factory=dict)
     warnings: dict[str, Outcome] = field(default_factory=dict)
+    unbuilt: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
     left: tuple[str, ...] = ()
     may: tuple[str, ...] = ()
 
@@ -513,6 +517,11 @@ def _of_matrix(found: Collected, own: Path, place: Path) -> None:
             found.run(saved, place, told.allowed)
         elif not told.final:
             why = f"{told.end}{told.why and f', {told.why}'}"
+            suite = told.suite.rpartition(":")[2]
+            if suite:
+                found.lost[name_of(f"{suite}/{told.cell}", told.kernel, told.machine)] = why
+            if told.end is cells.End.UNBUILT:
+                found.unbuilt[told.kernel] = told.why
             if told.allowed:
                 found.may = (*found.may, f"{told.cell}: {why} ({told.allowed})")
             else:

@@ -94,7 +94,13 @@ def _of_changes(those: Sequence[Change]) -> list[str]:
 
 
 def _of_moves(those: Sequence[Moved]) -> list[str]:
-    lines = [f"  {one.words}" for one in those[:_MOST]]
+    """Each in a line; below those of one command that command."""
+    lines: list[str] = []
+    shown = those[:_MOST]
+    for at, one in enumerate(shown):
+        lines.append(f"  {one.words}")
+        if one.again and (at + 1 == len(shown) or shown[at + 1].again != one.again):
+            lines.append(f"    {one.again}")
     return [*lines, *_more(those)]
 
 
@@ -160,6 +166,20 @@ def send(found: EmailMessage, mail: Mail, root: Path) -> None:
             f"the mail could not be sent by {mail.smtp}: {secret.hidden_in(str(error))}",
             hint="[mail] of ci/nightly.toml; the summary is in the night's directory",
         ) from error
+
+
+def not_begun(why: str, mail: Mail) -> EmailMessage:
+    """The mail of a night that could not begin, not sent yet."""
+    found = EmailMessage(policy.SMTP.clone(max_line_length=_HEADER))
+    found["Subject"] = " ".join(report.clean(f"[rig] nightly: not begun: {why}").split())
+    found["From"] = mail.sender
+    found["To"] = ", ".join(mail.to)
+    found["Date"] = email.utils.formatdate()
+    found["Message-ID"] = email.utils.make_msgid("rig", domain=_domain(mail.sender))
+    found["Auto-Submitted"] = "auto-generated"
+    words = f"rig nightly on {socket.gethostname()} could not begin:\n\n  {_line(why)}\n"
+    found.set_content(words, charset="utf-8", cte="8bit")
+    return found
 
 
 # -- for programs ---------------------------------------------------------------------------------
@@ -242,6 +262,17 @@ def kcidb(night: Night, origin: str = "rig") -> dict[str, object]:
                 "misc": {"release": night.kernels.get(name, "")},
             }
             for name, key in builds.items()
+        ]
+        + [
+            {
+                "id": f"{checkout}-unbuilt-{_word(name)}",
+                "checkout_id": checkout,
+                "origin": origin,
+                "config_name": name,
+                "valid": False,
+                "misc": {"why": why},
+            }
+            for name, why in night.unbuilt.items()
         ],
         "tests": tests,
     }

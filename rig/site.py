@@ -79,12 +79,15 @@ class Strip:
 
 @dataclass(frozen=True)
 class Square:
-    """A kernel's results of one suite on one machine. worst: a status, "" where there is none."""
+    """A kernel's results of one suite on one machine. worst: a status, "" where there is none.
+    lost: why there is none although it should have been run.
+    """
 
     worst: str = ""
     good: int = 0
     bad: int = 0
     anchor: str = ""
+    lost: str = ""
 
 
 @dataclass(frozen=True)
@@ -290,9 +293,21 @@ def _grid(night: Night) -> tuple[list[str], list[Row]]:
             key = (match["suite"], match["machine"])
             counted.setdefault(key, {}).setdefault(match["kernel"], []).append(one)
             kernels[match["kernel"]] = None
+    lost: dict[tuple[str, str, str], str] = {}
+    for what, why in night.lost.items():
+        if match := _NAMED.match(what):
+            suite, kernel, machine = match["suite"] or "", match["kernel"], match["machine"]
+            lost[suite, kernel, machine] = why
+            counted.setdefault((suite, machine), {})
+            kernels[kernel] = None
     rows: list[Row] = []
     for (suite, machine), those in sorted(counted.items()):
-        squares = [_square(those.get(kernel, []), suite, kernel, machine) for kernel in kernels]
+        squares = [
+            _square(those.get(kernel, []), suite, kernel, machine)
+            if kernel in those
+            else Square(lost=lost.get((suite, kernel, machine), ""))
+            for kernel in kernels
+        ]
         rows.append(Row(suite, machine, squares))
     return [*kernels], rows
 

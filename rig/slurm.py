@@ -145,6 +145,7 @@ class Runner:
             self._known.unlink()
 
     def _keep(self, cell: Cell, told: Told) -> None:
+        told = told.of(cell)
         those = tuple(told if one.cell == cell.name else one for one in self.state.cells)
         self.state = replace(self.state, cells=those)
         cells.save(self.state, self._request.results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from rig import afterwards, cells, cli, config, nightly, nightmail, site
 from rig.cells import State, Told
 from rig.config import Config
 from rig.errors import InfrastructureError, UsageError
+from rig.matrix import Cell
 from rig.night import End, Level, Night, Outcome, Part, summary
 from rig.nightly import Hook, Mail, Nightly, Plan, Request
 from rig.results import Case, Run, Splat, Status, to_json
@@ -293,8 +295,15 @@ def test_a_damaged_night_costs_no_other_one_anything(stage: Stage) -> None:
 def test_cells_that_were_not_run_are_told(stage: Stage) -> None:
     lost = Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3")
     may = Told("abi-k-three", cells.End.LOST, 3, 2, allowed="it is new")
-    stage.matrix(RUN, lost, may)
+    cell = Cell("k", "two", "kselftest:timers")
+    stage.matrix(RUN, lost.of(cell), may)
     seen = stage.night()
+    assert seen.night.lost == {"timers/abi-k-two [k, two]": "lost, exit code 3"}
+    kernels, rows = site._grid(seen.night)
+    assert kernels == ["k"]
+    (row,) = [one for one in rows if one.suite == "timers"]
+    assert (row.machine, row.squares[0].lost) == ("two", "lost, exit code 3")
+    assert ">lost</span>" in stage.told(seen).read_text()
     assert seen.summary.left == ("matrix: abi-k-two: lost, exit code 3",)
     assert seen.summary.may == ("matrix: abi-k-three: lost (it is new)",)
     assert "  matrix: abi-k-three: lost (it is new)" in nightmail.text(seen.night, seen.summary)
@@ -530,6 +539,21 @@ def test_a_mail_names_both_first(stage: Stage) -> None:
         assert any("the mail could not be sent by 127.0.0.1" in words for words in stage.said)
 
 
+def test_a_night_that_cannot_begin_is_told(stage: Stage) -> None:
+    mail = '[mail]\nto = ["l@example.org"]\nfrom = "r@example.org"\nsmtp = "127.0.0.1:{}"\n'
+    part = '[[part]]\nname = "p"\nrun = "true {place}"\nreads = "run"\n'
+    root = stage.config.root
+    words = ["--rig-toml", str(root / "rig.toml"), "-q", "nightly", "--plan"]
+    (root / "results/nights").mkdir(parents=True)
+    with (root / "results/nights/.lock").open("w") as lock, a_mail_server() as (kept, port):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (root / "n.toml").write_text(part + mail.format(port))
+        assert cli.main([*words, str(root / "n.toml")]) == InfrastructureError.exit_code
+    (found,) = kept.mails
+    assert found["Subject"].startswith("[rig] nightly: not begun: another night runs in ")
+    assert "could not begin" in found.get_content()
+
+
 def test_a_mail_server_that_is_not_there_costs_no_night(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,7 +633,9 @@ def test_what_is_skipped_now_is_told(stage: Stage) -> None:
 def test_for_other_programs(stage: Stage) -> None:
     stage.night()
     stage.leaves("exact", {"bench.json": bench(110)})
-    stage.matrix(BROKEN, Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3"))
+    cell = Cell("other", "one", "abi")
+    unbuilt = cells.unbuilt(cell, "rig build other ended with exit code 4").of(cell)
+    stage.matrix(BROKEN, Told("abi-k-two", cells.End.LOST, 3, 2, why="exit code 3"), unbuilt)
     seen = stage.night()
     stage.told(seen)
     suite = ET.parse(seen.place / "junit.xml").getroot()[0]
@@ -619,6 +645,8 @@ def test_for_other_programs(stage: Stage) -> None:
     assert suite.find("testcase[@classname='part']/error") is not None
     told = json.loads((seen.place / "kcidb.json").read_bytes())
     kcidb_io.schema.V4_3.validate(told)
+    valid = {one["config_name"]: one["valid"] for one in told["builds"]}
+    assert valid == {"k": True, "other": False}
     statuses = {one["path"]: one["status"] for one in told["tests"]}
     assert statuses["abi.wait.b"] == "FAIL"
     assert statuses["abi.wait.a"] == "PASS"
@@ -675,6 +703,10 @@ def test_what_became_dearer_comes_before_what_has_failed_for_long(stage: Stage) 
     page, mail = stage.told(seen).read_text(), (seen.place / "summary.txt").read_text()
     for text in (page, mail):
         assert -1 < text.index("Regressions") < text.index("Still failing")
+    again = next(part.again for part in seen.night.parts if part.name == "exact")
+    assert again
+    assert f"    {again}\n" in mail
+    assert f">{again}<" in page
 
 
 def test_each_suite_has_a_page_of_its_own(stage: Stage) -> None:
