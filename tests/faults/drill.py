@@ -323,7 +323,7 @@ FAULTS = (
     Fault(
         "a kernel panics in a test", 1, "crash", "sysrq triggered crash",
         script="echo c >/proc/sysrq-trigger", ci=True,
-        title="sysrq triggered crash", place="drivers/tty/sysrq.c",
+        title="sysrq triggered crash",
     ),
     Fault(
         "a program does not end",
@@ -401,7 +401,7 @@ FAULTS = (
         "a panic in an initcall", 5, "error", "Kernel panic - not syncing: dumptest",
         kernel="lockdep",
         options=("--append", "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type=PANIC"),
-        title="kernel panic: dumptest", place=LKDTM,
+        title="kernel panic: dumptest",
         before=False, after=False, within_s=120,
     ),
     Fault(
