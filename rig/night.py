@@ -294,14 +294,13 @@ def _moved(now: Night, earlier: Sequence[Night]) -> list[Moved]:
     """Gated figures that are others than in the last good night that has them."""
     found = []
     bases = [one for one in earlier if one.is_base]
-    commands = {part.name: part.again for part in now.parts}
     for what, level in now.figures.items():
         base = next((one for one in reversed(bases) if what in one.figures), None)
         if base is None or not level.gated:
             continue
         old = base.figures[what]
         if old.unit == level.unit and old.value != level.value:
-            again = commands.get(level.part, "")
+            again = f"rig nightly --only {level.part}" if level.part else ""
             found.append(Moved(what, old.value, level.value, level.unit, base.name, again))
     return found
 
