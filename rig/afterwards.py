@@ -34,12 +34,12 @@ def conclude(
     return results / PLACE / site.PAGE
 
 
-def not_begun(error: Exception, plan: Plan, root: Path, say: Callable[[str], object]) -> None:
+def broken_off(error: Exception, plan: Plan, root: Path, say: Callable[[str], object]) -> None:
     """Tell whoever is told of nights that there is none; the error is raised by whoever has it."""
     why = error.message if isinstance(error, RigError) else str(error)
     if plan.mail is not None:
         try:
-            nightmail.send(nightmail.not_begun(why, plan.mail), plan.mail, root)
+            nightmail.send(nightmail.broken_off(why, plan.mail), plan.mail, root)
             say(f"mail sent to {', '.join(plan.mail.to)}")
         except (RigError, OSError, ValueError) as failed:
             say(f"nobody could be told: {failed}")
@@ -103,4 +103,4 @@ def _room(seen: Seen, plan: Plan, results: Path, _root: Path, say: Callable[[str
         say(f"logs of {len(gone)} old night(s) removed: {', '.join(gone)}")
 
 
-__all__ = ["JUNIT", "KCIDB", "SUMMARY", "conclude", "not_begun"]
+__all__ = ["JUNIT", "KCIDB", "SUMMARY", "broken_off", "conclude"]

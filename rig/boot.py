@@ -88,6 +88,7 @@ def run(
             try:
                 _power_on(request, machine, progress)
             except BootError as error:
+                lab.check_store(error)
                 if not isinstance(error, HangError):  # that one has been made to say something
                     _tell(machine, lab.explain(machine.console.splats(unfinished=True)))
                 raise

@@ -234,7 +234,7 @@ class Runner:
         return few and cores <= self._host.cores and mib <= self._host.memory_mib
 
     def _cell(self, cell: Cell) -> None:
-        told = Told(cell.name)
+        told = Told(cell.name).of(cell)
         try:
             told = self._tried(cell)
         except (RigError, OSError) as error:
@@ -246,7 +246,6 @@ class Runner:
         with self._changed:
             if self._stop and not told.final:
                 return
-            told = told.of(cell)
             cells = tuple(told if one.cell == cell.name else one for one in self.state.cells)
             self.state = replace(self.state, cells=cells)
             self._save()
@@ -255,7 +254,7 @@ class Runner:
     def _tried(self, cell: Cell) -> Told:
         if cell.kernel in self._unbuilt:
             return unbuilt(cell, self._unbuilt[cell.kernel])
-        told = Told(cell.name)
+        told = Told(cell.name).of(cell)
         while not self._stop and told.tries < TRIES and told.end in (End.NOT_RUN, End.LOST):
             results = self._request.results
             told = once(cell, told.tries + 1, results, lambda w, log: self._run(cell.name, w, log))
@@ -308,12 +307,12 @@ def once(cell: Cell, number: int, results: Path, run: Callable[[Sequence[str], P
     seconds = round(time.monotonic() - began, 1)
     end, why, counts = judged(code, saved)
     at = str(place.relative_to(results))
-    return Told(cell.name, end, code, number, seconds, why, counts, at, cell.allowed, cell.command)
+    return Told(cell.name, end, code, number, seconds, why, counts, at).of(cell)
 
 
 def unbuilt(cell: Cell, why: str) -> Told:
     """What a cell comes to whose kernel was not built."""
-    return Told(cell.name, End.UNBUILT, BuildError.exit_code, why=why, allowed=cell.allowed)
+    return Told(cell.name, End.UNBUILT, BuildError.exit_code, why=why).of(cell)
 
 
 def needs(cell: Cell, config: Config) -> tuple[int, int]:

@@ -747,7 +747,7 @@ def _nightly(arguments: argparse.Namespace) -> int:
         try:
             seen = nightly.Nightly(request, plan, config, progress.note).run()
         except (RigError, OSError) as error:
-            afterwards.not_begun(error, plan, config.root, lambda words: _say([words]))
+            afterwards.broken_off(error, plan, config.root, lambda words: _say([words]))
             raise
     page = afterwards.conclude(seen, plan, results, config.root, lambda words: _say([words]))
     if seen.interrupted:

@@ -237,7 +237,7 @@ class KernelLab:
         except BootError as error:
             for recorded in sorted(record.directory.glob(f"console-{number}.*log")):
                 record.console(recorded)
-            self._check_store(error)
+            self.check_store(error)
             raise
         try:
             machine.boot()
@@ -245,7 +245,7 @@ class KernelLab:
         except BaseException as error:
             machine.close()
             if isinstance(error, BootError):
-                self._check_store(error)
+                self.check_store(error)
             raise
         finally:
             for recorded in machine.consoles:
@@ -253,10 +253,12 @@ class KernelLab:
             self._say(machine.notices)
         return Guest(machine, session, self._shelf)
 
-    def _check_store(self, after: BootError) -> None:
+    def check_store(self, after: BootError) -> None:
         """InfrastructureError where the image or the kernel is not what it was when it was made: no
         boot of those says anything of a kernel.
         """
+        if self._cut:  # which has ended the boot
+            return
         self._progress.stage("is what was booted still what was made?")
         for kind, place in (("image", self.image.disk.parent), ("kernel", self.kernel.directory)):
             known = manifest.read(place)

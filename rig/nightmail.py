@@ -131,17 +131,29 @@ def _tail(night: Night, said: Summary) -> list[str]:
 
 def message(night: Night, said: Summary, mail: Mail) -> EmailMessage:
     """The mail of a night, not sent yet."""
-    # A subject is one line: some readers take a folded one for two.
-    found = EmailMessage(policy.SMTP.clone(max_line_length=_HEADER))
     kernels = ", ".join(dict.fromkeys(one for one in night.kernels.values() if one))
     subject = f"[rig] {kernels or 'nightly'}: {said.because} ({night.began[:10]})"
+    return _mail(subject, text(night, said), f"rig.{night.name}", mail)
+
+
+def broken_off(why: str, mail: Mail) -> EmailMessage:
+    """The mail of a night that could not begin, or broke off, not sent yet."""
+    words = (
+        f"rig nightly on {socket.gethostname()} could not begin, or broke off:\n\n  {_line(why)}\n"
+    )
+    return _mail(f"[rig] nightly: no night: {why}", words, "rig", mail)
+
+
+def _mail(subject: str, words: str, name: str, mail: Mail) -> EmailMessage:
+    # A subject is one line: some readers take a folded one for two.
+    found = EmailMessage(policy.SMTP.clone(max_line_length=_HEADER))
     found["Subject"] = " ".join(report.clean(subject).split())
     found["From"] = mail.sender
     found["To"] = ", ".join(mail.to)
     found["Date"] = email.utils.formatdate()
-    found["Message-ID"] = email.utils.make_msgid(f"rig.{night.name}", domain=_domain(mail.sender))
+    found["Message-ID"] = email.utils.make_msgid(name, domain=_domain(mail.sender))
     found["Auto-Submitted"] = "auto-generated"
-    found.set_content(text(night, said), charset="utf-8", cte="8bit")
+    found.set_content(words, charset="utf-8", cte="8bit")
     return found
 
 
@@ -166,20 +178,6 @@ def send(found: EmailMessage, mail: Mail, root: Path) -> None:
             f"the mail could not be sent by {mail.smtp}: {secret.hidden_in(str(error))}",
             hint="[mail] of ci/nightly.toml; the summary is in the night's directory",
         ) from error
-
-
-def not_begun(why: str, mail: Mail) -> EmailMessage:
-    """The mail of a night that could not begin, not sent yet."""
-    found = EmailMessage(policy.SMTP.clone(max_line_length=_HEADER))
-    found["Subject"] = " ".join(report.clean(f"[rig] nightly: not begun: {why}").split())
-    found["From"] = mail.sender
-    found["To"] = ", ".join(mail.to)
-    found["Date"] = email.utils.formatdate()
-    found["Message-ID"] = email.utils.make_msgid("rig", domain=_domain(mail.sender))
-    found["Auto-Submitted"] = "auto-generated"
-    words = f"rig nightly on {socket.gethostname()} could not begin:\n\n  {_line(why)}\n"
-    found.set_content(words, charset="utf-8", cte="8bit")
-    return found
 
 
 # -- for programs ---------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ def _grid(night: Night) -> tuple[list[str], list[Row]]:
     rows: list[Row] = []
     for (suite, machine), those in sorted(counted.items()):
         squares = [
-            _square(those.get(kernel, []), suite, kernel, machine)
+            _square(those[kernel], _anchor(suite, kernel, machine))
             if kernel in those
             else Square(lost=lost.get((suite, kernel, machine), ""))
             for kernel in kernels
@@ -319,7 +319,7 @@ def _groups(night: Night) -> list[tuple[str, str, list[tuple[str, Outcome]]]]:
         match = _NAMED.match(what)
         if match and match["suite"]:
             suite, kernel, machine = match["suite"], match["kernel"], match["machine"]
-            key = (f"{suite} on {kernel}, {machine}", _file(f"{suite} {kernel} {machine}"))
+            key = (f"{suite} on {kernel}, {machine}", _anchor(suite, kernel, machine))
             found.setdefault(key, []).append((match["case"], one))
         else:
             found.setdefault(("others", "others"), []).append((what, one))
@@ -327,14 +327,16 @@ def _groups(night: Night) -> list[tuple[str, str, list[tuple[str, Outcome]]]]:
             for (title, anchor), those in found.items()]  # fmt: skip
 
 
-def _square(those: Sequence[Outcome], suite: str, kernel: str, machine: str) -> Square:
-    if not those:
-        return Square()
+def _anchor(suite: str, kernel: str, machine: str) -> str:
+    return _file(f"{suite} {kernel} {machine}")
+
+
+def _square(those: Sequence[Outcome], anchor: str) -> Square:
     bad = [one for one in those if one.bad]
     worst = "pass"
     if bad:
         worst = "skip" if all(one.allowed for one in bad) else str(bad[0].status)
-    return Square(worst, len(those) - len(bad), len(bad), _file(f"{suite} {kernel} {machine}"))
+    return Square(worst, len(those) - len(bad), len(bad), anchor)
 
 
 def _trends(nights: Sequence[Night]) -> list[Trend]:

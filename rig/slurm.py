@@ -44,7 +44,7 @@ def on_node(rig: Sequence[str], root: str, results: str, what: bytes, before: in
     cell = msgspec.json.decode(what, type=Cell)
     tries = before + int(os.environ.get(_RESTARTS, "0"))
     told = Told(cell.name, End.LOST, InfrastructureError.exit_code, why="its node was lost",
-                tries=tries, allowed=cell.allowed)  # fmt: skip
+                tries=tries).of(cell)  # fmt: skip
     with _interrupted_by_scancel():
         while told.tries < TRIES and told.end in (End.NOT_RUN, End.LOST):
             told = cells.once(
@@ -145,7 +145,6 @@ class Runner:
             self._known.unlink()
 
     def _keep(self, cell: Cell, told: Told) -> None:
-        told = told.of(cell)
         those = tuple(told if one.cell == cell.name else one for one in self.state.cells)
         self.state = replace(self.state, cells=those)
         cells.save(self.state, self._request.results)
@@ -244,8 +243,8 @@ class Runner:
             if not why:
                 self._keep(cell, msgspec.json.decode(value, type=Told))
             elif last:
-                self._keep(cell, Told(name, End.LOST, InfrastructureError.exit_code, TRIES, why=why,
-                                      allowed=cell.allowed))  # fmt: skip
+                lost = Told(name, End.LOST, InfrastructureError.exit_code, TRIES, why=why)
+                self._keep(cell, lost.of(cell))
             else:
                 self._tell(f"{name}: {why}; once more")
                 again.append(cell)

@@ -126,7 +126,8 @@ class Supply:
             try:
                 guest = self._lab.boot(number, self._record)
             except BootError as error:
-                self._lab.last_words(error, number, self._record)
+                if not self.is_cut:  # by us, and no kernel's doing
+                    self._lab.last_words(error, number, self._record)
                 raise
         guest.load = self._load
         return Taken(number, guest)

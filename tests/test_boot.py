@@ -57,6 +57,8 @@ class _Streaming(LocalSession):
 class _BootLab:
     def prepare(self, suites: object) -> None: ...
 
+    def check_store(self, after: BootError) -> None: ...
+
     def explain(self, splats: Sequence[Splat]) -> Sequence[Splat]:
         decoded = "one+0x1/0x2 (a.c:1)\ntwo\x1b[31m"
         return [replace(one, decoded=decoded, place="a.c:7", patch="1.patch") for one in splats]

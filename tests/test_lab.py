@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rig import decode as decode_module
-from rig import kbuild
+from rig import kbuild, manifest
 from rig import lab as lab_module
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError, HangError
+from rig.errors import BootError, HangError, InfrastructureError
 from rig.kbuild import Kernel
 from rig.lab import KernelLab
 from rig.record import Record
@@ -142,6 +143,29 @@ def decoded(lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(decode_module, "decode", decode)
     object.__setattr__(lab.kernel, "facts", {"name": "k"})
     return titles
+
+
+def test_a_boot_of_what_is_damaged_is_no_kernels_fault(
+    lab: KernelLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("image", "kernel"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "disk.img").write_bytes(b"as it was made")
+        manifest.write(tmp_path / kind)
+    whole = SimpleNamespace(disk=tmp_path / "image/disk.img")
+    monkeypatch.setattr(lab, "_image", whole)
+    monkeypatch.setattr(lab, "_kernel", SimpleNamespace(directory=tmp_path / "kernel"))
+    error = BootError("no login", output="its console")
+    lab.check_store(error)
+    for kind in ("kernel", "image"):
+        (tmp_path / kind / "disk.img").write_bytes(b"as it is today")
+        with pytest.raises(InfrastructureError, match=f"{kind} {kind} in the store is") as caught:
+            lab.check_store(error)
+        assert "disk.img has other bytes" in caught.value.message
+        assert caught.value.output == "its console"
+        assert "rig store verify --repair" in caught.value.hint
+    lab.cut()
+    lab.check_store(error)  # which has ended the boot itself
 
 
 def test_each_title_is_decoded_once_until_that_has_taken_its_time(

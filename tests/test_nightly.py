@@ -550,7 +550,7 @@ def test_a_night_that_cannot_begin_is_told(stage: Stage) -> None:
         (root / "n.toml").write_text(part + mail.format(port))
         assert cli.main([*words, str(root / "n.toml")]) == InfrastructureError.exit_code
     (found,) = kept.mails
-    assert found["Subject"].startswith("[rig] nightly: not begun: another night runs in ")
+    assert found["Subject"].startswith("[rig] nightly: no night: another night runs in ")
     assert "could not begin" in found.get_content()
 
 
@@ -705,6 +705,11 @@ def test_what_became_dearer_comes_before_what_has_failed_for_long(stage: Stage) 
         assert -1 < text.index("Regressions") < text.index("Still failing")
     assert "\n    rig nightly --only exact\n" in mail
     assert ">rig nightly --only exact<" in page
+
+
+def test_each_square_has_an_anchor_of_its_own() -> None:
+    those = [("a-b", "c", "m"), ("a", "b-c", "m"), ("a", "b", "c-m"), ("a_b", "c", "m")]
+    assert len({site._anchor(*one) for one in those}) == len(those)
 
 
 def test_each_suite_has_a_page_of_its_own(stage: Stage) -> None:

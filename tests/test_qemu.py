@@ -24,7 +24,7 @@ from rig.errors import BootError, HangError, InfrastructureError, LostMachineErr
 from rig.guest import Sight
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import Machine, accel, plan, qemu
+from rig.machine import Machine, accel, plan, qemu, stale
 from rig.machine.plan import Plan
 from rig.machine.qemu import QemuMachine
 from rig.machine.qmp import Monitor
@@ -832,11 +832,11 @@ def test_ports_never_clash(make: Make) -> None:
 )
 def test_a_breakpoint_that_is_not_there_is_the_emulators(code: str, fell: bool) -> None:
     oops = f"[    1.5] Oops: int3: 0000 [#1] SMP\n[    1.6] RIP: 0010:f+0x1/0x2\n[    1.7] {code}\n"
-    assert accel.fell_over_nothing(oops) is fell
-    assert accel.fell_over_nothing(oops + oops) is fell
+    assert stale.fell_over_nothing(oops) is fell
+    assert stale.fell_over_nothing(oops + oops) is fell
     true = oops.replace(code, "Code: 90 cc <1f>")
-    assert not accel.fell_over_nothing(oops + true)
-    assert not accel.fell_over_nothing(oops.replace("int3", "divide error"))
+    assert not stale.fell_over_nothing(oops + true)
+    assert not stale.fell_over_nothing(oops.replace("int3", "divide error"))
 
 
 @pytest.mark.kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rig.errors import BootError, InfrastructureError
 from rig.guest import Guest
 from rig.rack import Order, Rack
 from rig.record import Record
-from rig.results import Run, Status
+from rig.results import BOOT_FAILED, Run, Status
 from rig.supply import Supply
 
 TWO = "echo TAP version 13; echo 1..2; echo ok 1 one; echo ok 2 two"
@@ -154,3 +155,27 @@ class _Hanging(LocalLab):
         self.begun.set()
         self.is_cut.wait(60)
         raise InfrastructureError("the console closed")
+
+
+def test_a_boot_that_failed_is_put_on_record_unless_we_ended_it(record: Record) -> None:
+    supply = Supply(LocalLab(boots=1), record)
+    supply.take().guest.close()
+    with pytest.raises(BootError):
+        supply.take()
+    assert record.run.machine == {BOOT_FAILED: "1: the kernel did not reach login"}
+    lab = _Cut()
+    lab.supply = ended = Supply(lab, record)
+    record.update(lambda run: replace(run, machine={}))
+    with pytest.raises(BootError):
+        ended.take()
+    assert record.run.machine == {}
+
+
+class _Cut(LocalLab):
+    """Its plug is pulled while it boots."""
+
+    supply: Supply
+
+    def boot(self, number: int, record: Record) -> Guest:
+        self.supply.cut()
+        raise BootError("it ended")

@@ -7,7 +7,6 @@ busy or a kernel that is dead: that answer is believed for a day only.
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import threading
 import time
@@ -169,19 +168,3 @@ def _save(path: Path, known: dict[str, Finding]) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(msgspec.json.format(msgspec.json.encode(known), indent=1))
     Path(file.name).replace(path)
-
-
-_INT3 = re.compile(r"\bint3: 0000 ")
-_CODE = re.compile(r"Code: (?P<before>(?:[0-9a-f]{2} )*)<[0-9a-f]{2}>")
-
-
-def fell_over_nothing(console: str) -> bool:
-    """Whether the kernel has met breakpoints, and none that was there. Pure.
-
-    The trap leaves RIP behind the breakpoint (cc): where the byte before it is another one, memory
-    had no breakpoint when the kernel looked, and the CPU ran what had been there before.
-    """
-    met = [found.end() for found in _INT3.finditer(console)]
-    shown = [_CODE.search(console, start) for start in met]
-    there = [code["before"].split()[-1:] if code else [] for code in shown]
-    return bool(met) and all(last not in ([], ["cc"]) for last in there)

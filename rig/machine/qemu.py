@@ -24,7 +24,7 @@ from rig.errors import BootError, HangError, InfrastructureError
 from rig.image import Image
 from rig.machine import coming, gdbstub, stuck
 from rig.machine import snapshot as saved
-from rig.machine.accel import Acceleration, accelerator, fell_over_nothing
+from rig.machine.accel import Acceleration, accelerator
 from rig.machine.plan import (
     Bootable,
     Plan,
@@ -38,6 +38,7 @@ from rig.machine.plan import (
 )
 from rig.machine.qmp import Monitor
 from rig.machine.snapshot import Snapshot
+from rig.machine.stale import fell_over_nothing
 from rig.profile import Symbols
 from rig.session import ConnectionLost, Endpoint, Line, Session
 

@@ -9,6 +9,7 @@ why, the time within which all of it is over, and that nothing is left: no proce
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -190,9 +191,13 @@ def offspring(pid: int) -> dict[int, str]:
 def the_disk_fills_up(_rig: subprocess.Popen[str], seen: Seen) -> None:
     """Once the first program runs, somebody else takes all that is left of the results' disk."""
     until_it_runs(seen)
-    with contextlib.suppress(OSError), (seen.directory / "results/fill").open("wb", 0) as file:
-        while True:
-            file.write(bytes(1024))
+    try:
+        with (seen.directory / "results/fill").open("wb", 0) as file:
+            while True:
+                file.write(bytes(1024))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
 
 
 def to_rig_in(command: str, number: int = signal.SIGINT) -> Act:
