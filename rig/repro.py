@@ -106,7 +106,7 @@ def failure(run: Run, wanted: str) -> Failure:
         raise UsageError(
             f"{wanted or f'run {run.id}'} did not fail: there is nothing to show again"
         )
-    case = bad[0]
+    case = _telling(bad[0], run)
     why = run.machine.get(BOOT_FAILED, "")
     if why and why in case.message:
         splat = next(iter(run.splats), None)
@@ -115,6 +115,19 @@ def failure(run: Run, wanted: str) -> Failure:
     silent = case.status is Status.TIMEOUT and not splat
     shape = Shape.SILENCE if silent else Shape.LINE
     return Failure(case, splat, _pattern(case, splat), _blamed(splat), shape)
+
+
+def _telling(case: Case, run: Run) -> Case:
+    """The same, or of a result that never came what kept it from coming: its program's own case."""
+    if case.status is not Status.ERROR or not case.name:
+        return case
+    own = (
+        one
+        for one in run.cases
+        if (one.suite, one.program, one.name) == (case.suite, case.program, "")
+        and not one.status.good
+    )
+    return next(own, case)
 
 
 def _pattern(case: Case, splat: Splat | None) -> str:

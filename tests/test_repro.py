@@ -190,6 +190,15 @@ def test_a_machine_that_says_nothing_more_is_a_time_out(
     assert verdict(RUN, "abi/queue", said, end, tmp_path) == code
 
 
+@pytest.mark.parametrize("wanted", ["", "abi/queue", "abi/queue::case 1"])
+def test_a_result_that_never_came_is_what_kept_it_from_coming(wanted: str) -> None:
+    never = Case("abi", "queue", "case 1", Status.ERROR, message="planned, but never came")
+    run = replace(RUN, cases=(never, LATE, WHOLE))
+    assert repro.failure(run, wanted).case == LATE
+    alone = replace(RUN, cases=(never, WHOLE))
+    assert repro.failure(alone, wanted if wanted else "abi/queue").case == never
+
+
 @pytest.mark.parametrize(
     ("said", "end", "splats", "code"),
     [
