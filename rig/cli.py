@@ -607,25 +607,25 @@ def _scan(arguments: argparse.Namespace) -> int:
     dirty, lost = False, 0
     for file in arguments.files:
         name = os.fsencode(file).decode(errors="replace")
-        found, described = 0, []
+        found, error = 0, None
+        if arguments.json:
+            print(results.to_line({"file": name})[:-1] + ',"splats":[', end="")
         try:
             for one in splat.scan_pieces(logfile.pieces(file)):
                 found += 1
-                if arguments.json:
-                    described.append(_described(one))
+                if arguments.json:  # each at once: a log may have more of them than fit in memory
+                    words = results.to_line(_described(one))
+                    print("," * (found > 1) + words, end="", flush=True)
                 else:
                     print(f"{name}:{one.start + 1}: {report.clean(one.title)}", flush=True)
-        except UsageError as error:  # the others are looked at all the same
-            terminal.show_error(error)
-            dirty, lost = dirty or found > 0, error.exit_code
-            if arguments.json:  # what was found until then is not lost
-                value = {"file": name, "splats": described, "error": error.message}
-                print(results.to_line(value), flush=True)
-            continue
+        except UsageError as caught:  # the others are looked at all the same
+            terminal.show_error(caught)
+            error, lost = caught, caught.exit_code
         dirty = dirty or found > 0
         if arguments.json:
-            print(results.to_line({"file": name, "splats": described}), flush=True)
-        else:
+            why = ',"error":' + results.to_line(error.message) if error else ""
+            print(f"]{why}}}", flush=True)
+        elif not error:
             print(f"{name}: {found} splat(s)" if found else f"{name}: clean", flush=True)
     return 1 if dirty else lost
 

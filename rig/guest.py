@@ -101,6 +101,7 @@ class Guest:
         self._numbers = itertools.count(1)
         self._nonce = secrets.token_hex(4)
         self._heard = 0  # characters of the console that have been judged
+        self._line, self._scanner = 0, splat.Scanner()  # the line they end in, and who judged
         self._proven = -math.inf  # when a mark last came through
         self._counted = 0  # characters of the console that were searched for lost lines
 
@@ -138,14 +139,18 @@ class Guest:
     def listen(self, until: str = "") -> tuple[Splat, ...]:
         """The splats on the console since the last time, up to the line with `until`.
 
-        The console is scanned from power-on: what a second boot banner means depends on it.
+        The console is scanned from power-on, each part of it once: what a second boot banner means
+        depends on what came before.
         """
         text = self.machine.console.text()
         end = text.rfind(until) if until else len(text)
         end = text.rfind("\n", 0, end) + 1 if until else end
-        start = text.count("\n", 0, self._heard)
-        self._heard = max(self._heard, end)
-        return tuple(found for found in splat.scan(text[:end]) if found.start >= start)
+        if end <= self._heard:
+            return ()
+        new, self._heard = text[self._heard : end], end
+        start, self._line = self._line, self._line + new.count("\n")
+        found = self._scanner.feed(new.encode(errors="replace")) + self._scanner.ended_here()
+        return tuple(sorted((o for o in found if o.start >= start), key=lambda one: one.start))
 
     def farewell(self, *, brief: bool = False) -> tuple[Splat, ...]:
         """Splats since the last program; proves first that the console still speaks.

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself: asked for in every line of a report
 class Rule:
     """One heading.
 
@@ -49,6 +49,9 @@ class Rule:
     named: bool = False
     patient: bool = False
     shy: bool = False
+
+    def __deepcopy__(self, memo: object) -> Rule:
+        return self  # there is one of each
 
 
 def _rule(

@@ -14,7 +14,7 @@ from rig.errors import BootError, InfrastructureError, LostMachineError
 from rig.expected import Expected
 from rig.guest import Guest
 from rig.record import FIRST, LAST, Record
-from rig.results import Case, Run, Splat, Status
+from rig.results import NOT_RUN, Case, Run, Splat, Status
 from rig.session import ConnectionLost, SessionTimeout
 from rig.suite import BuiltSuite, Program, Suite
 from rig.suite import programs as listed
@@ -173,7 +173,7 @@ class Rack:
             known = listed(built.suite)
             for program in built.programs:
                 if program not in known:
-                    words = "not run: its Makefile names it only with a kernel"
+                    words = f"{NOT_RUN}its Makefile names it only with a kernel"
                     case = unborn(self._rules(Order(built.suite, program)), words)
                     self.record.add((case,), place=FIRST)
         self.record.update(self._lab.describe)
@@ -201,7 +201,7 @@ class Rack:
         """As Racks.refuse."""
         if order not in self._told:
             self._told.add(order)
-            case = unborn(self._rules(order), f"not run: {why}")
+            case = unborn(self._rules(order), f"{NOT_RUN}{why}")
             self._put_down(order, (replace(case, output=output),))
 
     def unasked(self) -> Sequence[tuple[Order, Judged]]:
@@ -251,10 +251,10 @@ class Rack:
         self._previous, self._place_of_previous = rules, self._places.get(order, LAST)
         raw = judge(rules, seen)
         judged = self._expected.judged(raw)
+        self._told.add(order)  # whatever comes before its end
         cases = self._put_down(order, judged, self._not_of_a_crash(raw, judged, seen.splats))
         if seen.end.gone and not seen.splats:
             self.lost = LostMachineError(f"{order.name}: {seen.detail}")
-        self._told.add(order)  # whatever its machine does at the end
         if not guest.fit:
             self._retire()
         return (*before, *cases), own_s
@@ -386,7 +386,7 @@ class Rack:
             return ()
         assert self._previous is not None
         case = late(self._previous, splats)
-        self.record.add((case,), self._lab.explain(splats), self._place_of_previous)
+        self._keep((case,), splats, self._place_of_previous)
         return (case,)
 
     def _retire(self) -> None:
@@ -397,5 +397,13 @@ class Rack:
     def _put_down(
         self, order: Order, cases: Sequence[Case], splats: Sequence[Splat] = ()
     ) -> tuple[Case, ...]:
-        self.record.add(cases, self._lab.explain(splats), self._places.get(order, LAST))
+        self._keep(cases, splats, self._places.get(order, LAST))
         return tuple(cases)
+
+    def _keep(self, cases: Sequence[Case], splats: Sequence[Splat], place: float) -> None:
+        """Put on record what was seen, also where somebody interrupts what explains it."""
+        told = splats
+        try:
+            told = self._lab.explain(splats)
+        finally:
+            self.record.add(cases, told, place)

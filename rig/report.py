@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import tempfile
+import textwrap
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rig.errors import InfrastructureError
-from rig.results import Case, Run, Splat, Status, to_json
+from rig.results import NOT_RUN, Case, Run, Splat, Status, to_json
 
 if TYPE_CHECKING:
     import jinja2
@@ -157,7 +158,7 @@ def text(run: Run, *, color: bool) -> str:
     blocks = [
         _text_head(run),
         _text_table(run, paint),
-        *(_text_case(case, paint) for case in run.cases if not case.status.good),
+        *_text_cases([case for case in run.cases if not case.status.good], paint),
         *(_text_splat(splat, paint) for splat in run.splats),
         "\n".join(f"note: {clean(notice)}" for notice in run.notices),
         _text_verdict(run, paint),
@@ -195,10 +196,24 @@ def _text_table(run: Run, paint: Any) -> str:
     return "\n".join(lines)
 
 
-def _text_case(case: Case, paint: Any) -> str:
+def _text_cases(cases: Sequence[Case], paint: Any) -> list[str]:
+    """What was not run for one and the same reason is said once, with the names of all."""
+    groups: dict[object, list[Case]] = {}
+    for case in cases:
+        alike = case.message.startswith(NOT_RUN) and not case.output
+        groups.setdefault((case.status, case.message) if alike else case.id, []).append(case)
+    return [_text_case(first, paint, [one.id for one in rest]) for first, *rest in groups.values()]
+
+
+def _text_case(case: Case, paint: Any, others: Sequence[str] = ()) -> str:
     lines = [f"{paint(case.status.upper(), _COLORS[case.status])} {clean(case.id)}"]
     if case.message:
         lines.append(f"    {clean(case.message)}")
+    if others:
+        lines += textwrap.wrap(
+            f"so were {len(others)} more: {clean(', '.join(others))}", 96,
+            initial_indent="    ", subsequent_indent="        ", break_on_hyphens=False,
+        )  # fmt: skip
     lines += [f"    | {line}" for line in clean_lines(case.output)[-12:]]
     if case.reproduce:
         lines.append(f"    reproduce: {clean(case.reproduce)}")

@@ -59,6 +59,9 @@ class Splat:
     patch: str = ""
 
 
+NOT_RUN = "not run: "  # what the message of a case begins with whose program never ran
+
+
 @dataclass(frozen=True)
 class Case:
     """One verdict: a KTAP case, or a whole program (name == "") that gave none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import copy
 import itertools
 import re
 from collections import Counter, deque
@@ -206,6 +207,8 @@ def _places(flat: bytes | memoryview, block: bytes, start: int = 0) -> Iterator[
 
 
 def _any_word(line: bytes) -> bool:
+    if not _SEARCH.find_matches_as_indexes(line):
+        return False
     return any(True for _ in _places(line, line))
 
 
@@ -610,6 +613,10 @@ class Scanner:
             self._close(key, cut=True)
         return self._take_out()
 
+    def ended_here(self) -> list[Splat]:
+        """What finish() would give now; this one can be fed on as if it had not been asked."""
+        return copy.deepcopy(self).finish()
+
     def so_far(self) -> list[Splat]:
         """What finish() would give now, without ending anything: reports that are still open."""
         those = (
@@ -729,10 +736,7 @@ class Scanner:
         stamped, caller, message = split(raw)
         if message.startswith(_ANNOUNCED):
             return
-        # A mail program has broken the line right behind the recorder's mark.
-        (above,) = self._before(*self._at, 1) or [b""]
-        mark = _ONLY_MARK.match(above.decode(errors="replace"))
-        stamped = stamped or bool(mark and (mark["stamp"] or self._stamped_from is None))
+        stamped = stamped or self._is_marked_above()
         begun, self._begun = self._begun, None
         if begun and not stamped and self._rest(begun, message, raw):
             return
@@ -770,6 +774,18 @@ class Scanner:
         if self._open:
             self._body(caller, message, raw)
             self._age()
+
+    def _is_marked_above(self) -> bool:
+        """Whether a mail program has broken this line right behind the recorder's mark."""
+        block, position = self._at
+        if position:  # without a list of what most lines do not have
+            above = block[block.rfind(b"\n", 0, position - 1) + 1 : position - 1]
+        else:
+            above = self._above[-1]
+        if b" kernel:" not in above:
+            return False
+        mark = _ONLY_MARK.match(above[-LINE_MAX:].decode(errors="replace"))
+        return bool(mark and (mark["stamp"] or self._stamped_from is None))
 
     def _inside(self, caller: str, message: str, raw: str, stamped: bool) -> bool:
         """Open a report at a heading behind a prefix that is not known: one that the lines above
@@ -906,9 +922,9 @@ class Scanner:
 
     def _age(self) -> None:
         """Close what has been open for too long."""
-        for key, report in list(self._open.items()):
-            if self._line - report.start > _REPORT_SPAN:
-                self._close(key)
+        long_ago = self._line - _REPORT_SPAN
+        for key in [key for key, report in self._open.items() if report.start < long_ago]:
+            self._close(key)
 
     # -- headings ------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -183,6 +184,27 @@ def test_what_was_found_of_a_log_that_ends_early_is_told(project: Path) -> None:
     assert lines[0]["splats"] == []
     assert "packed, and damaged" in lines[1]["error"]
     assert "WARNING in " in lines[1]["splats"][0]["title"]
+
+
+def test_a_report_is_told_as_json_before_its_log_ends(project: Path) -> None:
+    """However many a log has: none waits in memory for the last."""
+    log = (DATA / "console" / "warning.log").read_bytes()
+    words = [sys.executable, "-m", "rig", "scan", "--json", "-"]
+    with subprocess.Popen(words, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        one.stdin.write(log + log.split(b"\n", 1)[1] + b"[   99.0] fine\n" * 5000)
+        one.stdin.flush()
+        seen = b""
+        while b"WARNING in " not in seen:  # while the log has no end
+            assert select.select([one.stdout], [], [], 30)[0]
+            seen += os.read(one.stdout.fileno(), 1 << 16)
+        one.stdin.close()
+        seen += one.stdout.read()
+    value = json.loads(seen)
+    assert set(value) == {"file", "splats"}
+    assert len(value["splats"]) == 2
+    assert one.returncode == 1
 
 
 def unread(pipe: int) -> int:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from local_machine import Late, LocalLab, LocalMachine, Writer
 
-from rig import guest, suite, vigil
+from rig import guest, splat, suite, vigil
 from rig.errors import BootError, InfrastructureError
 from rig.expected import NOTHING, AllowedSplat, Expected, ExpectedCase
 from rig.guest import Guest
 from rig.rack import Isolation, Order, Rack
 from rig.record import Record
-from rig.results import Case, Status, load_run
+from rig.results import Case, Splat, Status, load_run
 from rig.suite import BuiltSuite, Program, Suite
 from rig.vigil import Vigil
 
@@ -377,6 +377,27 @@ def test_a_splat_between_programs_belongs_to_the_one_before(writer: Writer, benc
     assert (first.program, first.name, first.status) == ("a.sh", "after its end", Status.FAIL)
     assert [case.status for case in own] == [Status.PASS, Status.PASS]
     assert len(ran.lab.machines) == 2
+
+
+def test_each_part_of_the_console_is_looked_at_once(
+    writer: Writer, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long run is not slower at its end; and every program has its own."""
+    heard, feed = list[bytes](), splat.Scanner.feed
+
+    def counted(scanner: splat.Scanner, chunk: bytes) -> list[Splat]:
+        heard.append(chunk)
+        return feed(scanner, chunk)
+
+    monkeypatch.setattr(splat.Scanner, "feed", counted)
+    noise = 'for i in $(seq 200); do echo "[    1.000000] fine $i" >&$RIG_KMSG; done'
+    one = f"{TWO}; {noise}"
+    ran = bench(writer.suite("abi", a=one, b=one, c=one, d=one, q=f"{TWO}; {WARNING}"))
+    told = [case.status for name in "abcd" for case in ran.cases[f"abi/{name}"]]
+    assert told == [Status.PASS] * 8
+    assert "pipe_read" in ran.message("abi/q")
+    lines = b"".join(heard).split(b"\n")
+    assert [lines.count(f"[    1.000000] fine {i}".encode()) for i in (1, 200)] == [4, 4]
 
 
 def test_a_splat_after_the_last_program_is_not_lost(writer: Writer, bench: Bench) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from rig import report, splat
 from rig.errors import InfrastructureError
-from rig.results import Case, Measurement, Run, Splat, Status, load_run
+from rig.results import NOT_RUN, Case, Measurement, Run, Splat, Status, load_run
 
 CONSOLES = Path(__file__).parent / "data" / "console"
 HOSTILE = '<script>alert(1)</script>\x1b[31m\x1b]0;title\x07 & "x" \'\x00\u202e'
@@ -89,6 +89,25 @@ def test_text_says_what_failed_how_to_repeat_it_and_what_to_know() -> None:
     assert f"    reproduce: {FAILED.reproduce}\n" in words
     assert "note: emulated by TCG" in words
     assert words.endswith("FAIL: 1 failed, 1 passed in 1 min 23 s\n")
+
+
+def test_what_was_not_run_for_one_reason_is_said_once() -> None:
+    missed = [
+        Case(
+            "abi", f"p{number}", "", Status.ERROR, message=f"{NOT_RUN}no machine", reproduce="rig x"
+        )
+        for number in range(40)
+    ]
+    other = Case("abi", "q", "", Status.ERROR, message=f"{NOT_RUN}it is not built")
+    told = dataclasses.replace(missed[0], program="r", output="its compiler said no")
+    words = report.text(run(PASSED, *missed, other, told, FAILED), color=False)
+    assert "ERROR abi/p0\n    not run: no machine\n    so were 39 more: abi/p1, abi/p2, " in words
+    assert words.count("not run: no machine") == 2
+    assert words.count("reproduce: rig x") == 2
+    assert " abi/p39\n    reproduce: rig x\n" in words
+    assert "ERROR abi/q\n    not run: it is not built\n\n" in words
+    assert "    | its compiler said no\n" in words
+    assert max(map(len, words.splitlines())) <= 100
 
 
 def test_the_notices_are_in_a_green_verdict_too() -> None:

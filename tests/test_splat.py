@@ -640,6 +640,18 @@ def test_a_flood_of_reports_is_counted_but_not_kept() -> None:
     assert sum(bool(splat_.text) for splat_ in found) == splat._TEXTS_MAX
 
 
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_a_console_that_is_asked_about_again_and_again(path: Path) -> None:
+    """Wherever it is asked, it says what a scan up to there says, and what comes is the same."""
+    data, scanner, out, at = path.read_bytes(), splat.Scanner(), list[Splat](), 0
+    for end in sorted(random.Random(path.stem).sample(range(len(data)), min(12, len(data)))):
+        out += scanner.feed(data[at:end])
+        at = end
+        assert sorted(kinds([*out, *scanner.ended_here()])) == sorted(kinds(splat.scan(data[:end])))
+    out += scanner.feed(data[at:]) + scanner.finish()
+    assert sorted(out, key=lambda one: one.start) == splat.scan(data)
+
+
 def test_so_far_shows_what_is_open_and_ends_nothing() -> None:
     scanner = splat.Scanner()
     assert scanner.feed(f"{PANIC}\n".encode()) == []

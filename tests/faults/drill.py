@@ -217,6 +217,16 @@ def to_rig_in(command: str, number: int = signal.SIGINT) -> Act:
     return act
 
 
+def once_it_has_ended(rig: subprocess.Popen[str], seen: Seen) -> None:
+    """Interrupt the rig when its run is whole, and only what it is told by is still to come."""
+    deadline = time.monotonic() + 240
+    while not _says(seen, "run.json", b'"complete": true'):
+        if rig.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("its run was never whole")
+        time.sleep(0.005)
+    rig.send_signal(signal.SIGINT)
+
+
 def beside_another(rig: subprocess.Popen[str], seen: Seen) -> None:
     """A second rig does the same at the same time; it has to come to the same."""
     words = [str(word) for word in cast("list[str]", rig.args)]
@@ -397,6 +407,10 @@ FAULTS = (
           act=to_rig(signal.SIGINT, running=False),
           around=with_only("source", "kernel", "image", "suites", "memo"),
           before=False, after=False, within_s=120),
+    Fault("the rig is interrupted in decoding a trace", 130, "crash", "sysrq triggered crash",
+          script="echo c >/proc/sysrq-trigger", act=to_rig_in("bash"), after=False, ci=True),
+    Fault("the rig is interrupted in writing its report", 130, "pass", "", script="true",
+          act=once_it_has_ended),
     # -- kernels that do not come up
     Fault(
         "a panic before there is a console", 5, "error", "early console: Kernel panic",
