@@ -16,6 +16,17 @@ _STAMP = re.compile(
     r"\[ {0,12}\d{1,12}\.\d{6} ?[\]\xa8\ufffd](?: ?\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII
 )
 STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
+# In front of one, with console_msg_format=syslog and by dmesg -r: facility and level in a number;
+# in words by dmesg -x. printk.c lets nobody who writes to /dev/kmsg have the kernel's own, which is
+# 0 (and its levels 0 to 7): another one is that of a program.
+_PROGRAMS = r"(?:[89]|[1-9]\d{1,2})"
+_BY_A_PROGRAM = re.compile(
+    rf"(?:<{_PROGRAMS}>|(?:user|mail|daemon|auth|authpriv|syslog|lpr|news|uucp|cron|ftp|local\d) *"
+    r":(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?)$"
+)
+_LONGEST_MARK = 20
+# So do /dev/kmsg itself and netconsole's long form.
+_LONG_BY_A_PROGRAM = re.compile(rf"{_PROGRAMS},\d+,\d+,[^,;\s]{{1,40}}(?:,[^;\s]{{1,80}})?;")
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
 _LEVEL = re.compile(
     r"<\d+>|\[\d{1,2}: {0,15}[^\]\n]{1,24}?: *\d{1,7}\] ?"
@@ -129,9 +140,10 @@ def shortened(line: bytes) -> bytes:
 
 
 def split(raw: str) -> tuple[bool, str, str]:
-    """Whether the kernel stamped the line, who printed it, and the message.
+    """Whether the kernel stamped the line and said it, who printed it, and the message.
 
-    A user's text may stand in front of the stamp: the console is shared.
+    A user's text may stand in front of the stamp: the console is shared. What a program has written
+    to /dev/kmsg is stamped by the kernel and not said by it, where the line shows that.
     """
     line = _ANSI.sub("", raw) if "\x1b" in raw else raw
     if _ODD_SPACE.search(line):
@@ -140,16 +152,32 @@ def split(raw: str) -> tuple[bool, str, str]:
         line = _ESCAPED.sub(r"\1", line)
     if not line.isascii():
         line = line.translate(_TYPESET)
-    stamped, caller, start = False, "", 0
+    caller, start, last = "", 0, None
     for stamp in _STAMP.finditer(line):
-        stamped, start, caller = True, stamp.end(), stamp["caller"] or ""
+        last, start, caller = stamp, stamp.end(), stamp["caller"] or ""
+    stamped = last is not None
     if not stamped:
         stamped, start = _recorded(line)
     elif level := _LEVEL.match(line, start):
         start = level.end()
+    stamped = stamped and not _is_a_programs(line, last)
     message = line[start:]
     # Only then: an escaped stamp is nobody's.
     return stamped, caller, html.unescape(message) if "&" in message else message
+
+
+def by_a_program(raw: str) -> bool:
+    """Whether a line shows that a program has written it to /dev/kmsg."""
+    stamps = list(_STAMP.finditer(raw))
+    return _is_a_programs(raw, stamps[-1] if stamps else None)
+
+
+def _is_a_programs(line: str, stamp: re.Match[str] | None) -> bool:
+    """By what stands in front of its last stamp, or of a line that has none."""
+    if stamp is None:
+        return _LONG_BY_A_PROGRAM.match(line) is not None
+    begin = max(0, stamp.start() - _LONGEST_MARK)
+    return _BY_A_PROGRAM.search(line, begin, stamp.start()) is not None
 
 
 def lines_like(prefix: str) -> re.Pattern[str]:

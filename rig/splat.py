@@ -18,6 +18,7 @@ from rig.consoleline import (
     RUNNING,
     STAMPED,
     before,
+    by_a_program,
     lines_like,
     looked_at,
     shortened,
@@ -670,7 +671,7 @@ class Scanner:
         """A heading whose first words end in the next line; it has to be the kernel's."""
         raw = line.decode(errors="replace").rstrip("\r")
         stamped, caller, message = split(raw)
-        if stamped or self._stamped_from is None:
+        if stamped or (self._stamped_from is None and not by_a_program(raw)):
             self._begun = _Begun(caller, message, [raw])
 
     def _lines(self, block: bytes) -> None:
@@ -746,7 +747,8 @@ class Scanner:
             return
         if known and known.prefix and not _is_heading(message):
             message = known.prefix.sub("", message, count=1)
-        if not stamped and self._stamped_from is not None and self._line > self._stamped_from:
+        known_by_stamps = self._stamped_from is not None and self._line > self._stamped_from
+        if not stamped and (known_by_stamps or by_a_program(raw)):
             if _READ_OUT.match(message):
                 self._heading(_READER, message, raw)
             elif _READER in self._open:

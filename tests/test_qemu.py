@@ -111,7 +111,8 @@ def test_comma_in_a_path() -> None:
 def test_kernel_command_line() -> None:
     assert plan.kernel_command_line("kvm", "  extra=1 init=/x ") == (
         "console=ttyS0 root=/dev/vda rootfstype=ext4 rw init=/usr/lib/rig/init "
-        "panic=-1 oops=panic printk.devkmsg=on unknown_nmi_panic panic_print=0x40 extra=1 init=/x"
+        "panic=-1 oops=panic printk.devkmsg=on console_msg_format=syslog unknown_nmi_panic "
+        "panic_print=0x40 extra=1 init=/x"
     )
     emulated = plan.kernel_command_line("tcg").split()
     assert {"tsc=reliable", "no_timer_check", "watchdog_thresh=30"} <= set(emulated)

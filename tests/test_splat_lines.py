@@ -50,6 +50,41 @@ def test_a_report_behind_a_prefix_that_nobody_knows(prefix: str, stamp: str) -> 
     assert by_line(text) == [found]
 
 
+BY_KERNEL_OR_PROGRAM = [
+    ("<4>[   12.345678] ", "<12>[   12.345678] "),
+    ("<7>[   12.345678][   T77] ", "<8>[   12.345678][   T77] "),
+    ("<0>[   12.345678] [   T77] ", "<191>[   12.345678] [   T77] "),
+    ("hi <4>[   12.345678] ", "hi <12>[   12.345678] "),
+    ("kern  :warn  : [   12.345678] ", "user  :warn  : [   12.345678] "),
+    ("kern:err : [ 12.345678] ", "daemon:err : [ 12.345678] "),
+    ("4,345,12345678,-;", "12,345,12345678,-;"),
+    ("7,345,12345678,-,caller=T77;", "8,345,12345678,-,caller=T77;"),
+]
+
+
+@pytest.mark.parametrize(("kernels", "programs"), BY_KERNEL_OR_PROGRAM)
+def test_what_a_program_writes_to_dev_kmsg_is_no_report(kernels: str, programs: str) -> None:
+    """Where the line says whose it is, as printk.c does not let a program say it."""
+    body = ["fine", *FAULT, "---[ end trace 0000000000000000 ]---", "fine"]
+    by_kernel = "\n".join(f"{kernels}{line}" for line in body)
+    by_program = "\n".join(f"{programs}{line}" for line in body)
+    assert titles(by_kernel) == [TITLE]
+    assert titles(by_program) == []
+    assert by_line(by_program) == []
+    (found,) = splat.scan(f"{by_program}\n{by_kernel}\n{by_program}")
+    assert (found.title, found.start) == (TITLE, len(body) + 1)
+    assert by_line(f"{by_program}\n{by_kernel}\n{by_program}") == [found]
+
+
+def test_a_program_does_not_go_on_with_what_the_kernel_says() -> None:
+    """Nor is a heading that it writes part of a report that is open."""
+    told = [f"<4>[    1.000000] {line}" for line in FAULT]
+    told[3:3] = ["<12>[    1.000000] WARNING: CPU: 0 PID: 7 at fs/pipe.c:1 pipe_read+0x1/0x2"]
+    (found,) = splat.scan("\n".join(told))
+    assert (found.title, found.frame) == (TITLE, "f")
+    assert "pipe_read" not in found.text
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("stamp", ["[   12.345678\xa8 ", "\xdd   12.345678\xa8 "])
 def test_a_stamp_on_a_mainframes_console(stamp: str, encoding: str) -> None:

@@ -19,7 +19,7 @@ from rig.kbuild import Kernel
 from rig.machine import coming, deploy, power, wire
 from rig.machine.deploy import BANNER
 from rig.machine.knowngood import About, KnownGood
-from rig.machine.plan import without_kernel_threads
+from rig.machine.plan import WHO_SPEAKS, without_kernel_threads
 from rig.machine.qemu import MAX_SLOWDOWN, READY, REFERENCE_LOGIN_S
 from rig.machine.wire import Wire
 from rig.ramroot import RamRoot
@@ -53,6 +53,7 @@ def kernel_command_line(board: BoardConfig, root: RamRoot, about: About, append:
     words = [
         *(f"console={board.serial}", root.append, f"rig_net={about.net}"),
         *("panic=0", "oops=panic", "printk.devkmsg=on", "unknown_nmi_panic", "panic_print=0x40"),
+        WHO_SPEAKS,
         "nokaslr",  # it can be moved (kernel-configs/board.config), and is where it always is
     ]
     return " ".join([*words, *board.append.split(), *append.split()])

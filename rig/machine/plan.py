@@ -182,6 +182,11 @@ def _incoming(plan: Plan) -> list[str]:
     return ["-incoming", "defer", "-global", "migration.announce-rounds=0"] if plan.incoming else []
 
 
+# Each line of the console says by its facility whether the kernel speaks, or a program by way of
+# /dev/kmsg, whose words are no report (rig/consoleline.py).
+WHO_SPEAKS = "console_msg_format=syslog"
+
+
 def kernel_command_line(accel: str, append: str = "") -> str:
     """What the kernel is told. Pure; append comes last and so overrides.
 
@@ -195,7 +200,7 @@ def kernel_command_line(accel: str, append: str = "") -> str:
     """
     words = [
         *("console=ttyS0", "root=/dev/vda", "rootfstype=ext4", "rw", "init=/usr/lib/rig/init"),
-        *("panic=-1", "oops=panic", "printk.devkmsg=on"),
+        *("panic=-1", "oops=panic", "printk.devkmsg=on", WHO_SPEAKS),
         *("unknown_nmi_panic", "panic_print=0x40"),
     ]
     if accel == "tcg":

@@ -41,6 +41,15 @@ LKDTM = "drivers/misc/lkdtm/"
 PROVOKE = "/sys/kernel/debug/provoke-crash/DIRECT"  # drivers/misc/lkdtm of kernels with lockdep
 
 
+# What a kernel says, which here has said nothing of it.
+REPORT = (
+    "'BUG: kernel NULL pointer dereference, address: 0000000000000008' "
+    "'#PF: supervisor read access in kernel mode' 'Oops: 0000 [#1] PREEMPT SMP' "
+    "'CPU: 0 PID: 1 Comm: x Not tainted 6.12' 'RIP: 0010:filp_flush+0x1/0x2' "
+    "'---[ end trace 0000000000000000 ]---' '<0>Kernel panic - not syncing: Fatal exception'"
+)
+
+
 @dataclass(frozen=True)
 class Fault:
     """A row.
@@ -381,6 +390,10 @@ FAULTS = (
     Fault(
         "the console hides what matters", 1, "error", "the console is no proof",
         script="echo 1 >/proc/sys/kernel/printk", within_s=120,
+    ),
+    Fault(
+        "a program writes a report to /dev/kmsg", 0, "pass", "",
+        script=f"for line in {REPORT}; do echo \"$line\" >/dev/kmsg; done", ci=True,
     ),
     Fault(
         "the machine stands still", 1, "timeout", "(?s)the machine hangs.*could not be looked at",
