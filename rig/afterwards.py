@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from rig import nightmail, process, site
 from rig.errors import InfrastructureError, RigError
-from rig.nightly import JUNIT, PLACE, Plan, Seen, thinned
+from rig.nightly import JUNIT, PLACE, Hook, Plan, Seen, thinned
 from rig.results import to_json
 
 SUMMARY, KCIDB = "summary.txt", "kcidb.json"
@@ -37,12 +38,22 @@ def conclude(
 def broken_off(error: Exception, plan: Plan, root: Path, say: Callable[[str], object]) -> None:
     """Tell whoever is told of nights that there is none; the error is raised by whoever has it."""
     why = error.message if isinstance(error, RigError) else str(error)
-    if plan.mail is not None:
-        try:
-            nightmail.send(nightmail.broken_off(why, plan.mail), plan.mail, root)
-            say(f"mail sent to {', '.join(plan.mail.to)}")
-        except (RigError, OSError, ValueError) as failed:
-            say(f"nobody could be told: {failed}")
+    mail, hook = plan.mail, plan.hook
+    try:
+        if mail is not None:
+            nightmail.send(nightmail.broken_off(why, mail), mail, root)
+            say(f"mail sent to {', '.join(mail.to)}")
+    except (RigError, OSError, ValueError) as failed:
+        say(f"nobody could be told by mail: {failed}")
+    try:
+        if hook is not None:
+            with tempfile.TemporaryDirectory() as place:
+                text = Path(place, SUMMARY)
+                text.write_text(nightmail.no_night(why), encoding="utf-8")
+                _run_hook(hook, text, Path(place, "hook.log"), "", good=False, root=root)
+            say("the hook was run")
+    except (RigError, OSError, ValueError) as failed:
+        say(str(failed))
 
 
 def _files(
@@ -72,16 +83,18 @@ def _hook(seen: Seen, plan: Plan, _results: Path, root: Path, say: Callable[[str
     hook = plan.hook
     if hook is None or (hook.when == "bad" and seen.summary.good):
         return
-    env = {
-        **os.environ,
-        "RIG_NIGHT": str(seen.place.absolute()),
-        "RIG_NIGHT_GOOD": str(int(seen.summary.good)),
-    }
-    log = seen.place / "hook.log"
-    with (seen.place / SUMMARY).open("rb") as text, log.open("wb") as output:
+    text, log, night = seen.place / SUMMARY, seen.place / "hook.log", str(seen.place.absolute())
+    _run_hook(hook, text, log, night, good=seen.summary.good, root=root)
+    say("the hook was run")
+
+
+def _run_hook(hook: Hook, text: Path, log: Path, night: str, *, good: bool, root: Path) -> None:
+    """text: a file that it reads; log: one for what it says. InfrastructureError where it fails."""
+    env = {**os.environ, "RIG_NIGHT": night, "RIG_NIGHT_GOOD": str(int(good))}
+    with text.open("rb") as given, log.open("wb") as output:
         started = process.spawn(
             ["sh", "-c", hook.run],
-            cwd=root, env=env, stdin=text, stdout=output, stderr=subprocess.STDOUT,
+            cwd=root, env=env, stdin=given, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
             code = started.wait(_HOOK_S)
@@ -93,7 +106,6 @@ def _hook(seen: Seen, plan: Plan, _results: Path, root: Path, say: Callable[[str
         words = log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
         how = f"ended with exit code {code}" if code > 0 else f"did not end in {_HOOK_S:.0f} s"
         raise InfrastructureError(f"the hook {how}: {words}")
-    say("the hook was run")
 
 
 def _room(seen: Seen, plan: Plan, results: Path, _root: Path, say: Callable[[str], object]) -> None:

@@ -86,7 +86,7 @@ class Mail:
 @dataclass(frozen=True)
 class Hook:
     """[hook]: a shell command that gets the summary on standard input; RIG_NIGHT is the night's
-    directory, RIG_NIGHT_GOOD is 1 or 0. when: as of a mail.
+    directory ("" where there is no night), RIG_NIGHT_GOOD is 1 or 0. when: as of a mail.
     """
 
     run: str

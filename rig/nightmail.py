@@ -138,10 +138,13 @@ def message(night: Night, said: Summary, mail: Mail) -> EmailMessage:
 
 def broken_off(why: str, mail: Mail) -> EmailMessage:
     """The mail of a night that could not begin, or broke off, not sent yet."""
-    words = (
-        f"rig nightly on {socket.gethostname()} could not begin, or broke off:\n\n  {_line(why)}\n"
-    )
-    return _mail(f"[rig] nightly: no night: {why}", words, "rig", mail)
+    return _mail(f"[rig] nightly: no night: {why}", no_night(why), "rig", mail)
+
+
+def no_night(why: str) -> str:
+    """What is said instead of a summary."""
+    where = socket.gethostname()
+    return f"rig nightly on {where} could not begin, or broke off:\n\n  {_line(why)}\n"
 
 
 def _mail(subject: str, words: str, name: str, mail: Mail) -> EmailMessage:

@@ -259,11 +259,12 @@ class Runner:
                 ids = [job.job_id for job in left.values()]
                 answer = _queued(ids)
                 now = time.monotonic()
-                queued = dict.fromkeys(ids, "") if answer is None else answer
-                heard = heard if answer is None else now
+                away = answer if isinstance(answer, str) else ""
+                queued = dict.fromkeys(ids, "") if isinstance(answer, str) else answer
+                heard = heard if away else now
                 if now - heard > _AWAY_S:
                     raise InfrastructureError(
-                        f"squeue has not answered for {_AWAY_S:.0f} s",
+                        f"squeue has not answered for {_AWAY_S:.0f} s: {away}",
                         hint="when it does, the same command goes on where this one stopped",
                     )
                 if queued and all(queued.values()) and now - told > _TELL_S:
@@ -286,18 +287,18 @@ class Runner:
             raise
 
 
-def _queued(ids: Sequence[str]) -> dict[str, str] | None:
-    """Of those that wait, run or are requeued why they wait, "" for those that run. None where
-    the controller does not answer: it may be away for a while.
+def _queued(ids: Sequence[str]) -> dict[str, str] | str:
+    """Of those that wait, run or are requeued why they wait, "" for those that run. Words where
+    the controller does not answer, of why: it may be away for a while.
     """
     whole = sorted({one.partition("_")[0] for one in ids})
     argv = ["squeue", "-h", "-r", "-o", "%i|%T|%r", f"--jobs={','.join(whole)}"]
     try:
         done = process.run(argv, timeout_s=120, check=False, separate=True)
-    except InfrastructureError:
-        return None
+    except InfrastructureError as error:
+        return error.message
     if done.returncode and "Invalid job id" not in done.errors:
-        return None
+        return " ".join(done.errors.split()) or f"exit code {done.returncode}"
     found = {}
     for line in done.output.splitlines():
         number, _, rest = line.strip().partition("|")
@@ -321,7 +322,7 @@ def _cancelled(ids: Sequence[str], tell: Callable[[str], None]) -> None:
     deadline = time.monotonic() + _TIDY_S
     while time.monotonic() < deadline:
         queued = _queued(ids)
-        if queued is not None and not queued.keys() & set(ids):
+        if not isinstance(queued, str) and not queued.keys() & set(ids):
             return
         time.sleep(_LOOK_S)
     tell(f"jobs may go on: {why}; scancel {' '.join(ids)}")

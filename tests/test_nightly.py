@@ -552,6 +552,14 @@ def test_a_night_that_cannot_begin_is_told(stage: Stage) -> None:
     (found,) = kept.mails
     assert found["Subject"].startswith("[rig] nightly: no night: another night runs in ")
     assert "could not begin" in found.get_content()
+    heard = root / "heard"
+    said = f'[hook]\nrun = "cat >{heard}; echo =$RIG_NIGHT=$RIG_NIGHT_GOOD >>{heard}"\n'
+    (root / "n.toml").write_text(part + mail.format(1) + said)
+    with (root / "results/nights/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cli.main([*words, str(root / "n.toml")]) == InfrastructureError.exit_code
+    assert "could not begin" in heard.read_text()
+    assert heard.read_text().endswith("\n==0\n")
 
 
 def test_a_mail_server_that_is_not_there_costs_no_night(
