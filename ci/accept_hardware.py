@@ -1,8 +1,8 @@
 """Measure what boards must hold, on an emulated one, and write ci/acceptance/hardware.json.
 
-Run by `make accept WHAT=hardware`; some two hours on an idle host. The board is a QEMU machine with
-Debian on its disk (tests/emulated_board.py), its power OpenIPMI's simulator, its line telnet. A
-step that passed is kept.
+Run by `make accept WHAT=hardware`; some three hours on an idle host. The board is a QEMU machine
+with Debian on its disk (tests/emulated_board.py), its power OpenIPMI's simulator, its line telnet.
+A step that passed is kept.
 """
 
 from __future__ import annotations
@@ -205,6 +205,45 @@ def in_a_row(bench: Bench) -> list[Figure]:
     ]
 
 
+def broken(way: str) -> Step:
+    """Each of the five that are broken, where the board's firmware has begun it."""
+    name = way.replace("-", "_")
+
+    def step(bench: Bench) -> list[Figure]:
+        right = back = 0
+        toml = bench.toml(deploy=way)
+        for what, append, words in BROKEN:
+            code, said = bench.run(toml, "boot", "--append", append, "--", "true")
+            fine = code == NOT_BOOTED and bool(re.search(words, said)) and "Traceback" not in said
+            right += fine
+            back += BACK in said and bench.is_back
+            if not fine:
+                say(f"a kernel that {what}, by {way}: {code}\n{said[-3000:]}")
+        how = f"rig boot on a board, deploy = {way!r}: {', '.join(one[0] for one in BROKEN)}"
+        return [
+            exactly(f"broken_by_{name}_judged_right", right, "kernels", len(BROKEN), how),
+            exactly(f"broken_by_{name}_board_back", back, "times", len(BROKEN), how),
+        ]
+
+    return measured(step, uefi=way == "systemd-boot")
+
+
+def of_the_tree(bench: Bench) -> list[Figure]:
+    """The kernel tree's own tests there, and its unit tests while it boots."""
+    figures = []
+    for name, words in (("kselftest", ("kselftest", "timens")), ("kunit", ("kunit",))):
+        code, said = bench.run(bench.toml(), *words, "--json", "run.json")
+        run = json.loads((bench.project / "run.json").read_bytes()) if code in (0, 1) else {}
+        cases = [case["status"] for case in run.get("cases", [])]
+        if code:
+            say(said[-3000:])
+        right = code == 0 and run.get("machine", {}).get("kind") == "baremetal" and "pass" in cases
+        how = f"rig {' '.join(words)} on a board: {cases.count('pass')} passed, "
+        how += f"{cases.count('skip')} skipped"
+        figures.append(exactly(f"{name}_on_a_board", int(right), "runs that pass", 1, how))
+    return [*figures, exactly("back_after_the_trees_tests", int(bench.is_back), "boards", 1, how)]
+
+
 def killed(bench: Bench) -> list[Figure]:
     """kill -9 of a rig in the middle of a run; the next one gets the board back."""
     started = bench.start(bench.toml(), "boot", "--", "sh", "-c", "echo there; sleep 10000")
@@ -268,6 +307,10 @@ STEPS: dict[str, Step] = {
     "abi_by_systemd_boot": abi("systemd-boot"),
     "abi_by_network": abi("network"),
     "in_a_row": measured(in_a_row),
+    "broken_by_grub": broken("grub"),
+    "broken_by_systemd_boot": broken("systemd-boot"),
+    "broken_by_network": broken("network"),
+    "of_the_tree": measured(of_the_tree),
     "killed": measured(killed),
     "errors": measured(errors),
 }

@@ -17,6 +17,7 @@ import emulated_bmc
 import emulated_board
 import pytest
 from emulated_board import EmulatedBoard
+from local_machine import Writer
 
 from rig import config as configuration
 from rig import kbuild, process, ramroot
@@ -340,6 +341,23 @@ def test_a_suite_runs_on_a_small_board(small_board: EmulatedBoard, project: Path
     assert {case["status"] for case in run["cases"]} == {"pass"}
     assert run["machine"]["kind"] == "baremetal"
     assert run["machine"]["deploy"] == "kexec"
+    assert 1 <= float(run["machine"]["back_s"]) < 300
+
+
+@pytest.mark.board
+def test_what_a_kernel_on_a_board_is_stuck_in_is_asked_over_its_line(
+    small_board: EmulatedBoard, project: Path
+) -> None:
+    """By a break and sysrq, where a program does not end."""
+    path = Writer(project / "mine").suite("stuck", timeout=2, sleeps="sleep 1000")
+    words = ("boot-and-test", "--suite", str(path), "--json", "run.json")
+    code, said = ended(rig(project, small_board.toml(), *words))
+    assert code == 1, said
+    run = json.loads((project / "run.json").read_bytes())
+    (late,) = [case for case in run["cases"] if case["status"] == "timeout"]
+    for told in ("sysrq: Show Blocked State", "sysrq: Show backtrace of all active CPUs"):
+        assert told in late["output"]
+    assert 1 <= float(run["machine"]["back_s"]) < 300
 
 
 @pytest.mark.kernel

@@ -42,6 +42,7 @@ _QUIET_S = 5.0  # after which a kernel that has panicked has said all
 _MOST_S = 60.0
 _SYSRQ = "sysrq: "
 _ANSWER_S, _DIAGNOSIS_S = 3.0, 60.0
+_AFTER_A_BREAK_S = (0.1, 1.0)  # the port takes the letter for an ordinary one otherwise
 _FIRST_S = 30.0  # for a system that is up
 
 
@@ -66,7 +67,7 @@ class Board:
     results: where its console is recorded while its own system runs: system-<n>.log, before the
     n-th kernel under test; keep: told of each. tell: a person. say: what every verdict has to say.
     held: whether it is still ours. lost: why it cannot be used any more. away: it has
-    left its own system, and was not seen back.
+    left its own system, and was not seen back. back_s: how long it took to be there, last.
     """
 
     config: BoardConfig
@@ -79,6 +80,7 @@ class Board:
     lost: str = ""
     about: About | None = None
     away: bool = False
+    back_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._power = power.of(self.config, self.root)
@@ -247,7 +249,7 @@ class Board:
             self._check()
         assert found is not None
         self._session, self.about = found
-        self.away = False
+        self.away, self.back_s = False, took
         self.tell(f"{self.name} is back in its own system after {took:.0f} s")
         self._collect(self._session, "earlier" if not before else str(self._number))
 
@@ -384,7 +386,8 @@ class BaremetalMachine:
     @property
     def facts(self) -> dict[str, str]:
         """For the report. ready_s, login_s: seconds from the jump until the guest was ready, and
-        from then until we were logged in.
+        from then until we were logged in. back_s: from when its power was switched on until its own
+        system was there again, once it is.
         """
         found = {"name": self._board.name, "kind": "baremetal"}
         found["deploy"] = self._board.config.deploy
@@ -394,6 +397,8 @@ class BaremetalMachine:
             found |= {"ready_s": f"{self._ready_s:.2f}", "slowdown": f"{self.slowdown:.2f}"}
         if self._login_s:
             found["login_s"] = f"{self._login_s:.2f}"
+        if self._closed and self._board.back_s:
+            found["back_s"] = f"{self._board.back_s:.0f}"
         return found
 
     def boot(self) -> None:
@@ -589,11 +594,22 @@ class BaremetalMachine:
     def _sysrq(self, letter: str, deadline: float) -> bool:
         """Send a break and a letter; True when an answer has come and been quiet, or none has.
         InfrastructureError or OSError where the line carries none.
+
+        The letter has to come when the break is over, and nothing says when that is: where none
+        answers, it comes once more, and later.
         """
-        start = self.console.size()
-        self._board.send_break()
-        time.sleep(0.1)  # the port takes the letter for an ordinary one otherwise
-        self.console.send(letter.encode())
+        start, quiet = self.console.size(), False
+        for pause_s in _AFTER_A_BREAK_S:
+            self._board.send_break()
+            time.sleep(pause_s)
+            self.console.send(letter.encode())
+            quiet = self._is_quiet(start, deadline)
+            if self.console.size() > start or self.console.closed:
+                break
+        return quiet
+
+    def _is_quiet(self, start: int, deadline: float) -> bool:
+        """Whether what has been said since start is over, or nothing was."""
         while (left := deadline - time.monotonic()) > 0:
             quiet_s = 1.0 if self.console.size() > start else _ANSWER_S
             if not self.console.wait_news(self.console.size(), min(left, quiet_s)):
