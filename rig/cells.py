@@ -26,7 +26,7 @@ from rig.errors import (
     UsageError,
 )
 from rig.matrix import Cell
-from rig.results import Status, load_run
+from rig.results import Case, Status, load_run
 from rig.store import digest, write_whole
 
 STATE = "matrix.json"
@@ -34,7 +34,7 @@ TRIES = 2  # of a cell whose machine or host was lost
 _TIDY_S = 120.0  # for a rig that is interrupted
 _LOOK_S = 0.2
 # Their first lines say why; a kernel that does not compile is no cell's own fault.
-_LOST = (InfrastructureError.exit_code, LostMachineError.exit_code)
+LOST = (InfrastructureError.exit_code, LostMachineError.exit_code)
 
 
 class End(enum.StrEnum):
@@ -49,9 +49,10 @@ class End(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Told:
-    """One cell's end. code: its last exit code. counts: its cases by status. seconds: of its last
-    try. place: of its results, below the matrix's. allowed: why it may fail. again: the
-    command that runs it by itself. kernel, machine, suite: what it is of.
+    """One cell's end. code: its last exit code. before: those of the tries that were lost before.
+    counts: its cases by status. seconds: of its last try. place: of its results, below the
+    matrix's. allowed: why it may fail. again: the command that runs it by itself. kernel, machine,
+    suite: what it is of.
     """
 
     cell: str
@@ -67,6 +68,7 @@ class Told:
     kernel: str = ""
     machine: str = ""
     suite: str = ""
+    before: tuple[int, ...] = ()
 
     def of(self, cell: Cell) -> Told:
         """The same with what is known of its cell."""
@@ -88,6 +90,11 @@ class Told:
     def final(self) -> bool:
         """Whether it need not be run again when the matrix goes on."""
         return self.end in (End.PASS, End.FAIL)
+
+    @property
+    def vanished(self) -> bool:
+        """Whether its machine went away without a word in a try before: a kernel may do that."""
+        return LostMachineError.exit_code in self.before
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,20 @@ class Request:
 
 
 def begun(request: Request) -> State:
-    """The state to go on from; UsageError where another matrix, or commit, was begun there."""
+    """The state to go on from; UsageError where another matrix, or commit, was begun there, or
+    nobody can tell.
+    """
     mark = digest(*(cell.command for cell in request.cells))[:16]
     those = tuple(Told(cell.name).of(cell) for cell in request.cells)
     fresh = State(request.commit, mark, those)
     if not (request.results / STATE).exists():
         return fresh
     found = load(request.results)
+    if not fresh.commit:
+        raise UsageError(
+            f"{request.results} has a matrix of before, and without git nobody can tell of what",
+            hint="--results with a new directory begins anew",
+        )
     if (found.commit, found.matrix) != (fresh.commit, fresh.matrix):
         what = "commit" if found.commit != fresh.commit else "matrix"
         raise UsageError(
@@ -145,17 +159,22 @@ def load(results: Path) -> State:
 
 
 def commit(root: Path) -> str:
-    """Of the checkout, with "+" behind it where something in it was changed; "" where there is no
-    git: what is in a directory of results has to be of one state of everything.
+    """Of the checkout; where something in it is not as committed, or is not in it, with "+" and a
+    digest of that behind it. "" where there is no git: what is in a directory of results has to be
+    of one state of everything.
     """
-    asked = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-    said = [
-        process.run(["git", *words], cwd=root, timeout_s=60, check=False, separate=True)
-        for words in asked
-    ]
-    if said[0].returncode:
+
+    def git(*words: str) -> process.Completed:
+        return process.run(["git", *words], cwd=root, timeout_s=60, check=False, separate=True)
+
+    head, changed = git("rev-parse", "HEAD"), git("diff", "--binary", "HEAD")
+    others = git("ls-files", "-z", "--others", "--exclude-standard")
+    if head.returncode or changed.returncode or others.returncode:
         return ""
-    return said[0].output.strip()[:12] + ("+" if said[1].output.strip() else "")
+    names = [name for name in others.output.split("\0") if (root / name).is_file()]
+    own = [changed.output, *(f"{name} {digest(root / name)}" for name in names)]
+    more = f"+{digest(*own)[:8]}" if any(own) else ""
+    return head.output.strip()[:12] + more
 
 
 class Runner:
@@ -213,6 +232,9 @@ class Runner:
         self._tell(f"building {kernel}")
         log = self._request.results / f"build-{kernel}.log"
         code = self._run(f"build {kernel}", ["build", kernel], log)
+        if code in LOST or code < 0:
+            self._tell(f"building {kernel} once more: exit code {code}, {log.name}")
+            code = self._run(f"build {kernel}", ["build", kernel], log)
         if code == 130:
             raise KeyboardInterrupt
         if code:
@@ -257,7 +279,9 @@ class Runner:
         told = Told(cell.name).of(cell)
         while not self._stop and told.tries < TRIES and told.end in (End.NOT_RUN, End.LOST):
             results = self._request.results
-            told = once(cell, told.tries + 1, results, lambda w, log: self._run(cell.name, w, log))
+            told = once(
+                cell, told.tries + 1, results, lambda w, log: self._run(cell.name, w, log), told
+            )
         return told
 
     def _run(self, name: str, words: Sequence[str], log: Path) -> int:
@@ -293,9 +317,15 @@ class Runner:
         save(self.state, self._request.results)
 
 
-def once(cell: Cell, number: int, results: Path, run: Callable[[Sequence[str], Path], int]) -> Told:
+def once(
+    cell: Cell,
+    number: int,
+    results: Path,
+    run: Callable[[Sequence[str], Path], int],
+    before: Told | None = None,
+) -> Told:
     """The number-th try of a cell. run: a rig with these words, what it says in a log, to its exit
-    code.
+    code. before: what it came to in the try before.
     """
     place = results / "cells" / cell.name
     place.mkdir(parents=True, exist_ok=True)
@@ -307,7 +337,8 @@ def once(cell: Cell, number: int, results: Path, run: Callable[[Sequence[str], P
     seconds = round(time.monotonic() - began, 1)
     end, why, counts = judged(code, saved)
     at = str(place.relative_to(results))
-    return Told(cell.name, end, code, number, seconds, why, counts, at).of(cell)
+    lost = (*before.before, before.code) if before and before.end is End.LOST else ()
+    return Told(cell.name, end, code, number, seconds, why, counts, at, before=lost).of(cell)
 
 
 def unbuilt(cell: Cell, why: str) -> Told:
@@ -349,7 +380,7 @@ def judged(code: int, saved: Path) -> tuple[End, str, dict[str, int]]:
     Exit code 0 alone is not a pass: the run has to say the same, and to have come to its end.
     """
     if not saved.exists():
-        end = End.FAIL if code not in (*_LOST, 130) and code >= 0 else End.LOST
+        end = End.FAIL if code not in (*LOST, 130) and code >= 0 else End.LOST
         return (End.NOT_RUN if code == 130 else end), f"exit code {code}, and no run was saved", {}
     run = load_run(saved)
     counts = {str(one): count for one in Status if (count := run.count(one))}
@@ -357,11 +388,18 @@ def judged(code: int, saved: Path) -> tuple[End, str, dict[str, int]]:
         return End.PASS, "", counts
     if code == 130:
         return End.NOT_RUN, "interrupted", counts
-    if code in _LOST or code < 0:
-        return End.LOST, f"exit code {code}", counts
-    bad = next((case for case in run.cases if not case.status.good), None)
+    # What was lost says nothing of the kernel; what it was seen to do before that does.
+    lost = code in LOST or code < 0
+    bad = next((c for c in run.cases if not c.status.good and not (lost and _of_loss(c))), None)
     said = f"{bad.id}: {bad.status}" if bad else next((s.title for s in run.splats), "")
+    if lost and not said:
+        return End.LOST, f"exit code {code}", counts
     return End.FAIL, said or f"exit code {code}, and its run says {run.exit_code}", counts
+
+
+def _of_loss(case: Case) -> bool:
+    """Whether a case is what a program comes to that has lost its machine."""
+    return case.status is Status.ERROR
 
 
 # -- for people -----------------------------------------------------------------------------------
@@ -371,7 +409,8 @@ def line(cell: Cell, told: Told) -> str:
     """One line for a cell that has come to its end."""
     counts = ", ".join(f"{count} {name}" for name, count in told.counts.items())
     word = told.end.upper() if not cell.allowed or told.end is End.PASS else f"({told.end})"
-    again = f", {told.tries} tries" if told.tries > 1 else ""
+    codes = ", ".join(f"exit code {code}" for code in told.before)
+    again = f", {told.tries} tries{codes and f': {codes} before'}" if told.tries > 1 else ""
     text = f"{word:<9}{cell.name} ({told.seconds:.0f} s{again}) {counts}".rstrip()
     if told.end is End.PASS:
         return text
@@ -398,7 +437,10 @@ def summary(state: State, cells: Sequence[Cell]) -> list[str]:
     allowed = [c for c in cells if c.allowed and ends[c.name] is not End.PASS]
     words = f"{passed} of {len(cells)} cells passed"
     more = f", {len(allowed)} of the others may fail" if allowed else ""
-    return [*table, "", words + more]
+    vanished = [one.cell for one in state.cells if one.vanished and one.end is End.PASS]
+    once_lost = [f"passed in a second try, when its machine had gone away: {name}"
+                 for name in vanished]  # fmt: skip
+    return [*table, "", words + more, *once_lost]
 
 
 def _mark(cell: Cell | None, ends: Mapping[str, End]) -> str:

@@ -710,7 +710,7 @@ def _matrix_run(arguments: argparse.Namespace) -> int:
         print(matrix.github(found) if arguments.on == "github" else matrix.gitlab(found))
         return 0
     commit = cells.commit(config.root)
-    results = arguments.results or config.root / "results" / f"matrix-{commit[:12] or 'none'}"
+    results = arguments.results or config.root / "results" / f"matrix-{commit or 'none'}"
     request = cells.Request(found, results.absolute(), commit, arguments.jobs)
     with _progress(arguments) as progress:
         if arguments.on == "slurm":
@@ -728,11 +728,28 @@ def _matrix_run(arguments: argparse.Namespace) -> int:
     return state.exit_code(found)
 
 
+def _no_night(arguments: argparse.Namespace, error: RigError) -> None:
+    """Tell whoever is told of nights, where rig.toml cannot be read and the plan can."""
+    from rig import afterwards, nightly
+
+    try:
+        root = (arguments.rig_toml or configuration.find_root(Path.cwd()) / "x").absolute().parent
+        plan = nightly.read(arguments.plan or root / nightly.FILE)
+    except RigError:
+        return
+    if not arguments.no_mail and not arguments.accept:
+        afterwards.broken_off(error, plan, root, lambda words: _say([words]))
+
+
 def _nightly(arguments: argparse.Namespace) -> int:
     """0 when the night is good: nothing bad was seen, and all of it was run."""
     from rig import afterwards, nightly, nightmail, site
 
-    config = _as_written(arguments)
+    try:
+        config = _as_written(arguments)
+    except RigError as error:
+        _no_night(arguments, error)
+        raise
     results = (arguments.results or config.root / "results").absolute()
     if arguments.accept:
         night = nightly.accept(results, *arguments.accept)
@@ -744,9 +761,10 @@ def _nightly(arguments: argparse.Namespace) -> int:
         plan = dataclasses.replace(plan, mail=None, hook=None)
     request = nightly.Request(results, arguments.budget, tuple(arguments.only))
     with _progress(arguments) as progress:
+        ours = nightly.Nightly(request, plan, config, progress.note)  # whoever asks has his error
         try:
-            seen = nightly.Nightly(request, plan, config, progress.note).run()
-        except (RigError, OSError) as error:
+            seen = ours.run()
+        except Exception as error:
             afterwards.broken_off(error, plan, config.root, lambda words: _say([words]))
             raise
     page = afterwards.conclude(seen, plan, results, config.root, lambda words: _say([words]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import os
 import sqlite3
@@ -25,7 +24,8 @@ from rig.results import Run, Status
 _Where = TypeVar("_Where", tuple[str, str], tuple[str, str, str])
 
 FILE = "RIG_HISTORY"
-RECENT = 50  # runs of a kernel on a machine in which what fails now has been bad at least once
+RECENT = 50  # runs of a case that are looked at first
+_OLD_S = 60 * 86400.0  # what was not run for so long, while its kernel's others were, is no more
 _BUSY_S = 60.0
 _MOST_WORDS = 300
 _NEW_S = 60.0  # an empty file that is younger may be another rig's, which is about to fill it
@@ -94,11 +94,28 @@ class Line:
 
     @property
     def since(self) -> int:
-        """Where in seen that begins which is still so: good, or not good."""
-        at = len(self.seen) - 1
-        while at and self.seen[at - 1].status.good == self.seen[at].status.good:
-            at -= 1
-        return at
+        """Where in seen that begins which is still so: good, or not good. That it was skipped
+        changes nothing.
+        """
+        since = len(self.seen) - 1 if self.run else 0
+        for at in range(len(self.seen) - 1, -1, -1):
+            if self.seen[at].status is not Status.SKIP:
+                if self.seen[at].status.good is not self.last.status.good:
+                    break
+                since = at
+        return since
+
+    @property
+    def before(self) -> Seen | None:
+        """When it was last run and was not what it is since then."""
+        run = (one for one in reversed(self.seen[: self.since]) if one.status is not Status.SKIP)
+        return next(run, None)
+
+    @property
+    def last(self) -> Seen:
+        """When it was last run, and not skipped; where it always was, the last time."""
+        run = (one for one in reversed(self.seen) if one.status is not Status.SKIP)
+        return next(run, self.seen[-1])
 
     @property
     def bad(self) -> int:
@@ -106,13 +123,18 @@ class Line:
         return sum(not one.status.good for one in self.seen)
 
     @property
+    def run(self) -> int:
+        """How often it was run, and not skipped."""
+        return sum(one.status is not Status.SKIP for one in self.seen)
+
+    @property
     def changed(self) -> dict[str, tuple[str, str]]:
         """What of the kernel is another one than in the run before it became what it is now: name
         of the fact -> before and after. Empty where it has always been so.
         """
-        if not self.since:
+        if self.before is None:
             return {}
-        before, after = self.seen[self.since - 1].facts, self.seen[self.since].facts
+        before, after = self.before.facts, self.seen[self.since].facts
         names = dict.fromkeys([*before, *after])
         pairs = {name: (before.get(name, ""), after.get(name, "")) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -229,12 +251,10 @@ class History(contextlib.AbstractContextManager["History"]):
         """What fails now, what has done so for longest first."""
         ((runs, first),) = self._rows("SELECT COUNT(*), MIN(began) FROM run")
         failing: list[Line] = []
-        for cell, kernel, machine in self._rows("SELECT id, kernel, machine FROM cell"):
-            for line in self._recent(cell, kernel, machine):
-                if line.seen[-1].status.good:
-                    continue
-                whole = line.since or len(line.seen) < RECENT
-                failing.append(line if whole else self._whole(line))
+        for subject, cell in self._bad_now():
+            line = self._recent(subject, cell)
+            whole = line.since or len(line.seen) < RECENT
+            failing.append(line if whole else self._whole(line))
         failing.sort(key=lambda line: (line.seen[line.since].began, line.case))
         return Overview(runs, first or 0, tuple(failing))
 
@@ -242,25 +262,42 @@ class History(contextlib.AbstractContextManager["History"]):
         cell = (line.kernel, line.machine)
         return next(one for one in self.cases(line.case) if (one.kernel, one.machine) == cell)
 
-    def _recent(self, cell: int, kernel: str, machine: str) -> Iterator[Line]:
-        """The last runs of a cell, of each case that was bad in one of them."""
-        last = "SELECT id FROM run WHERE cell = ? ORDER BY began DESC, id DESC LIMIT ?"
+    def _bad_now(self) -> Iterator[tuple[int, int]]:
+        """Case and cell of what was not good when it was last run, and not skipped."""
+        last: dict[tuple[int, int], tuple[int, int]] = {}
+        for subject, cell, began, run in self._rows(
+            "SELECT r.subject, run.cell, run.began, run.id FROM result AS r "
+            "JOIN run ON run.id = r.run WHERE r.status NOT IN (0, 2)"
+        ):
+            last[subject, cell] = max(last.get((subject, cell), (0, 0)), (began, run))
+        newest = dict(self._rows("SELECT cell, MAX(began) FROM run GROUP BY cell"))
+        for (subject, cell), when in last.items():
+            # The last one first: it is good as a rule.
+            good = self._rows(
+                "SELECT 1 FROM result AS r JOIN run ON run.id = r.run WHERE r.subject = ? "
+                "AND r.status = 0 AND run.cell = ? AND (run.began, run.id) > (?, ?) "
+                "ORDER BY r.run DESC LIMIT 1",
+                *(subject, cell, *when),
+            )
+            if not good and newest[cell] - when[0] <= _OLD_S:
+                yield subject, cell
+
+    def _recent(self, subject: int, cell: int) -> Line:
+        """The last runs of a case in a cell, in their order."""
         rows = self._rows(
-            f"WITH last AS ({last}) "
-            "SELECT s.name, run.name, run.began, run.facts, r.status, w.text FROM result AS r "
-            "JOIN run ON run.id = r.run JOIN subject AS s ON s.id = r.subject "
-            "LEFT JOIN words AS w ON w.id = r.words WHERE r.run IN last AND r.subject IN "
-            "(SELECT subject FROM result WHERE run IN last AND status NOT IN (0, 2)) "
-            "ORDER BY s.name, run.began, run.id",
-            *(cell, RECENT),
+            "SELECT s.name, c.kernel, c.machine, run.name, run.began, run.facts, r.status, w.text "
+            "FROM result AS r JOIN run ON run.id = r.run JOIN subject AS s ON s.id = r.subject "
+            "JOIN cell AS c ON c.id = run.cell LEFT JOIN words AS w ON w.id = r.words "
+            "WHERE r.subject = ? AND run.cell = ? ORDER BY run.began DESC, run.id DESC LIMIT ?",
+            *(subject, cell, RECENT),
         )
         facts = _Facts()
-        for case, those in itertools.groupby(rows, key=lambda row: row[0]):
-            seen = [
-                Seen(run, began, facts[text], _STATUSES[status], words or "")
-                for _, run, began, text, status, words in those
-            ]
-            yield Line(str(case), kernel, machine, tuple(seen))
+        seen = [
+            Seen(run, began, facts[text], _STATUSES[status], words or "")
+            for _, _, _, run, began, text, status, words in reversed(rows)
+        ]
+        case, kernel, machine = rows[0][:3]
+        return Line(case, kernel, machine, tuple(seen))
 
     def cases(self, name: str) -> tuple[Line, ...]:
         """A case by its whole name, a line for each kernel and machine it was run on."""
@@ -444,8 +481,8 @@ def told(line: Line, *, seen: bool = True) -> dict[str, object]:
     }
     if seen:
         pairs = [{"run": o.run, "began": o.began, "status": o.status} for o in line.seen]
-        rate = stats.wilson(line.bad, len(line.seen))
-        value |= {"runs": len(line.seen), "bad": line.bad, "bad_rate_95": rate, "seen": pairs}
+        rate = stats.wilson(line.bad, line.run)
+        value |= {"runs": line.run, "bad": line.bad, "bad_rate_95": rate, "seen": pairs}
     return value
 
 
@@ -471,25 +508,24 @@ def overview_text(found: Overview, path: Path) -> list[str]:
         return [f"no run is known yet: {path} gets each that ends"]
     lines = [f"{found.runs} runs since {when(found.first)}, in {path}"]
     for line in found.failing:
-        now = line.seen[-1]
+        now = line.last
         lines += [
             f"{now.status.upper():<8}{line.case}",
             f"        {_where(line)}: since {when(line.seen[line.since].began)}, "
             f"{_runs(len(line.seen) - line.since)}  {now.words}".rstrip(),
         ]
     count = len(found.failing)
-    end = f"{count} case{'s were' if count > 1 else ' was'} not good the last time"
-    return [*lines, end if count else "each case was good the last time"]
+    end = f"{count} case{'s were' if count > 1 else ' was'} not good when last run"
+    return [*lines, end if count else "each case was good when it was last run"]
 
 
 def case_text(line: Line) -> list[str]:
     """One line of `rig history CASE`: what it is now and since when, how often, and what it was."""
     now, start = line.seen[-1], line.seen[line.since]
     spell = f"{_runs(len(line.seen) - line.since)}, since {when(start.began)}"
-    low, high = stats.wilson(line.bad, len(line.seen))
+    low, high = stats.wilson(line.bad, line.run)
     lines = [f"{_where(line)}: {now.status.upper()}, {spell} ({start.run})"]
-    if line.since:
-        before = line.seen[line.since - 1]
+    if before := line.before:
         lines.append(f"  before that {before.status} in {before.run}, {when(before.began)}")
         changed = line.changed
         lines += [
@@ -499,7 +535,8 @@ def case_text(line: Line) -> list[str]:
         ]
     if now.words:
         lines.append(f"  {now.words}")
-    rate = f"not good in {line.bad} of {_runs(len(line.seen))}"
+    skipped = f", {len(line.seen) - line.run} more skipped it" if line.run < len(line.seen) else ""
+    rate = f"not good in {line.bad} of {_runs(line.run)}{skipped}"
     lines.append(f"  {rate} ({low:.1%} to {high:.1%}, 95 %)")
     return [*lines, f"  {''.join(_MARKS[one.status] for one in line.seen[-_STRIP:])}"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +117,12 @@ def read(path: Path, config: Config) -> tuple[Cell, ...]:
             what = "is about no cell" if rule.why.strip() else "has no reason (why)"
             raise UsageError(f"{path}: a rule {what}: {_shown(rule)}")
     kept = [cell for cell in found if not any(rule.has(cell) for rule in matrix.exclude)]
+    names = Counter(cell.name for cell in kept)
+    if twice := next((name for name, count in names.items() if count > 1), ""):
+        raise UsageError(
+            f"{path}: two cells are called {twice}",
+            hint="a kernel or a machine of another name: results of a cell are found by its own",
+        )
     if not kept:
         raise UsageError(f"{path}: there are no cells in it")
     return tuple(_with_allowance(cell, matrix.allowed) for cell in kept)

@@ -11,6 +11,7 @@ from rig.results import Run, Status
 
 SCHEMA = 1
 _TURNS, _RECENT = 3, 14  # so often good and bad in so many nights is no news but a flaky case
+_CALM = 5  # so many good nights in a row, and it is not flaky any more
 
 
 class End(enum.StrEnum):
@@ -232,13 +233,15 @@ def summary(now: Night, before: Sequence[Night]) -> Summary:
         name: [] for name in ("new", "still", "flaky", "fixed", "skipped")
     }
     allowed: list[Change] = []
+    from_base = base.name if base else ""
     for what, outcome in now.results.items():
         seen = [(one.name, one.results[what]) for one in earlier if what in one.results]
-        kind = _kind(outcome, [one for _, one in seen])
+        own = [one for _, one in seen]
+        kind = _kind(outcome, own, [one for name, one in seen if name >= from_base])
         if not kind or (kind == "skipped" and outcome.allowed):
             continue
         since = "" if outcome.status is Status.SKIP else _since(seen, outcome)
-        change = Change(what, outcome, seen[-1][1].status if seen else "", since)
+        change = Change(what, outcome, _before(outcome, own), since)
         if outcome.allowed and outcome.bad:
             allowed.append(change)
         else:
@@ -262,22 +265,43 @@ def summary(now: Night, before: Sequence[Night]) -> Summary:
     )
 
 
-def _kind(now: Outcome, seen: Sequence[Outcome]) -> str:
-    """Of which sort of news a case is; "" for none."""
+def _kind(now: Outcome, seen: Sequence[Outcome], lately: Sequence[Outcome]) -> str:
+    """Of which sort of news a case is; "" for none. lately: since the last good night, with it:
+    what was run in one of them is missed until a night without it counts as good.
+    """
     # What is skipped is neither mended by that nor broken.
     run = [one for one in seen if one.status is not Status.SKIP]
     was_bad = bool(run) and run[-1].bad
     if now.status is Status.SKIP:
-        if seen and seen[-1].status is not Status.SKIP:
-            return "skipped"
-        return "still" if was_bad else ""
-    row = [one.bad for one in (*run[-_RECENT + 1 :], now)]
+        if was_bad and seen[-1].status is Status.SKIP:
+            return "still"
+        missed = any(one.status is not Status.SKIP for one in lately)
+        return "skipped" if missed else "still" if was_bad else ""
+    row = _lately([one.bad for one in (*run[-_RECENT + 1 :], now)])
     turns = sum(a != b for a, b in itertools.pairwise(row))
     if now.status is Status.FLAKY or (now.bad and turns >= _TURNS):
         return "flaky"
     if now.bad:
         return "still" if was_bad else "new"
     return "fixed" if was_bad and turns < _TURNS else ""
+
+
+def _lately(row: Sequence[bool]) -> Sequence[bool]:
+    """Of good and bad nights those behind the last long row of good ones: what came and went before
+    that has been mended.
+    """
+    good = 0
+    for at, bad in reversed([*enumerate(row)]):
+        good = 0 if bad else good + 1
+        if good >= _CALM and any(row[at + good :]):
+            return row[at:]
+    return row
+
+
+def _before(now: Outcome, seen: Sequence[Outcome]) -> str:
+    """What it was when it was last run; of what is skipped now, what it was before that."""
+    those = [one for one in seen if now.status is not Status.SKIP or one.status is not Status.SKIP]
+    return those[-1].status if those else ""
 
 
 def _since(seen: Sequence[tuple[str, Outcome]], now: Outcome) -> str:
@@ -323,27 +347,43 @@ def _warnings(now: Night, earlier: Sequence[Night]) -> list[Change]:
 
 
 def _gone(now: Night, earlier: Sequence[Night]) -> tuple[str, ...]:
-    """What is not there any more: of each part that came to its end, against the last night in
-    which it did. What was allowed to be bad may end early.
+    """What is not there any more, of each part that came to its end: of what it had in the last
+    night that counts as good, or in one after that. So it is told until it is back, or a night
+    without it counts as good. What was allowed to be bad may end early.
     """
-    found: list[str] = []
-    for part in now.parts:
+    found: dict[str, None] = {}
+    for part in now.parts if now.whole else ():
         if not part.whole:
             continue
-        last = next((one for one in reversed(earlier) if _has_whole(one, part.name)), None)
-        if last is None:
-            continue
-        found += [
-            what
-            for what, one in last.results.items()
-            if one.part == part.name and not one.allowed and what not in now.results
-        ]
-        found += [
-            what
-            for what, level in last.figures.items()
-            if level.part == part.name and _unlike(now.figures.get(what), level)
-        ]
-    return tuple(found)  # fmt: skip
+        for night in _since_good(earlier, part.name):
+            found |= dict.fromkeys(
+                what
+                for what, one in night.results.items()
+                if one.part == part.name and not one.allowed and what not in now.results
+            )
+            found |= dict.fromkeys(
+                what
+                for what, level in night.figures.items()
+                if level.part == part.name and _unlike(now.figures.get(what), level)
+            )
+    return (*_parts_gone(now, earlier), *found)
+
+
+def _since_good(earlier: Sequence[Night], part: str) -> Sequence[Night]:
+    """The last good night in which a part came to its end, and those after it in which it did."""
+    those = [one for one in earlier if _has_whole(one, part)]
+    last = max((at for at, one in enumerate(those) if one.is_base), default=0)
+    return those[last:]
+
+
+def _parts_gone(now: Night, earlier: Sequence[Night]) -> list[str]:
+    """Of a night of all parts, those of the last good one that the plan has no more."""
+    base = next((one for one in reversed(earlier) if one.is_base), None)
+    if base is None or not now.whole:
+        return []
+    names = {part.name for part in now.parts}
+    return [f"all of {part.name}: the plan has no such part" for part in base.parts
+            if part.name not in names]  # fmt: skip
 
 
 def _has_whole(night: Night, part: str) -> bool:

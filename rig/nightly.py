@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ READS = ("matrix", "bench", "run", "junit")
 _LEAST_S = 30.0  # what is left of a night is not begun with anymore
 _TIDY_S = 300.0  # for a part that is interrupted: it ends its machines and saves
 _RECENT = 14  # nights that a night is seen beside
+_LONG = 400  # of which the one may be that it is measured by
 _WRONG = 1  # the exit code of a part that has come to its end, and has seen something bad
 _TAIL = 2000
 
@@ -212,17 +213,22 @@ def places(results: Path) -> list[Path]:
     return sorted(place for place in found if not place.is_symlink())
 
 
-def beside(results: Path, name: str) -> list[Night]:
-    """The last nights before this one, and the last good one however long ago that was. One that
-    cannot be read is none.
+def beside(results: Path, name: str, figures: Iterable[str] = ()) -> list[Night]:
+    """The last nights before this one, and the last good one however long ago that was, also of
+    each of these figures, of which a later one may have none. One that cannot be read is none.
     """
     earlier = [place for place in places(results) if place.name < name]
-    recent = [one for place in earlier[-_RECENT:] if (one := readable(place))]
-    if not any(one.is_base for one in recent):
-        for place in reversed(earlier[:-_RECENT]):
-            if (old := readable(place)) and old.is_base:
-                return [old, *recent]
-    return recent
+    found = [one for place in earlier[-_RECENT:] if (one := readable(place))]
+    bases = [one for one in found if one.is_base]
+    without = set(figures).difference(*(one.figures for one in bases))
+    for place in reversed(earlier[-_LONG:-_RECENT]):
+        if bases and not without:
+            break
+        old = readable(place)
+        if old and old.is_base and (not bases or without & old.figures.keys()):
+            bases, without = [*bases, old], without - old.figures.keys()
+            found.insert(0, old)
+    return found
 
 
 def readable(place: Path) -> Night | None:
@@ -240,7 +246,13 @@ def accept(results: Path, name: str, why: str) -> Night:
     if not path.is_file():
         known = [place.name for place in places(results)[-3:]]
         raise UsageError(f"there is no night {name}", hint=f"the last are {', '.join(known)}")
-    night = replace(load(path), accepted=why)
+    night = load(path)
+    if not night.whole:
+        raise UsageError(
+            f"{name} was of some parts alone (--only): no other night is measured by it",
+            hint="a night of all parts counts as good or does not",
+        )
+    night = replace(night, accepted=why)
     save(night, path.parent)
     return night
 
@@ -312,7 +324,7 @@ class Nightly:
                 save(night, place)
                 if interrupted:
                     break
-            before = beside(self._request.results, name)
+            before = beside(self._request.results, name, night.figures)
             said = summary(night, before)
             night = replace(night, good=said.good)
             save(night, place)
@@ -512,12 +524,11 @@ def collected(part: PartOf, place: Path, config: Config) -> Collected:
 
 def _of_matrix(found: Collected, own: Path, place: Path) -> None:
     for told in cells.load(own).cells:
-        saved = own / told.saved if told.saved else None
+        saved, suite = own / told.saved if told.saved else None, told.suite.rpartition(":")[2]
         if saved is not None and saved.is_file() and told.final:
             found.run(saved, place, told.allowed)
         elif not told.final:
             why = f"{told.end}{told.why and f', {told.why}'}"
-            suite = told.suite.rpartition(":")[2]
             if suite:
                 found.lost[name_of(f"{suite}/{told.cell}", told.kernel, told.machine)] = why
             if told.end is cells.End.UNBUILT:
@@ -525,12 +536,17 @@ def _of_matrix(found: Collected, own: Path, place: Path) -> None:
             if told.allowed:
                 found.may = (*found.may, f"{told.cell}: {why} ({told.allowed})")
             else:
-                found.left = (*found.left, f"{told.cell}: {why}")
+                again = f"; again: {told.again}" if told.again else ""
+                found.left = (*found.left, f"{told.cell}: {why}{again}")
         if told.final:  # a cell may fail by what no case of it tells
             status = Status.PASS if told.end is cells.End.PASS else Status.FAIL
             at = str((own / told.place).relative_to(place)) if told.place else ""
             words = told.why if status is Status.FAIL else ""
-            found.add(f"cell {told.cell}", Outcome(status, words, told.again, at, told.allowed))
+            if status is Status.PASS and told.vanished:  # a kernel that resets does just that
+                status, words = Status.FLAKY, "its machine went away in a try before"
+            one = Outcome(status, words, told.again, at, told.allowed)
+            found.add(name_of(f"{suite}/the cell", told.kernel, told.machine) if suite
+                      else f"cell {told.cell}", one)  # fmt: skip
 
 
 def _of_bench(found: Collected, path: Path, config: Config) -> None:

@@ -76,7 +76,8 @@ def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
 def _of_changes(those: Sequence[Change]) -> list[str]:
     lines: list[str] = []
     for one in those[:_MOST]:
-        lines.append(f"  {one.now.status.upper()} {one.what}")
+        was = f" (it was {one.before})" if one.now.status is Status.SKIP and one.before else ""
+        lines.append(f"  {one.now.status.upper()} {one.what}{was}")
         if one.now.words:
             lines += textwrap.wrap(
                 one.now.words, _WIDTH, initial_indent="    ", subsequent_indent="    ",
@@ -85,7 +86,7 @@ def _of_changes(those: Sequence[Change]) -> list[str]:
         if one.now.allowed:
             lines.append(f"    may fail: {one.now.allowed}")
         since = f"since {one.since}" if one.since else ""
-        before = f"was {one.before}" if one.before and not one.since else since
+        before = f"was {one.before}" if one.before and not (one.since or was) else since
         if before:
             lines.append(f"    {before}")
         if one.now.again:
@@ -113,9 +114,11 @@ def _more(those: Sequence[object]) -> list[str]:
 
 
 def _tail(night: Night, said: Summary) -> list[str]:
-    good = sum(not one.bad for one in night.results.values())
+    skipped = sum(one.status is Status.SKIP for one in night.results.values())
+    good = sum(not one.bad for one in night.results.values()) - skipped
     lines = [
-        f"{good} of {len(night.results)} results good, {len(night.figures)} figures, "
+        f"{good} of {len(night.results)} results good, {skipped} skipped, "
+        f"{len(night.figures)} figures, "
         f"{night.seconds / 3600:.1f} h",
         f"commit: {night.commit or 'unknown'}",
     ]
@@ -192,9 +195,13 @@ def junit(night: Night, said: Summary) -> bytes:
     """
     root = ET.Element("testsuites", name=f"rig nightly {night.name}")
     suite = ET.SubElement(root, "testsuite", name="results", timestamp=night.began)
+    still = {one.what for one in said.still if one.now.status is Status.SKIP}
     for what, one in night.results.items():
         case = ET.SubElement(suite, "testcase", classname="night", name=_clean(what))
-        if one.status is Status.SKIP or (one.bad and one.allowed):
+        if what in still:  # skipped by now, and nothing has mended it
+            words = f"it failed when it was last run; skipped now: {one.words}"
+            ET.SubElement(case, "failure", message=_clean(words)).text = _clean(one.again)
+        elif one.status is Status.SKIP or (one.bad and one.allowed):
             ET.SubElement(case, "skipped", message=_clean(one.allowed or one.words))
         elif one.bad:
             kind = "error" if one.status is Status.ERROR else "failure"

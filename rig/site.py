@@ -112,9 +112,14 @@ class Row:
 
 def write(seen: nightly.Seen, results: Path) -> Path:
     """All pages that this night changes; the page to begin with."""
-    nights = results / nightly.PLACE
     _brief(seen.night, seen.summary, seen.place)
     night_page(seen.night, seen.summary, seen.place)
+    return _front(seen.night, seen.summary, seen.place, results)
+
+
+def _front(night: Night, said: Summary, place: Path, results: Path) -> Path:
+    """What is of all nights, this one the last of them; the page to begin with."""
+    nights = results / nightly.PLACE
     recent = _recent(results)
     known = briefs(results)
     paged = {one.name for one in known if one.page}
@@ -127,16 +132,16 @@ def write(seen: nightly.Seen, results: Path) -> Path:
     write_whole(nights / "all.html", template("nights.html", briefs=known[::-1]))
     page = template(
         "night_index.html",
-        night=seen.night,
-        said=seen.summary,
-        sections=list(sections(seen.summary)),
-        grid=_grid(seen.night),
+        night=night,
+        said=said,
+        sections=list(sections(said)),
+        grid=_grid(night),
         briefs=known[-SHOWN:],
         suites=[(name, f"cases-{_file(name)}.html", len(those)) for name, those in suites.items()],
         figures=len(trends),
         total=len(known),
-        prefix=f"{seen.night.name}/",
-        link=_linked(seen.place, f"{seen.night.name}/"),
+        prefix=f"{night.name}/",
+        link=_linked(place, f"{night.name}/"),
     )
     write_whole(nights / PAGE, page)
     return nights / PAGE
@@ -169,7 +174,7 @@ def rewritten(results: Path, names: Sequence[str]) -> None:
     for name in names:
         place = results / nightly.PLACE / name
         if night := nightly.readable(place):
-            night_page(night, summary(night, nightly.beside(results, name)), place)
+            night_page(night, _said(night, results), place)
 
 
 def briefs(results: Path) -> list[Brief]:
@@ -191,11 +196,19 @@ def briefs(results: Path) -> list[Brief]:
 
 
 def accepted(results: Path, night: Night) -> None:
-    """A night counts as good from now on: its line and its page say so."""
+    """A night counts as good from now on: its line and its page say so, and those of all."""
     place = results / nightly.PLACE / night.name
-    said = summary(night, nightly.beside(results, night.name))
+    said = _said(night, results)
     _brief(night, said, place)
     night_page(night, said, place)
+    for last in reversed(nightly.places(results)):
+        if (one := nightly.readable(last)) is not None:
+            _front(one, _said(one, results), last, results)
+            break
+
+
+def _said(night: Night, results: Path) -> Summary:
+    return summary(night, nightly.beside(results, night.name, night.figures))
 
 
 def _brief(night: Night, said: Summary, place: Path) -> None:
@@ -250,9 +263,8 @@ def _strips(nights: Sequence[Night], paged: Set[str]) -> dict[str, list[Strip]]:
         marks = tuple(_marks(those, nights, paged))
         now = those[-1][1].status if those[-1][0] == len(nights) - 1 else ""
         bad = sum(one.bad for _, one in those)
-        found.setdefault(suite, []).append(
-            Strip(name, kernel, machine, marks, now, bad, len(those))
-        )
+        run = sum(one.status is not Status.SKIP for _, one in those)
+        found.setdefault(suite, []).append(Strip(name, kernel, machine, marks, now, bad, run))
     for strips in found.values():
         strips.sort(key=lambda s: (s.now in ("", "pass", "skip"), -s.bad, _natural(s.name)))
     return dict(sorted(found.items()))
@@ -333,7 +345,7 @@ def _anchor(suite: str, kernel: str, machine: str) -> str:
 
 def _square(those: Sequence[Outcome], anchor: str) -> Square:
     bad = [one for one in those if one.bad]
-    worst = "pass"
+    worst = "skip" if all(one.status is Status.SKIP for one in those) else "pass"
     if bad:
         worst = "skip" if all(one.allowed for one in bad) else str(bad[0].status)
     return Square(worst, len(those) - len(bad), len(bad), anchor)

@@ -48,7 +48,11 @@ def on_node(rig: Sequence[str], root: str, results: str, what: bytes, before: in
     with _interrupted_by_scancel():
         while told.tries < TRIES and told.end in (End.NOT_RUN, End.LOST):
             told = cells.once(
-                cell, told.tries + 1, Path(results), lambda w, log: _run(rig, root, w, log)
+                cell,
+                told.tries + 1,
+                Path(results),
+                lambda w, log: _run(rig, root, w, log),
+                told if told.tries else None,
             )
             if told.end is End.NOT_RUN:
                 break
@@ -174,7 +178,19 @@ class Runner:
         return executor
 
     def _built(self, kernels: Sequence[str]) -> dict[str, str]:
-        """Why a kernel was not, for those that were not."""
+        """Why a kernel was not, for those that were not. One whose node was lost is built once
+        more.
+        """
+        found: dict[str, str] = {}
+        for tries in range(TRIES):
+            again: list[str] = []
+            found |= self._built_once(kernels, again, last=tries + 1 == TRIES)
+            kernels = again
+        return found
+
+    def _built_once(
+        self, kernels: Sequence[str], again: list[str], *, last: bool
+    ) -> dict[str, str]:
         if not kernels:
             return {}
         self._tell(f"building {', '.join(kernels)}")
@@ -186,8 +202,11 @@ class Runner:
         found: dict[str, str] = {}
         for kernel, job in self._as_they_end(dict(zip(kernels, jobs, strict=True))):
             code, why = _result(job)
-            if why or code:
-                said = why or f"rig build {kernel} ended with exit code {code}"
+            said = why or (f"rig build {kernel} ended with exit code {code}" if code else "")
+            if said and not last and (why or code in cells.LOST or code < 0):
+                self._tell(f"{said}; once more")
+                again.append(kernel)
+            elif said:
                 found[kernel] = f"{said}: build-{kernel}.log"
         return found
 
@@ -196,6 +215,9 @@ class Runner:
         sizes: dict[tuple[int, int], list[Cell]] = {}
         for cell in those:
             sizes.setdefault(cells.needs(cell, self._config), []).append(cell)
+        if self._request.jobs and sizes:  # at most so many of all of them: that is of one array
+            cpus, mib = (max(one) for one in zip(*sizes, strict=True))
+            sizes = {(cpus, mib): list(those)}
         found: dict[str, Any] = {}
         try:
             self._hand_in(sizes, before, found)

@@ -78,12 +78,42 @@ def test_since_when_a_case_fails_and_what_was_another_one_then(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("statuses", "since"),
-    [((PASS,), 0), ((FAIL, FAIL), 0), ((FAIL, PASS, SKIP), 1), ((PASS, FAIL, PASS, FAIL), 3)],
+    [
+        ((PASS,), 0),
+        ((FAIL, FAIL), 0),
+        ((FAIL, PASS, SKIP), 1),
+        ((PASS, FAIL, PASS, FAIL), 3),
+        ((PASS, FAIL, SKIP, SKIP), 1),
+        ((FAIL, SKIP, FAIL), 0),
+        ((PASS, SKIP, FAIL), 2),
+        ((SKIP, SKIP), 0),
+    ],
 )
 def test_a_spell_is_of_what_is_good_or_of_what_is_not(
     tmp_path: Path, statuses: tuple[Status, ...], since: int
 ) -> None:
     assert line_of(tmp_path, *statuses).since == since
+
+
+def test_what_is_skipped_is_not_mended_by_that(tmp_path: Path) -> None:
+    runs = [*(night(at, ("a", FAIL)) for at in range(50)),
+            *(night(at, ("a", SKIP)) for at in range(50, 100))]  # fmt: skip
+    with kept(tmp_path / "h", runs) as known:
+        (line,) = known.overview().failing
+    text = "\n".join(history.case_text(line))
+    assert "not good in 50 of 50 runs, 50 more skipped it (92.9% to 100.0%, 95 %)" in text
+    assert history.told(line)["bad"] == history.told(line)["runs"] == 50
+
+
+def test_a_case_that_others_have_run_beside_is_not_forgotten(tmp_path: Path) -> None:
+    other = [replace(night(at), id=f"other-{at}", cases=(Case("abi", "x", "", PASS),))
+             for at in range(1, 61)]  # fmt: skip
+    with kept(tmp_path / "h", [night(0, ("a", FAIL)), *other]) as known:
+        assert [line.case for line in known.overview().failing] == ["abi/wait::a"]
+    # What was run no more for months, while others were, is no more.
+    with kept(tmp_path / "i", [night(0, ("a", FAIL)), replace(other[-1], started=(
+            FIRST + timedelta(days=61)).isoformat())]) as known:  # fmt: skip
+        assert known.overview().failing == ()
 
 
 def test_runs_count_by_when_they_began_and_not_by_when_they_were_told(tmp_path: Path) -> None:
@@ -104,7 +134,7 @@ def test_what_fails_now_is_told_and_what_has_failed_once_is_not(tmp_path: Path) 
     text = history.overview_text(found, tmp_path / "h")
     assert text[0].startswith("3 runs since 2026-01-0")
     assert text[1].split() == ["FAIL", "abi/wait::a"]
-    assert text[-1] == "2 cases were not good the last time"
+    assert text[-1] == "2 cases were not good when last run"
 
 
 @pytest.mark.parametrize("count", [history.RECENT, history.RECENT + 20])
@@ -333,7 +363,7 @@ def test_the_verb(tmp_path: Path) -> None:
         files[-1].write_bytes(to_json(run))
     out = rig("--add", *map(str, files), path=path)
     assert "FAIL    abi/wait::a\n        k on m: since 2026-01-02 21:00, 1 run  a.c:1: no\n" in out
-    assert "1 case was not good the last time" in out
+    assert "1 case was not good when last run" in out
     assert "abi/wait::a\nk on m: FAIL" in rig("wait::a", path=path)
     assert "7 instructions, 1 run" in rig("getppid", path=path)
     (told,) = json.loads(rig("--json", path=path))["failing"]

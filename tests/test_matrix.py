@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from rig.cells import End, Request, Runner, Told
 from rig.config import Config
 from rig.errors import UsageError
 from rig.matrix import Cell
-from rig.results import Case, Run, Status, to_json
+from rig.results import Case, Run, Splat, Status, to_json
 
 ROOT = Path(__file__).parent.parent
 TOML = """
@@ -107,6 +109,19 @@ def test_a_cell_of_the_trees_own_tests(project: Config) -> None:
     for wrong in ("kunit:x", "kselftest:"):
         with pytest.raises(UsageError, match="is no suite"):
             read(project, MATRIX.replace('suites = ["abi"]', f'suites = ["{wrong}"]'))
+
+
+def test_two_cells_of_one_name_are_one_too_many(project: Config) -> None:
+    """Results are found by it: one of them would get what the other came to."""
+    toml = project.root / "rig.toml"
+    more = '[machine.two-one]\n[kernel.k-two]\nsource = "linux"\n'
+    toml.write_text(f"{toml.read_text()}\n{more}")
+    (project.root / "matrix.toml").write_text(
+        '[[cells]]\nkernels = ["k"]\nmachines = ["two-one"]\nsuites = ["abi"]\n'
+        '[[cells]]\nkernels = ["k-two"]\nmachines = ["one"]\nsuites = ["abi"]\n'
+    )
+    with pytest.raises(UsageError, match="two cells are called abi-k-two-one"):
+        matrix.read(project.root / "matrix.toml", config.load(toml))
 
 
 def test_only_those_with_these_words(project: Config) -> None:
@@ -267,6 +282,52 @@ def test_exit_code_0_alone_is_no_pass(stage: Stage) -> None:
     assert code == 1
 
 
+@pytest.mark.parametrize("code", [3, 6, -9])
+def test_what_was_seen_before_it_was_lost_is_not_tried_away(
+    stage: Stage, code: int, tmp_path: Path
+) -> None:
+    run = Run("r", "2026-01-01T00:00:00+00:00", "rig", complete=True)
+    failed = Case("abi", "wait", "a", Status.FAIL)
+    lost = Case("abi", "wait", "b", Status.ERROR, message="the machine went away")
+    warned = Splat("warning", "WARNING in f", 1, 2)
+    saved = tmp_path / "run.json"
+    for seen, end in (
+        (replace(run, cases=(failed, lost)), End.FAIL),
+        (replace(run, cases=(replace(failed, status=Status.TIMEOUT),)), End.FAIL),
+        (replace(run, cases=(lost,), splats=(warned,)), End.FAIL),
+        (replace(run, cases=(replace(failed, status=Status.PASS), lost)), End.LOST),
+    ):
+        saved.write_bytes(to_json(seen))
+        assert cells.judged(code, saved)[0] is end
+    assert cells.judged(code, tmp_path / "none")[0] is End.LOST
+    # And so it is by the way of a run: its second try would have passed.
+    if code > 0:
+        stage.told("k-one", f"fail {code}", "pass")
+        found, _ = stage.run()
+        assert (found["abi-k-one"].end, found["abi-k-one"].tries) == (End.FAIL, 1)
+
+
+def test_a_machine_that_went_away_is_told_where_a_second_try_has_passed(stage: Stage) -> None:
+    stage.told("k-one", "nothing 6", "pass")
+    stage.told("k-two", "nothing 3", "pass")
+    found, code = stage.run()
+    assert code == 0
+    assert [found[name].before for name in ("abi-k-one", "abi-k-two")] == [(6,), (3,)]
+    assert [found[name].vanished for name in ("abi-k-one", "abi-k-two")] == [True, False]
+    assert any("(0 s, 2 tries: exit code 6 before)" in words for words in stage.said)
+    those = matrix.read(stage.config.root / "matrix.toml", stage.config)
+    told = cells.summary(stage.runner().state, those)
+    assert told[-1] == "passed in a second try, when its machine had gone away: abi-k-one"
+
+
+def test_a_build_that_was_lost_is_tried_once_more(stage: Stage) -> None:
+    stage.told("build-k", "nothing 3", "nothing 0")
+    found, code = stage.run()
+    assert code == 0
+    assert {one.end for one in found.values()} == {End.PASS}
+    assert stage.log.count("build begins") == 3
+
+
 @pytest.mark.parametrize("lost", ["nothing 3", "nothing 6", "dies"])
 def test_what_is_lost_is_tried_once_more(stage: Stage, lost: str) -> None:
     stage.told("k-one", lost, "pass")
@@ -334,8 +395,37 @@ def test_a_matrix_goes_on_where_it_was_killed(stage: Stage) -> None:
     assert {one.end for one in found.values()} == {End.PASS}
 
 
+def test_another_state_of_a_checkout_is_another_commit(project: Config) -> None:
+    def git(*words: str) -> None:
+        argv = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        subprocess.run(argv, cwd=root, check=True, capture_output=True)
+
+    root = project.root
+    assert cells.commit(root) == ""
+    git("init", "-q")
+    (root / ".gitignore").write_text("results/\n")
+    git("add", "-A")
+    git("commit", "-qm", "x")
+    (root / "results").mkdir(exist_ok=True)
+    (root / "results/x").write_text("no part of it")
+    clean = cells.commit(root)
+    assert re.fullmatch(r"[0-9a-f]{12}", clean)
+    (root / "matrix.toml").write_text(MATRIX + "# one\n")
+    one = cells.commit(root)
+    (root / "matrix.toml").write_text(MATRIX + "# two\n")
+    two = cells.commit(root)
+    (root / "new test.c").write_text("one")
+    three = cells.commit(root)
+    (root / "new test.c").write_text("two")
+    four = cells.commit(root)
+    assert len({clean, one, two, three, four}) == 5
+    assert all(each.startswith(f"{clean}+") for each in (one, two, three, four))
+
+
 def test_another_commit_does_not_go_on_there(stage: Stage) -> None:
     stage.run()
+    with pytest.raises(UsageError, match="without git nobody can tell of what"):
+        stage.runner(commit="")
     with pytest.raises(UsageError, match="has another commit of before"):
         stage.runner(commit="d")
     (stage.config.root / "matrix.toml").write_text(MATRIX.replace('"other"]', '"other", "k"]'))

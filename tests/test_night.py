@@ -64,6 +64,9 @@ def kinds(said: Summary) -> dict[str, list[str]]:
         (".F.F", "flaky", False),
         (".F.F.", "", True),  # good this time; a flaky case that is good is no fix
         (".F............F", "new", False),  # long ago
+        (".F.F.....F", "new", False),  # five good ones in a row have mended what came and went
+        (".F.F.....FF", "still", False),
+        (".F.F....F", "flaky", False),
     ],
 )
 def test_of_which_kind_a_case_is(row: str, kind: str, good: bool) -> None:
@@ -163,7 +166,35 @@ def test_what_is_gone_is_told_of_each_part_that_was_run_to_its_end() -> None:
     later = replace(now, name="20260002")
     assert summary(later, [first, lost]).gone == ("abi/x [k, m]",)
     other = replace(later, parts=(Part("exact", End.DONE),))
-    assert summary(other, [first]).good
+    assert summary(replace(other, whole=False), [first]).good
+    # But a plan that has a part no more is told, until a night without it counts as good.
+    said = summary(other, [first])
+    assert said.gone == ("all of matrix: the plan has no such part",)
+    assert summary(other, [first, replace(later, name="20260001", good=False)]).gone == said.gone
+    agreed = replace(other, name="20260001", accepted="the matrix is a plan of its own now")
+    assert summary(other, [first, agreed]).good
+
+
+def test_what_is_gone_is_told_until_a_night_without_it_counts_as_good() -> None:
+    """Also where the night that told it reached nobody."""
+    first, second, third = nights(".  ")
+    second = replace(second, good=False)
+    assert summary(third, [first, second]).gone == ("abi/x [k, m]",)
+    assert summary(third, [first, replace(second, accepted="its test is no more")]).good
+    # One that came and went since the last good night is missed as well.
+    fourth, fifth, sixth = nights(" . ")
+    assert summary(sixth, [fourth, replace(fifth, good=False)]).gone == ("abi/x [k, m]",)
+    skips = nights(".ss")
+    assert summary(skips[2], [skips[0], replace(skips[1], good=False)]).skipped
+    assert summary(skips[2], [skips[0], replace(skips[1], accepted="no KVM here")]).good
+
+
+def test_a_part_that_was_not_whole_in_a_night_that_counts_as_good_is_no_measure() -> None:
+    first, second, third = nights(".  ")
+    lost = replace(
+        second, parts=(Part("matrix", End.OUT_OF_TIME),), good=False, accepted="rebooted"
+    )
+    assert summary(third, [first, lost]).gone == ("abi/x [k, m]",)
 
 
 def test_what_may_fail_may_end_early() -> None:

@@ -304,7 +304,8 @@ def test_cells_that_were_not_run_are_told(stage: Stage) -> None:
     (row,) = [one for one in rows if one.suite == "timers"]
     assert (row.machine, row.squares[0].lost) == ("two", "lost, exit code 3")
     assert ">lost</span>" in stage.told(seen).read_text()
-    assert seen.summary.left == ("matrix: abi-k-two: lost, exit code 3",)
+    again = "rig kselftest timers --kernel k --machine two"
+    assert seen.summary.left == (f"matrix: abi-k-two: lost, exit code 3; again: {again}",)
     assert seen.summary.may == ("matrix: abi-k-three: lost (it is new)",)
     assert "  matrix: abi-k-three: lost (it is new)" in nightmail.text(seen.night, seen.summary)
     assert "abi-k-three" in stage.told(seen).read_text()
@@ -432,7 +433,78 @@ def test_a_regression_stays_until_it_is_accepted(stage: Stage) -> None:
     site.accepted(stage.results, night)
     assert "it is what the check costs" in (again.place / "index.html").read_text()
     assert site.briefs(stage.results)[-1].word == "accepted"
+    front = (stage.results / "nights/index.html").read_text()
+    assert "it is what the check costs" in front
+    assert ">ACCEPTED<" in front
     assert stage.night().summary.good
+
+
+def test_a_night_of_some_parts_is_accepted_by_nobody(stage: Stage) -> None:
+    """It would count as good, and no other be measured by it."""
+    stage.whole()
+    seen = stage.night(only=("exact",))
+    with pytest.raises(UsageError, match="was of some parts alone"):
+        nightly.accept(stage.results, seen.night.name, "why not")
+
+
+def test_a_regression_outlives_a_night_that_did_not_measure_it(stage: Stage) -> None:
+    """That somebody has called good for another reason, when the last to have it is long ago."""
+    stage.night()
+    stage.leaves("exact", {"bench.json": bench(110)})
+    for _ in range(15):
+        assert stage.night().summary.regressions
+    (stage.here / "exact/bench.json").unlink()
+    stage.leaves("exact", {}, "3")
+    blind = stage.night()
+    assert not blind.night.figures
+    nightly.accept(stage.results, blind.night.name, "the host was rebooted")
+    stage.leaves("exact", {"bench.json": bench(110)}, "0")
+    for _ in range(2):
+        (moved,) = stage.night().summary.regressions
+        assert (moved.before, moved.after) == (100, 110)
+
+
+def test_a_case_that_is_skipped_since_it_failed_is_no_pass_to_anybody(stage: Stage) -> None:
+    case = Case("abi", "wait", "a", Status.FAIL, message="a.c:1: no")
+    stage.matrix(replace(RUN, cases=(case, RUN.cases[1])))
+    stage.night()
+    skipped = replace(case, status=Status.SKIP, message="no such call")
+    stage.matrix(replace(RUN, cases=(skipped, RUN.cases[1])))
+    stage.night()
+    seen = stage.night()
+    assert not seen.summary.good
+    stage.told(seen)
+    xml = ET.parse(seen.place / "junit.xml").getroot()
+    assert xml[0].get("failures") == "1"
+    text = (seen.place / "summary.txt").read_text()
+    assert "  SKIP abi/wait::a [k, one] (it was fail)\n" in text
+    assert "1 skipped, " in text
+
+
+def test_a_square_is_no_better_than_its_cell(stage: Stage) -> None:
+    """Where all cases are good, and the kernel was not; where all was skipped."""
+    cell = Cell("k", "one", "abi")
+    splat = Splat("kasan-uaf", "KASAN: use-after-free in f", 1, 2)
+    for run in (
+        replace(RUN, splats=(splat,)),
+        replace(RUN, cases=tuple(replace(c, status=Status.SKIP) for c in RUN.cases)),
+    ):
+        stage.matrix(run)
+        told = cells.load(stage.here / "matrix").cells[0]
+        state = State("c", "m", (replace(told.of(cell), end=cells.End.FAIL, code=1, why="it"),))
+        (stage.here / "matrix/matrix.json").write_bytes(to_json(state))
+        (row,) = [one for one in site._grid(stage.night().night)[1] if one.suite == "abi"]
+        assert (row.squares[0].worst, row.squares[0].bad) == ("fail", 1)
+
+
+def test_a_cell_that_passed_when_its_machine_had_gone_away_is_flaky(stage: Stage) -> None:
+    stage.matrix(RUN)
+    told = cells.load(stage.here / "matrix").cells[0]
+    state = State("c", "m", (replace(told.of(Cell("k", "one", "abi")), tries=1, before=(6,)),))
+    (stage.here / "matrix/matrix.json").write_bytes(to_json(state))
+    (flaky,) = stage.night().summary.flaky
+    assert flaky.what == "abi/the cell [k, one]"
+    assert "went away in a try before" in flaky.now.words
 
 
 @pytest.mark.parametrize(
@@ -560,6 +632,14 @@ def test_a_night_that_cannot_begin_is_told(stage: Stage) -> None:
         assert cli.main([*words, str(root / "n.toml")]) == InfrastructureError.exit_code
     assert "could not begin" in heard.read_text()
     assert heard.read_text().endswith("\n==0\n")
+    # One that cannot begin for what is in rig.toml is told as well; a mistake of who asks is his.
+    heard.unlink()
+    assert cli.main([*words, str(root / "n.toml"), "--only", "x"]) == UsageError.exit_code
+    assert not heard.exists()
+    with (root / "rig.toml").open("a") as toml:
+        toml.write("[kernel.k]\n")
+    assert cli.main([*words, str(root / "n.toml")]) == UsageError.exit_code
+    assert "could not begin" in heard.read_text()
 
 
 def test_a_mail_server_that_is_not_there_costs_no_night(
