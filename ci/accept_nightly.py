@@ -30,12 +30,13 @@ from accept_loop import Here, at_least, exactly, notices, opened, whole  # noqa:
 from acceptance import Acceptance, Figure, Place, Step, leftovers, say  # noqa: E402
 from emulated_bmc import free_port  # noqa: E402
 
-from rig import afterwards, cells, history, nightly, process  # noqa: E402
+from rig import afterwards, cells, history, nightly, process, report, splat  # noqa: E402
 from rig.errors import InfrastructureError  # noqa: E402
 from rig.night import End, Level, Night, Outcome, Part, summary  # noqa: E402
 from rig.results import Case, Measurement, Run, Status  # noqa: E402
 
 NIGHTS, RESULTS = 1000, 5000
+AGAIN = "rig boot-and-test --case abi/p3::c1"
 OPENS_S, ANSWERS_S = 2.0, 0.5
 CELLS = 12
 LIMIT_S = 5400.0
@@ -273,11 +274,19 @@ def site(place: Place) -> list[Figure]:
     written_s = time.monotonic() - began
     with _browser(here.temporary) as browser:
         times = [_opened_s(browser, page) for _ in range(5)]
-        clicked = _clicked(browser, page)
+        others = {
+            name: max(_opened_s(browser, page.parent / f"{name}.html") for _ in range(3))
+            for name in ("cases-abi", "figures", "all")
+        }
+        clicked = _clicked(browser, page) | _looked_at(browser, here.temporary)
     shutil.rmtree(results)
     how = f"chromium --headless, {NIGHTS} nights of {RESULTS} results, {page.name}"
     return [
         at_most("site_opens", sorted(times)[len(times) // 2], "s", OPENS_S, f"{how}: median of 5"),
+        *(
+            at_most(f"site_opens_{name}", took, "s", OPENS_S, f"{name}.html: the slowest of 3")
+            for name, took in others.items()
+        ),
         at_most("site_written", written_s, "s", 120.0, "the pages of the last night"),
         *(
             exactly(f"site_{name}", int(fine), "yes", 1, "by real clicks and keys")
@@ -298,9 +307,7 @@ def _thousand(results: Path) -> nightly.Seen:
         began = f"{name[:4]}-{name[4:6]}-{name[6:8]}T22:00:00+00:00"
         own = dict(good)
         if number % 50 == 49 or number == NIGHTS - 1:
-            own[bad] = Outcome(
-                Status.FAIL, "<i>it broke</i>", "rig boot-and-test --case abi/p3::c1"
-            )
+            own[bad] = Outcome(Status.FAIL, "<i>it broke</i>", AGAIN)
         figures = {f"figure {n} [async, exact]": Level(n * 100 + number // 333, "instructions")
                    for n in range(300)}  # fmt: skip
         night = Night(name, began, parts=(Part("matrix", End.DONE),), results=own, figures=figures,
@@ -356,7 +363,7 @@ def _clicked(browser: Any, page: Path) -> dict[str, bool]:
     deadline = time.monotonic() + 1.0  # it says so for a second and a half
     while button.text != "copied" and time.monotonic() < deadline:
         time.sleep(0.02)
-    found["copies_the_command"] = button.text == "copied"
+    said = button.text
     browser.find_element(By.TAG_NAME, "body").send_keys("n")
     found["goes_to_the_next_failure"] = (
         browser.switch_to.active_element.tag_name.lower() == "summary"
@@ -365,6 +372,10 @@ def _clicked(browser: Any, page: Path) -> dict[str, bool]:
     rows = browser.find_elements(By.CSS_SELECTOR, "tbody tr")
     found["has_a_strip_a_case"] = len(rows) == RESULTS
     browser.find_element(By.TAG_NAME, "body").send_keys("/")
+    browser.switch_to.active_element.send_keys(Keys.CONTROL, "v")
+    pasted = browser.switch_to.active_element.get_attribute("value")
+    found["copies_the_command"] = (said, pasted) == ("copied", AGAIN)
+    browser.switch_to.active_element.send_keys(Keys.CONTROL, "a")
     browser.switch_to.active_element.send_keys("p3::c1")
     shown = browser.execute_script(
         "return document.querySelectorAll('tbody tr:not([hidden])').length"
@@ -379,6 +390,48 @@ def _clicked(browser: Any, page: Path) -> dict[str, bool]:
     browser.get(page.as_uri())
     width = browser.execute_script("return document.documentElement.scrollWidth")
     found["fits_a_small_screen"] = width <= 400
+    return found
+
+
+def _looked_at(browser: Any, temporary: Path) -> dict[str, bool]:
+    """The report of a run whose kernel has panicked, and how the pages are by night."""
+    from selenium.webdriver.common.by import By
+
+    log = (ROOT / "tests/data/console/panic-sysrq-crash.log").read_bytes()
+    case = Case("abi", "stress", "", Status.CRASH, reproduce=AGAIN)
+    run = Run("r", "2026-01-01T00:00:00+00:00", "rig", {"name": "async"}, {"name": "m"},
+              cases=(case,), splats=tuple(splat.scan(log)), consoles=("console-0.log",),
+              complete=True)  # fmt: skip
+    place = temporary / "run"
+    place.mkdir()
+    (place / "console-0.log").write_bytes(log)
+    report.write(run, place)
+    (one,) = run.splats
+    found: dict[str, bool] = {}
+    browser.set_window_size(1200, 1000)
+    browser.get((place / "report.html").as_uri())
+    color = "return getComputedStyle(arguments[0]).backgroundColor"
+    lines = browser.find_elements(By.CSS_SELECTOR, ".console .log > div[id]")
+    hits = [line for line in lines if "hit" in line.get_attribute("class").split()]
+    found["console_shows_the_splat"] = len(hits) == one.end - one.start and (
+        browser.execute_script(color, hits[0]) != browser.execute_script(color, lines[0])
+    )
+    link = hits[0].find_element(By.TAG_NAME, "a")
+    link.click()
+    there = browser.current_url
+    found["console_lines_are_links"] = there.endswith(f"#console-0.log-{one.start + 1}")
+    browser.get("about:blank")
+    browser.get(there)
+    shown = "const box = document.querySelector(':target').getBoundingClientRect();"
+    shown += "return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight"
+    found["console_opens_at_a_link"] = bool(browser.execute_script(shown))
+    body = browser.find_element(By.TAG_NAME, "body")
+    schemes = []
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        schemes.append(browser.execute_script(color, body))
+    found["is_dark_by_night"] = len(set(schemes)) == 2
     return found
 
 

@@ -1,6 +1,7 @@
 // The button beside a command. Included where `all` and the rest of a page are.
 async function copy(button) {
   const code = button.previousElementSibling;
+  let done = true;
   try {
     await navigator.clipboard.writeText(code.textContent);
   } catch (refused) {
@@ -8,9 +9,9 @@ async function copy(button) {
     range.selectNodeContents(code);
     getSelection().removeAllRanges();
     getSelection().addRange(range);
-    document.execCommand("copy");
+    done = document.execCommand("copy");  // it is selected in any case
   }
-  button.textContent = "copied";
+  button.textContent = done ? "copied" : "Ctrl+C";
   setTimeout(() => { button.textContent = "copy"; }, 1500);
 }
 document.addEventListener("click", (event) => {
