@@ -37,7 +37,7 @@ from rig.store import digest  # noqa: E402
 LOGS = "RIG_LABELLED_LOGS"
 NEAR = 6  # lines by which the begin of a report may be seen otherwise
 RECALL, TYPE_RIGHT = 0.99, 0.95
-BOOTED = ("async", "plain", "lockdep", "kasan", "kcsan")
+BOOTED = ("async", "plain", "lockdep", "kasan", "kcsan", "baseline-6.1")
 BOOTS = 100
 TIMES = 5
 # Half of the gigabyte: words that kernels begin a report with.

@@ -13,7 +13,7 @@ from rig.errors import UsageError
 from rig.expected import EXPECTED
 from rig.outcome import Files, Outcome, copy
 from rig.record import Record
-from rig.results import Case, Run, Status
+from rig.results import BOOTS, Case, Run, Status
 
 UNTIL_FAIL = 1000  # how often at most, where nobody said
 _WHOLE = ("", "after its end")  # names of a program's own cases
@@ -50,10 +50,16 @@ def together(runs: Sequence[Run]) -> Run:
 
 def _fill(those: list[Case | None], runs: Sequence[Run]) -> None:
     """A case of a whole program is there only where that was not good: where its other cases are,
-    and it is not, the program came to its end.
+    and it is not, the program came to its end. So is that of a boot: of a run that came to its end
+    without it, each boot was well.
     """
     own = next(case for case in those if case)
     if own.name not in _WHOLE:
+        return
+    if own.suite == BOOTS:
+        for number, run in enumerate(runs):
+            if those[number] is None and run.complete:
+                those[number] = replace(own, status=Status.PASS, message="", output="")
         return
     for number, run in enumerate(runs):
         if those[number] is None and any(

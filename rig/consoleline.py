@@ -13,20 +13,26 @@ STAMP_MAX = 64  # bytes that a stamp never has: what a cut may have left of one
 # kernel/printk/printk.c: "<6>", the time, CONFIG_PRINTK_CALLER's thread or CPU. "]" is another sign
 # on a mainframe's 3270 console: EBCDIC's code pages 037 and 1047 differ in the brackets.
 _STAMP = re.compile(
-    r"\[ {0,12}\d{1,12}\.\d{6} ?[\]\xa8\ufffd](?: ?\[ *(?P<caller>[TC]\d+)\])? ?", re.ASCII
+    r"\[ {0,12}(?P<moment>\d{1,12}\.\d{6}) ?[\]\xa8\ufffd](?: ?\[ *(?P<caller>[TC]\d+)\])? ?",
+    re.ASCII,
 )
 STAMPED = re.compile(rb"\[ {0,12}\d{1,12}\.\d{6} ?\]")
 # In front of one, with console_msg_format=syslog and by dmesg -r: facility and level in a number;
 # in words by dmesg -x. printk.c lets nobody who writes to /dev/kmsg have the kernel's own, which is
 # 0 (and its levels 0 to 7): another one is that of a program.
 _PROGRAMS = r"(?:[89]|[1-9]\d{1,2})"
+_OTHERS = r"(?:user|mail|daemon|auth|authpriv|syslog|lpr|news|uucp|cron|ftp|local\d) *:"
 _BY_A_PROGRAM = re.compile(
-    rf"(?:<{_PROGRAMS}>|(?:user|mail|daemon|auth|authpriv|syslog|lpr|news|uucp|cron|ftp|local\d) *"
-    r":(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?)$"
+    rf"(?:<{_PROGRAMS}>|{_OTHERS}(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?)$"
 )
+_BEGINS_LIKE_THAT = re.compile(rf"{_PROGRAMS},\d|{_OTHERS}")
 _LONGEST_MARK = 20
-# So do /dev/kmsg itself and netconsole's long form.
-_LONG_BY_A_PROGRAM = re.compile(rf"{_PROGRAMS},\d+,\d+,[^,;\s]{{1,40}}(?:,[^;\s]{{1,80}})?;")
+_BY_KERNEL = re.compile(r"<[0-7]>$|kern *:[a-z]{3,6} *: ?$")
+# So do /dev/kmsg itself and netconsole's long form, and either without times; but a log that was
+# sent on as a program's may be the kernel's all the same.
+_UNSTAMPED_BY_A_PROGRAM = re.compile(
+    rf"{_PROGRAMS},\d+,\d+,[^,;\s]{{1,40}}(?:,[^;\s]{{1,80}})?;|<{_PROGRAMS}>(?!.{{0,120}}kernel: )"
+)
 # Behind a stamp: a level, the journal's monotonic form, which CPU and thread with some vendors.
 _LEVEL = re.compile(
     r"<\d+>|\[\d{1,2}: {0,15}[^\]\n]{1,24}?: *\d{1,7}\] ?"
@@ -152,32 +158,37 @@ def split(raw: str) -> tuple[bool, str, str]:
         line = _ESCAPED.sub(r"\1", line)
     if not line.isascii():
         line = line.translate(_TYPESET)
-    caller, start, last = "", 0, None
+    stamped, caller, start = False, "", 0
     for stamp in _STAMP.finditer(line):
-        last, start, caller = stamp, stamp.end(), stamp["caller"] or ""
-    stamped = last is not None
+        stamped, start, caller = True, stamp.end(), stamp["caller"] or ""
     if not stamped:
         stamped, start = _recorded(line)
     elif level := _LEVEL.match(line, start):
         start = level.end()
-    stamped = stamped and not _is_a_programs(line, last)
+    stamped = stamped and not by_a_program(line)
     message = line[start:]
     # Only then: an escaped stamp is nobody's.
     return stamped, caller, html.unescape(message) if "&" in message else message
 
 
 def by_a_program(raw: str) -> bool:
-    """Whether a line shows that a program has written it to /dev/kmsg."""
+    """Whether a line shows that a program has written it to /dev/kmsg, whatever it has written: a
+    log with stamps of its own, too. The kernel may have gone on in the same line; its clock does
+    not go back.
+    """
+    if "<" not in raw and not _BEGINS_LIKE_THAT.match(raw):
+        return False
+    when = None  # a program's, the last one; of who speaks at the end
     stamps = list(_STAMP.finditer(raw))
-    return _is_a_programs(raw, stamps[-1] if stamps else None)
-
-
-def _is_a_programs(line: str, stamp: re.Match[str] | None) -> bool:
-    """By what stands in front of its last stamp, or of a line that has none."""
-    if stamp is None:
-        return _LONG_BY_A_PROGRAM.match(line) is not None
-    begin = max(0, stamp.start() - _LONGEST_MARK)
-    return _BY_A_PROGRAM.search(line, begin, stamp.start()) is not None
+    for stamp in stamps:
+        begin, moment = max(0, stamp.start() - _LONGEST_MARK), stamp["moment"]
+        if _BY_A_PROGRAM.search(raw, begin, stamp.start()):
+            when = float(moment)
+        elif when is not None and _BY_KERNEL.search(raw, begin, stamp.start()):
+            when = None if float(moment) >= when else when
+    if not stamps:
+        return _UNSTAMPED_BY_A_PROGRAM.match(raw) is not None
+    return when is not None
 
 
 def lines_like(prefix: str) -> re.Pattern[str]:

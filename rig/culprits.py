@@ -21,7 +21,7 @@ _HELPER_NAMES = (
     r"|handle_overflow|val_to_string|end_report|start_report",
     # copying: lib/string.c, lib/usercopy.c, mm/usercopy.c
     r"_*mem(?:cpy|set|move|cmp|chr|scan|dup)\w*|_*str[nlrs]?(?:cpy|cat|len|cmp|chr|str|scpy)\w*"
-    r"|rep_\w+|_*copy_(?:to|from|in)_\w+|_*copy_user\w*|_*clear_user\w*|__check_object_size"
+    r"|_*fortify_(?:panic|report)|rep_\w+|_*copy_(?:to|from|in)_\w+|_*copy_user\w*|_*clear_user\w*|__check_object_size"
     r"|_*check_heap_object|usercopy_\w+",
     # counters, lists, object debugging: lib/refcount.c, lib/list_debug.c, lib/debugobjects.c
     r"_*refcount_\w+|kref_\w+|_*h?list_(?:add|del|move|splice|replace)\w*|debug_object_\w+"
@@ -29,7 +29,7 @@ _HELPER_NAMES = (
     # kernel/dma/debug.c
     r"|check_(?:un)?map(?:_\w+)?|check_sync|debug_dma_\w+|add_dma_entry|err_printk"
     # lib/kobject.c, mm/vma.c, kernel/irq/manage.c
-    r"|kobject_(?:init|add)\w*|validate_mm|__setup_irq|request_threaded_irq",
+    r"|kobject_(?:init|add)\w*|sysfs_(?:warn_dup|(?:do_)?create_\w+|add_\w+)|internal_create_group\w*|validate_mm|__setup_irq|request_threaded_irq",
     # allocators: mm/slub.c, mm/page_alloc.c, mm/vmalloc.c, mm/kmemleak.c
     r"k?v?free(?:_sensitive|_bulk|_rcu\w*)?|kv?free\w*|_*k[cvmz]*alloc(?:_(?:node|trace|noprof|large|order"
     r"|array|cache|bulk|track|caller|nolock|node_align|recursive))*|_*v[mz]?alloc\w*|_*kmem_cache_\w+|_*cache_free\w*|_*slab_\w+"

@@ -101,7 +101,7 @@ class Guest:
         self._numbers = itertools.count(1)
         self._nonce = secrets.token_hex(4)
         self._heard = 0  # characters of the console that have been judged
-        self._line, self._scanner = 0, splat.Scanner()  # the line they end in, and who judged
+        self._scanner, self._told = splat.Scanner(), set[int]()  # who judged; lines of those told
         self._proven = -math.inf  # when a mark last came through
         self._counted = 0  # characters of the console that were searched for lost lines
 
@@ -148,9 +148,11 @@ class Guest:
         if end <= self._heard:
             return ()
         new, self._heard = text[self._heard : end], end
-        start, self._line = self._line, self._line + new.count("\n")
         found = self._scanner.feed(new.encode(errors="replace")) + self._scanner.ended_here()
-        return tuple(sorted((o for o in found if o.start >= start), key=lambda one: one.start))
+        # Not by where it begins: its first line may have been no report yet the last time.
+        fresh = sorted((o for o in found if o.start not in self._told), key=lambda o: o.start)
+        self._told |= {one.start for one in fresh}
+        return tuple(fresh)
 
     def farewell(self, *, brief: bool = False) -> tuple[Splat, ...]:
         """Splats since the last program; proves first that the console still speaks.

@@ -200,6 +200,24 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "ubsan",
         "UBSAN: ",
+        rf"UBSAN: (?P<what>[\w/ -]+?) at {SYMBOL}",
+        "UBSAN: {what}{f}",
+        "arch/x86/kernel/traps.c handle_bug, which goes on to die() (6.11 and later)",
+        "oops",
+        to_bug=True,
+    ),
+    _rule(
+        "ubsan",
+        "UBSAN: ",
+        r"Internal error: UBSAN: (?P<what>[\w/ -]+): [0-9a-f]{1,16} \[#",
+        "UBSAN: {what}{f}",
+        "arch/arm64/kernel/traps.c, arch/riscv/kernel/traps.c ubsan_handler",
+        "oops",
+        die=True,
+    ),
+    _rule(
+        "ubsan",
+        "UBSAN: ",
         rf"UBSAN: (?P<what>[\w/ -]+?) (?:in \S+:\d+(?::\d+)?|at {SYMBOL}|in(?: \S*/\S*)?$)",
         "UBSAN: {what}{f}",
         "lib/ubsan.c, arch/x86/kernel/traps.c",
@@ -1691,7 +1709,7 @@ HEADINGS: tuple[Rule, ...] = (
     _rule(
         "filesystem",
         "SQUASHFS error",
-        r"SQUASHFS error: (?P<what>[^,\[]+)",
+        r"SQUASHFS error: (?!Can't find a SQUASHFS superblock)(?P<what>[^,\[]+)",
         "SQUASHFS error: {what}",
         "fs/squashfs",
         frame=False,
@@ -2150,7 +2168,7 @@ ASKED_FOR = re.compile(
     r"|.*NMI (?:backtrace|pc|watchdog)|.*Sending NMI"
     r"|FAULT_INJECTION|name \w+, interval|.*fatal signal|.*[Uu]nhandled |.*\*pgd="
     r"|User process fault|Failing address|Stack traceback for"
-    r"|.*segfault|Modules linked in|.*Tainted: |.*[Oo]ut of memory|.*Killed process"
+    r"|.*segfault|.*Tainted: |.*[Oo]ut of memory|.*Killed process"
     r"|.*nodemask=|.*gfp_mask=|.*\[last unloaded|.*not a bug!|GUP no longer grows|COMPACTION is"
 )
 # What a file system does about what was said of it just before.
@@ -2164,7 +2182,7 @@ CONSEQUENCE = re.compile(
     r"|.*panic_on_taint set|.*system warned too often|Oops|Aiee, killing interrupt handler"
     r"|Attempted to kill the idle task|Machine halted|kasan\.fault=|.*stack guard hit"
     r"|stack guard page|[kK]ernel stack overflow|UBSAN: |Asynchronous SError Interrupt"
-    r"|Kernel Fault$|Non-resumable error"
+    r"|Kernel Fault$|Non-resumable error|Unhandled exception"
     r"|EXT[234]-fs|REISERFS|[nN][mM][iI] watchdog|Non maskable interrupt)"
 )
 KILLED_INIT = re.compile(rf"{_PANIC}[aA]ttempted to kill init!")

@@ -14,7 +14,7 @@ from rig.errors import BootError, InfrastructureError, LostMachineError
 from rig.expected import Expected
 from rig.guest import Guest
 from rig.record import FIRST, LAST, Record
-from rig.results import NOT_RUN, Case, Run, Splat, Status
+from rig.results import BOOTS, NOT_RUN, Case, Run, Splat, Status
 from rig.session import ConnectionLost, SessionTimeout
 from rig.suite import BuiltSuite, Program, Suite
 from rig.suite import programs as listed
@@ -330,7 +330,7 @@ class Rack:
         splats = self._unexpected(taken.guest.listen())
         if not splats:
             return ()
-        rules = Rules("machine", f"boot-{taken.number}")
+        rules = Rules(BOOTS, f"boot-{taken.number}")
         return self._put_down(order, (replace(late(rules, splats), name=""),), splats)
 
     def _part(self, *, brief: bool = False) -> tuple[Case, ...]:

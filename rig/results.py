@@ -59,6 +59,7 @@ class Splat:
     patch: str = ""
 
 
+BOOTS = "machine"  # the suite of what a kernel reports while it boots
 NOT_RUN = "not run: "  # what the message of a case begins with whose program never ran
 
 

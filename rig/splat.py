@@ -858,10 +858,13 @@ class Scanner:
         """Open a report, an unsure one, at a stack that the line above has called for."""
         if not DUMPED.pattern.match(message):
             return False
-        lines = self._lines_above(_ABOVE)
-        said = [split(line)[2].strip() for _, line in lines]
-        while said and not said[-1]:
-            said.pop()
+        read = [(one, split(one[1])) for one in self._lines_above(_ABOVE)]
+        # Others speak between.
+        read = [pair for pair in read if not caller or pair[1][1] in ("", caller)]
+        lines = [one for one, _ in read]
+        said = [message.strip() for _, (_, _, message) in read]
+        while said and (not said[-1] or said[-1].startswith("Modules linked in")):
+            said.pop()  # print_modules() comes between the words and their stack
         told = _SAID.match(said[-1]) if said else None
         near = _SOON if said and GIVEN_UP.search(said[-1]) else _BETWEEN
         # What has asked for it may be lines above, behind others' and in a mail's pieces.

@@ -53,6 +53,20 @@ def test_what_fails_in_two_ways_is_no_flake() -> None:
     assert case.status is Status.CRASH
 
 
+def test_a_boot_that_is_bad_now_and_then_is_flaky_with_its_rate() -> None:
+    """Its case is there only where it was bad."""
+    bad = Case("machine", "boot-1", "", Status.FAIL, message="WARNING in f")
+    well = [run(Status.PASS, number=number) for number in range(9)]
+    ill = replace(run(Status.PASS, number=9), cases=(bad, *well[0].cases))
+    boot, own = again.together([*well[:4], ill, *well[4:]]).cases[::-1]
+    assert (boot.status, own.status) == (Status.FLAKY, Status.PASS)
+    assert boot.message == "not good in 1 of 10 (1.8% to 40.4% of runs, 95 %): WARNING in f"
+    # One that did not come to its end says nothing of its boots.
+    cut = replace(well[0], complete=False)
+    (told,) = [case for case in again.together([ill, cut]).cases if case.suite == "machine"]
+    assert told.status is Status.FAIL
+
+
 def test_a_case_that_a_run_lacks_is_flaky() -> None:
     whole = again.together([run(Status.PASS, Status.PASS), run(Status.PASS)])
     assert [case.status for case in whole.cases] == [Status.PASS, Status.FLAKY]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from local_machine import Late, LocalLab, LocalMachine, Writer
@@ -19,6 +21,7 @@ from rig.guest import Guest
 from rig.rack import Isolation, Order, Rack
 from rig.record import Record
 from rig.results import Case, Splat, Status, load_run
+from rig.session import Session
 from rig.suite import BuiltSuite, Program, Suite
 from rig.vigil import Vigil
 
@@ -377,6 +380,37 @@ def test_a_splat_between_programs_belongs_to_the_one_before(writer: Writer, benc
     assert (first.program, first.name, first.status) == ("a.sh", "after its end", Status.FAIL)
     assert [case.status for case in own] == [Status.PASS, Status.PASS]
     assert len(ran.lab.machines) == 2
+
+
+@pytest.mark.parametrize(
+    ("heading", "title"),
+    [
+        ("BUG: quux table is broken", "BUG: quux table is broken in foo_fn"),
+        ("quux: descriptor ring is corrupted!", "quux: descriptor ring is corrupted! in foo_fn"),
+    ],
+)
+def test_a_report_that_a_programs_end_falls_into_is_not_lost(
+    tmp_path: Path, heading: str, title: str
+) -> None:
+    """Its first line is none by itself, and the next ones come after the mark: of another CPU."""
+    lines = [
+        *(f"[    {second}.000000][    T1] fine" for second in range(1, 5)),
+        f"[   12.000001][   T99] {heading}",
+        "[   12.000002][   T77] rig-mark x ended",
+        "[   12.000003][   T99] CPU: 0 UID: 0 PID: 99 Comm: x Not tainted 6.12 #1",
+        "[   12.000004][   T99] Call Trace:",
+        "[   12.000005][   T99]  foo_fn+0x1/0x2",
+        "[   12.000006][    T1] rig-mark y ended",
+    ]
+    text = "".join(f"{line}\n" for line in lines)
+    (whole,) = splat.scan(text)
+    assert whole.title == title
+    heard = SimpleNamespace(console=SimpleNamespace(text=lambda: text))
+    one = Guest(cast("LocalMachine", heard), cast("Session", None))
+    assert one.listen("rig-mark x ended") == ()
+    (found,) = one.listen("rig-mark y ended")
+    assert (found.title, found.start) == (title, whole.start)
+    assert one.listen() == ()
 
 
 def test_each_part_of_the_console_is_looked_at_once(

@@ -76,6 +76,26 @@ def test_what_a_program_writes_to_dev_kmsg_is_no_report(kernels: str, programs: 
     assert by_line(f"{by_program}\n{by_kernel}\n{by_program}") == [found]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "believed"),
+    [
+        ("<12>[   12.300000] [   10.000000] ", False),  # dmesg >/dev/kmsg
+        ("<12>[   12.300000][  T123] [   10.000000][    T1] ", False),
+        ("<12>[   12.300000] <1>[   10.000000] ", False),  # dmesg -r >/dev/kmsg
+        ("<12>", False),  # without times
+        ("<4>", True),
+        ("<12>[   12.300000] x <1>[   13.000000] ", True),  # the kernel goes on in a line
+        ("<14>Jan  1 00:00:00 host kernel: ", True),  # sent on by somebody
+    ],
+)
+def test_a_log_that_a_program_writes_to_dev_kmsg_is_no_report(prefix: str, believed: bool) -> None:
+    text = "\n".join(f"{prefix}{line}" for line in ["fine", *FAULT])
+    before = "<6>[    1.000000] fine\n<6>[    2.000000] fine\n"
+    for whole in (text, before + text):
+        assert titles(whole) == [TITLE] * believed
+        assert [one.title for one in by_line(whole)] == [TITLE] * believed
+
+
 def test_a_program_does_not_go_on_with_what_the_kernel_says() -> None:
     """Nor is a heading that it writes part of a report that is open."""
     told = [f"<4>[    1.000000] {line}" for line in FAULT]

@@ -24,11 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from rig.store import open_store
+from rig import upkeep
+from rig.store import Store, open_store
 
 ROOT = Path(__file__).parents[2]
 MARK = "RIG_DRILL"  # in the environment of all that a row starts
 GONE_S = 10.0
+HALF = "half-made"  # what was left of that in a store of a row's own
 WHOLE = "echo TAP version 13; echo 1..1; echo ok 1 whole"
 
 Act = Callable[[subprocess.Popen[str], "Seen"], None]
@@ -59,8 +61,9 @@ class Fault:
     instead of the default one. exit_code, status, words: of the run, of the first program, and an
     expression for its message, or for what the rig said where no program ran. notice: one for what
     has to be said besides, in the run or to whoever watches. after: whether the second program has
-    to pass; before: whether the one before has. litter: the rig cannot tidy up. within_s: wall
-    seconds on an idle host. ci: whether it is part of CI.
+    to pass; before: whether the one before has. title, place: of a report that has to stand in the
+    run, decoded. again: the next rig has to run. within_s: wall seconds on an idle host. ci:
+    whether it is part of CI.
     """
 
     name: str
@@ -246,6 +249,10 @@ def beside_another(rig: subprocess.Popen[str], seen: Seen) -> None:
         raise RuntimeError(
             f"the other rig: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         )
+    saved = seen.directory / "results-of-the-other/latest/run.json"
+    ends = {one["program"]: one["status"] for one in json.loads(saved.read_bytes())["cases"]}
+    if ends != dict.fromkeys(("before.sh", "first.sh", "second.sh"), "pass"):
+        raise RuntimeError(f"the other rig: {ends}")
 
 
 # -- what is set up -------------------------------------------------------------------------------
@@ -268,7 +275,9 @@ def on_a_disk_of(size: str) -> Around:
 
 
 def with_only(*parts: str) -> Around:
-    """The rig's store has these parts of the real one, and nothing else that was made of them."""
+    """The rig's store has these parts of the real one, and nothing else that was made of them. What
+    somebody has begun to make there has to be gone in the end.
+    """
 
     @contextlib.contextmanager
     def around(directory: Path, env: dict[str, str]) -> Iterator[None]:
@@ -277,12 +286,19 @@ def with_only(*parts: str) -> Around:
             if (store / part).is_dir():
                 shutil.copytree(store / part, copy / part, copy_function=_linked, symlinks=True)
         env["RIG_STORE"] = str(copy)
+        before = half_made(copy)  # by others, just now
         try:
             yield
+            (directory / HALF).write_text("\n".join(sorted(half_made(copy) - before)))
         finally:
             shutil.rmtree(copy)
 
     return around
+
+
+def half_made(store: Path) -> set[str]:
+    """What somebody has begun to make there, and is not at it any more."""
+    return set(upkeep.collect(Store(store), 1 << 60, dry_run=True).leftovers)
 
 
 def with_damage(kind: str, name: str, damage: Callable[[Path], None]) -> Around:
@@ -393,7 +409,9 @@ FAULTS = (
     ),
     Fault(
         "a program writes a report to /dev/kmsg", 0, "pass", "",
-        script=f"for line in {REPORT}; do echo \"$line\" >/dev/kmsg; done", ci=True,
+        script=f"for line in {REPORT}; do echo \"$line\" >/dev/kmsg; done; "
+               f"for line in {REPORT}; do echo \"<1>[    1.000000] $line\" >/dev/kmsg; done",
+        ci=True,
     ),
     Fault(
         "the machine stands still", 1, "timeout", "(?s)the machine hangs.*could not be looked at",
@@ -404,26 +422,28 @@ FAULTS = (
         act=to_qemu(signal.SIGKILL), ci=True, within_s=90,
     ),
     Fault("the rig is interrupted in a test", 130, "error", "", act=to_rig(signal.SIGINT),
-          after=False, ci=True),
+          after=False, again=True, ci=True),
     Fault("the rig is interrupted in a boot", 130, "", "", act=to_rig(signal.SIGINT, running=False),
-          before=False, after=False),
+          before=False, after=False, again=True),
     Fault("the rig is interrupted in a build", 130, "", "", act=to_rig_in("cc1"),
           around=with_only("source"), before=False, after=False, within_s=400),
     Fault("the rig is interrupted in making a tree", 130, "", "", act=to_rig_in("git"),
           around=with_only("source"), before=False, after=False, within_s=300),
     Fault("the rig is interrupted in making an image", 130, "", "", act=to_rig_in("perl"),
-          around=with_only("source", "kernel", "memo"), before=False, after=False, within_s=120),
+          around=with_only("source", "kernel", "memo"), before=False, after=False, again=True,
+          within_s=120),
     Fault("the rig is interrupted in compiling a suite", 130, "", "", act=to_rig_in("cc1"),
           around=with_only("source", "kernel", "image", "snapshot", "memo"),
-          options=("--suite", "abi"), before=False, after=False, within_s=120),
+          options=("--suite", "abi"), before=False, after=False, again=True, within_s=120),
     Fault("the rig is interrupted in the first boot", 130, "", "",
           act=to_rig(signal.SIGINT, running=False),
           around=with_only("source", "kernel", "image", "suites", "memo"),
-          before=False, after=False, within_s=120),
+          before=False, after=False, again=True, within_s=120),
     Fault("the rig is interrupted in decoding a trace", 130, "crash", "sysrq triggered crash",
-          script="echo c >/proc/sysrq-trigger", act=to_rig_in("bash"), after=False, ci=True),
+          script="echo c >/proc/sysrq-trigger", act=to_rig_in("bash"), after=False, again=True,
+          ci=True),
     Fault("the rig is interrupted in writing its report", 130, "pass", "", script="true",
-          act=once_it_has_ended),
+          act=once_it_has_ended, again=True),
     # -- kernels that do not come up
     Fault(
         "a panic before there is a console", 5, "error", "early console: Kernel panic",
@@ -443,11 +463,12 @@ FAULTS = (
         before=False, after=False, within_s=240,
     ),
     Fault(
-        "init ends at once", 5, "error", "Attempted to kill init",
+        "init ends at once", 5, "error", "Attempted to kill init", title="Attempted to kill init",
         options=("--append", "init=/bin/false"), before=False, after=False, ci=True,
     ),
     Fault(
         "there is no init", 5, "error", "Requested init /nothing/here failed",
+        title="no working init",
         options=("--append", "init=/nothing/here"), before=False, after=False,
     ),
     Fault(
@@ -462,7 +483,7 @@ FAULTS = (
     # -- kernels that go wrong in a test
     Fault(
         "init is killed", 1, "crash", "Attempted to kill init",
-        script=f"exec python3 -c '{_KILL_INIT}'", within_s=90,
+        script=f"exec python3 -c '{_KILL_INIT}'", title="Attempted to kill init", within_s=90,
     ),
     Fault(
         "a system call oopses", 1, "crash", "NULL pointer dereference|page fault",
@@ -495,7 +516,7 @@ FAULTS = (
         title="kernel panic: System is deadlocked on memory", within_s=300,
     ),
     Fault(
-        "RCU stalls", 1, "timeout|fail|crash", "rcu detected stall",
+        "RCU stalls", 1, "timeout|fail|crash", "rcu detected stall", title="rcu detected stall",
         script=f"echo SOFTLOCKUP >{PROVOKE}", kernel="lockdep",
         options=("--append", "rcupdate.rcu_cpu_stall_timeout=5", "--timeout", "15"), within_s=240,
     ),
@@ -571,7 +592,11 @@ def run(fault: Fault, directory: Path) -> Seen:
                     seen.again = then.returncode
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
             seen.broken = str(error)
-        seen.litter = tuple(sorted(path.name for path in Path(own).iterdir()))
+        half = directory / HALF
+        seen.litter = (
+            *sorted(path.name for path in Path(own).iterdir()),
+            *(half.read_text().splitlines() if half.exists() else ()),
+        )
     return seen
 
 
