@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,7 +136,8 @@ class ConsoleConfig:
 class SystemConfig:
     """[machine.<name>.system]: the board's own, known-good system, which its disk boots.
 
-    address, port: of its sshd. kernel_port: where a kernel under test is reached, which listens on
+    address, port: of its sshd; of a place of labgrid's without an address those, and the user, are
+    those of its NetworkService. kernel_port: where a kernel under test is reached, which listens on
     port 22 of the same card; 0 for the same as port (22, or one that is forwarded there). user: one
     who may do everything there. key: the file of a private key that logs in. host_key:
     "ssh-ed25519 AAAA...", the only one that is accepted. directory: the one place on the disk where
@@ -143,9 +145,9 @@ class SystemConfig:
     lets us in.
     """
 
-    address: str
     key: str
     host_key: str
+    address: str = ""
     port: int = 22
     kernel_port: int = 0
     user: str = "root"
@@ -172,7 +174,8 @@ class BoardConfig:
 
     image: what kernels under test find as their root, in memory. append: more words for them.
     serial: their console, as the kernel names it. configs: fragments that the board's hardware
-    needs in each kernel. lock: a directory, or HOST:DIRECTORY, for one run at a time. deploy: how
+    needs in each kernel. lock: a directory, or HOST:DIRECTORY, for one run at a time. board: what
+    the lock is called there, where several tables are of one board. deploy: how
     they get there: "kexec", "grub" or "systemd-boot" (booted once), or "network" (the firmware asks
     there first).
     place, coordinator: of labgrid, for kind "labgrid": whose turn it is, power and console by it.
@@ -193,6 +196,12 @@ class BoardConfig:
     serial: str = "ttyS0,115200"
     configs: tuple[str, ...] = ()
     lock: str = ""
+    board: str = ""
+
+    @property
+    def locked_as(self) -> str:
+        """What its lock is called."""
+        return self.board or self.name
 
 
 @dataclass(frozen=True)
@@ -307,6 +316,7 @@ def load(path: Path) -> Config:
         _check_system(path, board)
         _check_deploy(path, board)
         _check_place(path, board)
+    _check_tables_of_one(path, [one for one in config.boards.values() if not one.place])
     config.kernel()
     config.machine()
     return config
@@ -412,7 +422,7 @@ def _check_system(path: Path, board: BoardConfig) -> None:
     if system is None:
         return
     for name in ("address", "key", "user"):
-        if not getattr(system, name):
+        if not getattr(system, name) and not (name == "address" and board.place):
             raise UsageError(f"{where} has no {name}")
     if not re.fullmatch(r"(ssh|ecdsa)-[\w.-]+ [A-Za-z0-9+/=]+", system.host_key):
         hint = f"`ssh-keyscan -t ed25519 {system.address}`, less the address, over a safe line"
@@ -441,6 +451,23 @@ def _check_deploy(path: Path, board: BoardConfig) -> None:
     if network.url and not re.fullmatch(r"http://[\w.:\[\]-]+(/[\w./-]*)?", network.url):
         hint = "as http://192.0.2.1:8037; firmware knows no other kind everywhere"
         raise UsageError(f"{where[:-1]}.network] url is {network.url!r}", hint=hint)
+
+
+def _check_tables_of_one(path: Path, boards: Sequence[BoardConfig]) -> None:
+    """One board in two tables would have two locks, and two runs."""
+    seen: dict[tuple[str, int], BoardConfig] = {}
+    for board in boards:
+        if not re.fullmatch(r"[\w.-]+", board.locked_as):
+            raise UsageError(f"{path}: [machine.{board.name}] board is {board.board!r}")
+        if board.system is None:
+            continue
+        first = seen.setdefault((board.system.address, board.system.port), board)
+        if first.locked_as != board.locked_as:
+            raise UsageError(
+                f"{path}: [machine.{board.name}] is the board of [machine.{first.name}], and would "
+                "be held twice",
+                hint=f'board = "{first.locked_as}" in each of them: the lock of both',
+            )
 
 
 def _check_place(path: Path, board: BoardConfig) -> None:

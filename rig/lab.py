@@ -22,7 +22,7 @@ from rig.errors import BootError, HangError, InfrastructureError, UsageError
 from rig.guest import Guest
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import claim, snapshot
+from rig.machine import claim, labgrid, snapshot
 from rig.machine.baremetal import BaremetalMachine, Board
 from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
@@ -399,7 +399,7 @@ class BoardLab(KernelLab):
             config, tell = self._board_config, self._progress.note
             what = shlex.join(["rig", *sys.argv[1:]])
             hold = self._held.enter_context(claim.claimed(config, what, tell))
-            hold.tidy = False  # until the board is seen in its own system
+            config = labgrid.with_system(config)
             if hold.left:
                 words = f"{config.name} was left as it was by a run that did not come to its end"
                 tell(f"{words}: {hold.left.words}")
@@ -412,8 +412,9 @@ class BoardLab(KernelLab):
                 lambda words: self._say((words,)),
                 keep,
                 hold.held,
+                away=hold.left is not None,  # until it is seen in its own system
             )
-            self._board = board
+            self._board, hold.tidy = board, False
 
             def over() -> None:
                 board.close()

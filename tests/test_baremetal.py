@@ -12,6 +12,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import emulated_bmc
 import emulated_board
@@ -27,6 +29,7 @@ from rig.kbuild import Kernel
 from rig.machine import baremetal
 from rig.machine.knowngood import About, KnownGood
 from rig.ramroot import RamRoot
+from rig.session import Session
 from rig.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +162,53 @@ def test_a_system_that_will_not_do(tmp_path: Path, line: str, words: str) -> Non
     said = re.sub(rf"^{line}\t.*$", f"{line}\t", SAID, flags=re.MULTILINE)
     with pytest.raises(InfrastructureError, match=words):
         known_good(tmp_path)._understood(said)
+
+
+def test_two_tables_of_one_board_have_one_lock(tmp_path: Path) -> None:
+    """By kexec and by GRUB, say: else two runs would have it."""
+    one = BOARD + SYSTEM
+    two = one.replace("machine.board1", "machine.again")
+    with pytest.raises(UsageError, match=r"\[machine.again\] is the board of \[machine.board1\]"):
+        loaded(tmp_path, one + two)
+    named = two.replace("[machine.again]\n", '[machine.again]\nboard = "board1"\n')
+    found = loaded(tmp_path, one + named)
+    assert {found.board(name).locked_as for name in ("board1", "again")} == {"board1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("card\teth0.7 vlan", "is reached over eth0.7, a vlan: a kernel under test has none"),
+        ("six\t2001:db8::7", "kernels under test get IPv4 alone"),
+    ],
+)
+def test_a_way_to_a_system_that_no_kernel_gets(tmp_path: Path, line: str, words: str) -> None:
+    """It would boot well, and be blamed for letting nobody in."""
+    known_good(tmp_path)._understood(f"{SAID}card\teth0 \n")
+    with pytest.raises(InfrastructureError, match=words):
+        known_good(tmp_path)._understood(f"{SAID}{line}\n")
+
+
+def test_what_others_have_beside_our_files_stays(tmp_path: Path) -> None:
+    """A boot loader may take all there are: a directory of its own may be one that others use."""
+    place, own = tmp_path / "EFI", "0123456789abcdef"
+    place.mkdir()
+    gone = {f"kernel-{own}", f"initrd-{own}", f"initrd-{own}.part", "rig.efi", "rig.efi.part"}
+    stays = {
+        f"kernel-{own[::-1]}", "debian-6.12.efi", "initrd-6.4.0-default", "kernel-6.1-gentoo",
+        "systemd-bootx64.efi", "x.part", f"kernel-{own}0", "rig.efi.old", "jumped",
+    }  # fmt: skip
+    for name in gone | stays:
+        (place / name).touch()
+
+    def run(argv: list[str], timeout_s: float) -> SimpleNamespace:
+        done = subprocess.run(argv, capture_output=True, check=False)
+        return SimpleNamespace(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    system = known_good(tmp_path)
+    object.__setattr__(system.config, "directory", str(place))
+    system._keep_only(cast("Session", SimpleNamespace(run=run)), [f"/x/kernel-{own[::-1]}"])
+    assert {one.name for one in place.iterdir()} == stays
 
 
 def test_what_the_kernel_is_told(tmp_path: Path) -> None:

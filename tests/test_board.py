@@ -18,7 +18,7 @@ CONFIG = BoardConfig(
     "board1",
     PowerConfig("command", on="true", off="true", status="true"),
     ConsoleConfig("tcp", "127.0.0.1", 9),
-    SystemConfig("192.0.2.8", "key", "ssh-ed25519 AAAA", returns_s=7),
+    SystemConfig("key", "ssh-ed25519 AAAA", "192.0.2.8", returns_s=7),
 )
 OLD, NEW = (About(one, "", 1, 1, {"known_good": "6.1"}) for one in ("before", "after"))
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pytest
 from emulated_bmc import free_port, running, wait_for_port
@@ -86,7 +87,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     resources = tmp_path / "exporter.yaml"
     resources.write_text(
         f"board:\n  NetworkSerialPort: {{host: 127.0.0.1, port: {serial.getsockname()[1]}, "
-        f"protocol: raw}}\n  NetworkPowerPort: {{model: simplerest, index: '3', "
+        f"protocol: raw}}\n  NetworkService: {{address: 192.0.2.9, username: operator, "
+        f"port: 2222}}\n"
+        f"  NetworkPowerPort: {{model: simplerest, index: '3', "
         f"host: 'http://127.0.0.1:{web.server_address[1]}/outlet/{{index}}/{{value}}'}}\n"
     )
     with contextlib.ExitStack() as stack:
@@ -168,12 +171,60 @@ def test_a_second_run_of_this_user_waits_and_one_that_was_killed_does_not_matter
     first = claim.take(board, claim.ourselves("rig boot first"))
     with pytest.raises(BusyError, match="rig boot first"):
         claim.take(board, claim.ourselves("rig boot second"))
+    # To labgrid a person of this user is the run itself.
+    with (
+        pytest.raises(InfrastructureError, match=r"is held by .*rig boot first"),
+        claim.by_hand(board, "rig power board1 off", anyway=False),
+    ):
+        raise AssertionError
+    with claim.by_hand(board, "rig power board1 off", anyway=True):
+        pass
     first.over()
     first.over()
-    lab.client("-p", "b1", "acquire")  # as a run leaves it that was killed
+    killed = claim.take(board, claim.ourselves("rig boot killed"))
+    killed.tidy = False
+    claim._Local.over(cast("claim._Local", killed))  # its place stays acquired
+    assert "b1" in lab.client("who")
     second = claim.take(board, claim.ourselves("rig boot second"))
     second.over()
     assert "b1" not in lab.client("who")
+
+
+def test_the_system_of_a_place_is_where_labgrid_says(lab: Lab) -> None:
+    """Unless rig.toml does."""
+    key = 'key = "key"\nhost_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"\n'
+    board = lab.board(f"[machine.board1.system]\n{key}")
+    with claim.claimed(board, "rig boot", lambda words: None):
+        system = labgrid.with_system(board).system
+        assert system is not None
+        assert (system.address, system.user, system.port) == ("192.0.2.9", "operator", 2222)
+        told = lab.board(f'[machine.board1.system]\naddress = "192.0.2.8"\n{key}')
+        assert labgrid.with_system(told) is told
+
+
+def test_a_place_that_a_person_has_acquired_stays_his(lab: Lab) -> None:
+    lab.client("-p", "b1", "acquire")
+    with claim.claimed(lab.board(), "rig boot", lambda words: None) as hold:
+        assert hold.held()
+    assert "b1" in lab.client("who")
+
+
+def test_a_place_that_somebody_takes_is_not_ours_any_more(lab: Lab) -> None:
+    with claim.claimed(lab.board(), "rig boot", lambda words: None) as hold:
+        lab.client("-p", "b1", "release", "-k", user="boss")
+        assert not hold.held()
+        lab.client("-p", "b1", "acquire", user="boss")
+        assert not hold.held()
+    assert "boss" in lab.client("who")  # nor is it given back for him
+
+
+def test_a_coordinator_that_is_away_takes_no_place_away(lab: Lab) -> None:
+    hold = claim.take(lab.board(), claim.ourselves("rig boot"))
+    place = cast("claim._Placed", hold)._place
+    known, place._coordinator = place._coordinator, f"127.0.0.1:{free_port()}"
+    assert hold.held()
+    place._coordinator = known
+    hold.over()
 
 
 def test_who_is_called_the_same_on_another_host_keeps_the_place(

@@ -243,6 +243,26 @@ def test_a_bmc_that_is_busy_just_now_is_asked_again() -> None:
         Power("b", Busy(busy), 1.0, 0.0).set(True)
 
 
+def test_a_bmc_that_does_not_answer_just_now_is_asked_to_switch_again() -> None:
+    """Else a board stays in the kernel under test, or off, for one answer that was lost."""
+
+    class Away(Busy):
+        def __init__(self, *answers: Exception | None) -> None:
+            super().__init__(True, True, True)
+            self._answers = list(answers)
+
+        def set(self, on: bool) -> None:
+            if answer := self._answers.pop(0):
+                raise answer
+
+    away, no = power.AwayError("it does not answer"), InfrastructureError("refuses the password")
+    assert Power("b", Away(away, away, None), 30.0, 0.0).set(True).seen
+    with pytest.raises(InfrastructureError, match="refuses"):  # at once: it locks users out
+        Power("b", Away(no, None), 30.0, 0.0).set(True)
+    with pytest.raises(power.AwayError):
+        Power("b", Away(*[away] * 99), 1.0, 0.0).set(True)
+
+
 # -- pdudaemon, and anything else -----------------------------------------------------------------
 
 

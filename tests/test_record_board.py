@@ -31,7 +31,7 @@ BOARD = BoardConfig(
     "board1",
     PowerConfig("ipmi", "192.0.2.7", user="operator", password="env:SECRET"),
     ConsoleConfig("telnet", "192.0.2.9", 4001),
-    SystemConfig("192.0.2.8", "~/.ssh/key", "ssh-ed25519 AAAA"),
+    SystemConfig("~/.ssh/key", "ssh-ed25519 AAAA", "192.0.2.8"),
     configs=("lkdtm",),
 )
 

@@ -284,6 +284,54 @@ def test_hanging_up_in_a_gap_takes_no_time(server: Server, tmp_path: Path) -> No
     assert time.monotonic() - began < 8
 
 
+def test_a_line_that_is_back_when_it_was_hung_up_is_let_go(tmp_path: Path) -> None:
+    """Whoever has the board by then would be cut off, or listened to."""
+    ours, theirs = socket.socketpair()
+    let_in, closed = threading.Event(), list[bool]()
+
+    class Slow:
+        said = b""
+
+        def __init__(self, line: socket.socket) -> None:
+            self._line = line
+
+        def fileno(self) -> int:
+            return self._line.fileno()
+
+        def read(self) -> bytes:
+            return self._line.recv(100)
+
+        def write(self, data: bytes) -> None: ...
+
+        def send_break(self) -> None: ...
+
+        def close(self) -> None:
+            closed.append(True)
+            self._line.close()
+
+    made = list[Slow]()
+
+    def connect() -> Slow:
+        if made:
+            let_in.wait(30)
+        made.append(Slow(theirs if not made else socket.socketpair()[0]))
+        return made[-1]
+
+    line = wire.Wire(connect, "a slow line")
+    heard = line.open()
+    ours.close()  # the line goes down, and is taken up again slowly
+    deadline = time.monotonic() + 20
+    while not line.down:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    line._over.set()
+    let_in.set()
+    line.close()
+    heard.close()
+    assert closed == [True] * len(made)
+    assert line.down
+
+
 # -- telnet ---------------------------------------------------------------------------------------
 
 IAC, DONT, DO, WONT, WILL, SB, SE = 255, 254, 253, 252, 251, 250, 240

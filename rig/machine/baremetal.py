@@ -17,7 +17,7 @@ from rig.errors import BootError, HangError, InfrastructureError, RigError
 from rig.image import Image
 from rig.kbuild import Kernel
 from rig.machine import coming, deploy, power, wire
-from rig.machine.deploy import BANNER
+from rig.machine.deploy import BANNER, JUMP
 from rig.machine.knowngood import About, KnownGood
 from rig.machine.plan import WHO_SPEAKS, without_kernel_threads
 from rig.machine.qemu import MAX_SLOWDOWN, READY, REFERENCE_LOGIN_S
@@ -142,6 +142,7 @@ class Board:
         assert self._session is not None
         before = self._console
         start = before.size()
+        self._check()
         self.away = True
         self.deploy.go(self._session)
         self._hang_up()
@@ -208,6 +209,15 @@ class Board:
             if before is not None:
                 before.wait_closed(_ANSWER_S)
                 before.close()
+
+    @property
+    def deaf(self) -> bool:
+        """Whether its line is down."""
+        return self._wire.down
+
+    def check(self) -> None:
+        """InfrastructureError where it is not ours any more."""
+        self._check()
 
     def send_break(self) -> None:
         """On its line."""
@@ -557,7 +567,7 @@ class BaremetalMachine:
 
     def _check_line(self, error: Exception) -> None:
         """That a kernel has said nothing more is not its fault where nobody could hear it."""
-        if wire.gaps(self.console.text()):
+        if wire.gaps(self.console.text()) or self._board.deaf:
             raise InfrastructureError(
                 f"the console of {self._board.name} was lost while the kernel booted",
                 hint=f"the whole console is in {self._path}",
@@ -567,9 +577,12 @@ class BaremetalMachine:
         """BootError; InfrastructureError where the kernel has not said its first word yet, and what
         came instead is the board's own: it was never begun.
         """
+        self._board.check()  # somebody else may have switched it
         text = self.console.text()
         began = any(one == self._kernel.release for one in _releases(text))
         own = self._about.facts.get("known_good") if self._about else None
+        # From kernel to kernel there is nobody who could have declined.
+        began = began or (self._board.config.deploy == "kexec" and JUMP in text)
         if not began and (_OTHER.search(text) or own in _releases(text)):
             config = self._board.config
             return InfrastructureError(

@@ -118,13 +118,19 @@ def claimed(board: BoardConfig, what: str, tell: Callable[[str], object]) -> Ite
 def by_hand(board: BoardConfig, what: str, *, anyway: bool) -> Iterator[None]:
     """Hold the board for what a person does to it; InfrastructureError where somebody else has it.
 
-    anyway: all the same. A place of labgrid's is for labgrid to guard.
+    anyway: all the same. A place of labgrid's is for labgrid to guard, but for a run of this user:
+    to labgrid that is who asks.
     """
-    if anyway or board.place:
+    if anyway:
         yield
         return
+    own = ourselves(what)
     try:
-        hold = take(board, ourselves(what), by_hand=True)
+        hold = (
+            _Local(_of_place(board), own, by_hand=True)
+            if board.place
+            else take(board, own, by_hand=True)
+        )
     except BusyError as busy:
         raise InfrastructureError(
             f"{board.name} is held by {busy}", hint="wait for that, or say --anyway"
@@ -158,7 +164,7 @@ def take(board: BoardConfig, own: Holder, *, by_hand: bool = False) -> Hold:
         return _Placed(board, own)
     place = board.lock or DEFAULT
     host, colon, directory = place.partition(":")
-    name = f"rig-{board.name}.lock"
+    name = f"rig-{board.locked_as}.lock"
     if colon and "/" not in host:
         return _Remote(host, directory, name, own, by_hand=by_hand)
     return _Local(Path(place) / name, own, by_hand=by_hand)
@@ -187,6 +193,7 @@ class _Local:
     """A file of this host, or of a file system that hosts share (NFS from version 4 on)."""
 
     tidy = True
+    _as = ""
 
     def __init__(self, path: Path, own: Holder, *, by_hand: bool = False) -> None:
         try:
@@ -225,11 +232,13 @@ class _Placed(_Local):
     """
 
     def __init__(self, board: BoardConfig, own: Holder) -> None:
-        # By the place: there may be several names for it.
-        super().__init__(Path(board.lock or DEFAULT) / f"rig-labgrid-{board.place}.lock", own)
-        self._place = Place(board)
+        super().__init__(_of_place(board), own)
+        self._place, self._ours = Place(board), True
         try:
-            self._place.acquire()
+            had = self._place.acquire()
+            # A person may have it who wants to keep it; what a killed run has left is nobody's.
+            self._ours = not had or self.left is not None
+            self._as = self._place.holder()
         except TakenError as taken:
             super().over()
             raise BusyError(Holder(taken.host, taken.user, 0, "", self._place.where)) from taken
@@ -240,12 +249,24 @@ class _Placed(_Local):
             self.over()
             raise
 
+    def held(self) -> bool:
+        """Whether labgrid says so as well: somebody may have kicked us. Not, that it cannot say."""
+        if self._held and self._as and self._as != (now := self._place.holder()):
+            return not now  # "": it cannot say
+        return self._held
+
     def over(self) -> None:
         if self._held:
             try:
-                self._place.release()
+                if self._ours and self.held():
+                    self._place.release()
             finally:
                 super().over()
+
+
+def _of_place(board: BoardConfig) -> Path:
+    """By the place: there may be several names for it."""
+    return Path(board.lock or DEFAULT) / f"rig-labgrid-{board.place}.lock"
 
 
 def _opened(path: Path) -> int:

@@ -19,6 +19,8 @@ _TRY_S = 20.0  # for one login
 _PAUSE_S = 1.0  # between two
 _ASK_S, _COPY_S = 120.0, 1800.0
 _SPARE_KIB = 16 * 1024  # of its disk, which is not ours to fill
+# What we have sent: others' files may lie beside it, where a boot loader looks for all of them.
+_OURS = r"\\(\\(kernel\\|initrd\\)-[0-9a-f]\\{16\\}\\|rig\\.efi\\)\\(\\.part\\)\\{0,1\\}$"
 _ABOUT = r"""
 mkdir -p "$1" || exit 1
 say() { name=$1; shift; printf '%s\t%s\n' "$name" "$*"; }
@@ -34,8 +36,11 @@ say memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
 say room_kib "$(df -Pk "$1" | awk 'NR == 2 { print $4 }')"
 set -- $SSH_CONNECTION
 ip -4 -o addr show | while read -r _ card _ address _; do
-    [ "${address%/*}" = "$3" ] && say net "$(cat "/sys/class/net/$card/address") $address"
+    [ "${address%/*}" = "$3" ] || continue
+    say net "$(cat "/sys/class/net/$card/address") $address"
+    say card "${card%@*} $(sed -n 's/^DEVTYPE=//p' "/sys/class/net/${card%@*}/uevent")"
 done
+case $3 in *:*) say six "$3" ;; esac
 say gateway "$(ip -4 route show default | sed -n 's/.* via \([0-9.]*\).*/\1/p' | head -n 1)"
 """
 # What the firmware kept of a kernel that died, and what the system has put away of it since.
@@ -131,6 +136,17 @@ class KnownGood:
     def _understood(self, said: str) -> About:
         told = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
         card, _, cidr = told.get("net", "").partition(" ")
+        name, _, kind = told.get("card", "").partition(" ")
+        if kind:  # its address is that of a card, or of several, and of no card that is just up
+            raise InfrastructureError(
+                f"{self.where} is reached over {name}, a {kind}: a kernel under test has none",
+                hint="address = one of a network card itself",
+            )
+        if told.get("six"):
+            raise InfrastructureError(
+                f"{self.where} is reached by {told['six']}: kernels under test get IPv4 alone",
+                hint="address = that of IPv4",
+            )
         if not cidr:
             raise InfrastructureError(f"{self.where} does not say which card it is reached by")
         address = IPv4Interface(cidr)
@@ -200,7 +216,8 @@ class KnownGood:
 
     def _keep_only(self, session: Session, names: Sequence[str]) -> None:
         script = (
-            'cd "$1" || exit 1; shift; for one in kernel-* initrd-* *.efi *.part; do keep=; '
+            'cd "$1" || exit 1; shift; for one in *; do keep=; '
+            f'expr "$one" : "{_OURS}" >/dev/null || continue; '
             'for name; do [ "$one" = "${name##*/}" ] && keep=1; done; '
             '[ "$keep" ] || rm -f "$one"; done'
         )

@@ -7,7 +7,7 @@ import contextlib
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,26 @@ class Port:
     protocol: str
 
 
+@dataclass(frozen=True)
+class Service:
+    """Where a place's system is reached by SSH, and as whom."""
+
+    address: str
+    user: str
+    port: int
+
+
+def with_system(board: BoardConfig) -> BoardConfig:
+    """A board whose place has been acquired, with what labgrid knows of its system where rig.toml
+    does not say. InfrastructureError where it knows nothing, either.
+    """
+    if not board.place or board.system is None or board.system.address:
+        return board
+    found = Place(board).service()
+    system = replace(board.system, address=found.address, user=found.user, port=found.port)
+    return replace(board, system=system)
+
+
 class Place:
     """One of them, by its name. coordinator: HOST:PORT, "" for what labgrid's client takes."""
 
@@ -73,6 +93,15 @@ class Place:
             raise TakenError("another host", "somebody")
         raise self._refused(done)
 
+    def holder(self) -> str:
+        """HOST/USER who has acquired it, "None" where nobody has; "" where that cannot be told."""
+        with contextlib.suppress(InfrastructureError):
+            done = self._asked("show")
+            found = re.search(r"^\s*acquired: (\S+)", done.output, re.MULTILINE)
+            if done.returncode == 0 and found:
+                return found[1]
+        return ""
+
     def release(self) -> None:
         """Give it back. InfrastructureError."""
         done = self._asked("release")
@@ -100,26 +129,34 @@ class Place:
         """Of the place, which has to be ours. InfrastructureError where it has none, or it cannot
         be got to from here.
         """
+        told = self._resource("NetworkSerialPort", "the console")
+        return Port(str(told["host"]), int(told["port"]), told.get("protocol") or "rfc2217")
+
+    def service(self) -> Service:
+        """Where the system of the place is reached by SSH; as serial()."""
+        told = self._resource("NetworkService", "the system")
+        return Service(str(told["address"]), str(told["username"]), int(told.get("port") or 22))
+
+    def _resource(self, cls: str, what: str) -> dict[str, Any]:
+        """What its exporter says of the one it has of that class."""
         done = self._asked("show")
         if done.returncode:
             raise self._refused(done)
-        for text in _RESOURCE.findall(done.output):
-            found: dict[str, Any] = ast.literal_eval(text.strip())
-            if found.get("cls") != "NetworkSerialPort":
-                continue
-            told = found["params"]
-            if told.get("extra", {}).get("proxy_required"):
-                host = told["extra"].get("proxy")
-                raise InfrastructureError(
-                    f"the console of {self.where} is reached through {host} alone",
-                    hint="run the exporter without --isolated, or the rig on that host",
-                )
-            return Port(str(told["host"]), int(told["port"]), told.get("protocol") or "rfc2217")
-        raise InfrastructureError(
-            f"{self.where} has no NetworkSerialPort",
-            hint=f"`labgrid-client -p {self._name} show` has what it has",
-            output=done.output[-2000:],
-        )
+        every = [ast.literal_eval(text.strip()) for text in _RESOURCE.findall(done.output)]
+        those = [one["params"] for one in every if one.get("cls") == cls]
+        if len(those) != 1:
+            raise InfrastructureError(
+                f"{self.where} has {len(those) or 'no'} {cls}{'s' * (len(those) > 1)}",
+                hint=f"`labgrid-client -p {self._name} show` has what it has",
+                output=done.output[-2000:],
+            )
+        told: dict[str, Any] = those[0]
+        if told.get("extra", {}).get("proxy_required"):
+            raise InfrastructureError(
+                f"{what} of {self.where} is reached through {told['extra'].get('proxy')} alone",
+                hint="run the exporter without --isolated, or the rig on that host",
+            )
+        return told
 
     def _asked(self, *words: str) -> process.Completed:
         more = ["-x", self._coordinator] if self._coordinator else []
@@ -151,4 +188,4 @@ def _client() -> str:
     return found
 
 
-__all__ = ["Place", "Port", "TakenError"]
+__all__ = ["Place", "Port", "Service", "TakenError", "with_system"]

@@ -26,6 +26,7 @@ _ASK_S = 30.0  # for one answer of a BMC or a daemon
 _LOOK_S = 0.5  # between two looks at whether it has happened
 _STEADY_S = 3.0  # for which a board stays as it is, where no change is under way
 _IPMI_PORT, _HTTPS_PORT, _PDU_PORT = 623, 443, 16421
+_AWAY = "does not answer"
 # What ipmitool -v says of a session that it does not get, and what it means.
 _REFUSALS = (
     (r"RAKP 2 HMAC is invalid", "refuses the password", "password = a reference to the right one"),
@@ -42,10 +43,14 @@ _REFUSALS = (
         "does not know the cipher suite",
         "cipher = 3, or another that it knows",
     ),
-    (r"Get Auth Capabilities error|No response|Address lookup", "does not answer", "address, port"),
+    (r"Get Auth Capabilities error|No response|Address lookup", _AWAY, "address, port"),
 )
 # 0xD5: some say so where the power is as it is asked for.
 _ALREADY = re.compile(r"not supported in present state", re.IGNORECASE)
+
+
+class AwayError(InfrastructureError):
+    """Nobody has answered, or only to say that it cannot just now."""
 
 
 class Switch(Protocol):
@@ -88,12 +93,22 @@ class Power:
     def set(self, on: bool) -> Switched:
         """Switch it; returns once that is seen. InfrastructureError when it is not in takes_s."""
         began = time.monotonic()
-        self.switch.set(on)
+        self._ask(on, began + self.takes_s)
         if not self.switch.tells:
             return Switched(on, False, time.monotonic() - began)
         while self._looked(on, began + self.takes_s) is not on:
             time.sleep(min(_LOOK_S, self.takes_s / 4))
         return Switched(on, True, time.monotonic() - began)
+
+    def _ask(self, on: bool, deadline: float) -> None:
+        """Again where nobody answered, a BMC being busy just now; not where it was refused."""
+        while True:
+            try:
+                return self.switch.set(on)
+            except AwayError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(min(_LOOK_S, self.takes_s / 4))
 
     def _looked(self, wanted: bool, deadline: float) -> bool | None:
         """How things are; None also where that could not be told, a BMC being busy just now. The
@@ -190,8 +205,9 @@ class Ipmi:
         said = self._secret.hidden_in(f"{done.errors}{done.output}")
         if found := refusal(said):
             what, hint = found
-            raise InfrastructureError(f"{self.where} {what}", hint=hint, output=said)
-        raise InfrastructureError(
+            kind = AwayError if what == _AWAY else InfrastructureError
+            raise kind(f"{self.where} {what}", hint=hint, output=said)
+        raise AwayError(
             f"{self.where} did not do chassis {' '.join(words)}",
             output=said,
             reproduce=done.command,
@@ -306,7 +322,7 @@ class Redfish:
         except ssl.SSLCertVerificationError as error:
             raise self._distrusted(error.verify_message) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise InfrastructureError(f"{self.where} does not answer: {error}") from error
+            raise AwayError(f"{self.where} {_AWAY}: {error}") from error
         return self._answer(method, path, answer.status, said)
 
     def _answer(self, method: str, path: str, status: int, said: bytes) -> dict[str, Any]:
@@ -318,7 +334,7 @@ class Redfish:
                 output=shown,
             )
         if not 200 <= status < 300:
-            kind = _RefusedError if 400 <= status < 500 else InfrastructureError
+            kind = _RefusedError if 400 <= status < 500 else AwayError
             raise kind(f"{self.where} answers {method} {path} with {status}", output=shown)
         try:
             found = json.loads(said) if said.strip() else {}

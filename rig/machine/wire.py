@@ -86,6 +86,16 @@ class Wire:
                 before.shutdown(socket.SHUT_RDWR)
         return ours
 
+    @property
+    def over(self) -> bool:
+        """Whether it was hung up."""
+        return self._over.is_set()
+
+    @property
+    def down(self) -> bool:
+        """Whether nothing can be heard now."""
+        return self._far is None
+
     def send_break(self) -> None:
         """A break, for sysrq. InfrastructureError where the line is down, or carries none."""
         with self._writing:
@@ -179,6 +189,9 @@ class Wire:
             except (InfrastructureError, OSError):
                 continue  # the gap goes on, and its end will be said
             with self._writing:
+                if self._over.is_set():  # nobody would hang it up any more
+                    far.close()
+                    return False
                 self._far = far
             return self._tell(_remark(f"it is back after {time.monotonic() - began:.1f} s"))
         return False
@@ -234,17 +247,21 @@ def _over_lan(board: BoardConfig, config: ConsoleConfig, root: Path) -> Wire:
     port = bmc.port or 623
     where = f"the serial console of the BMC of {board.name} at {bmc.address}:{port}"
     argv = ["ipmitool", "-I", "lanplus", "-H", bmc.address, "-p", str(port), "-U", bmc.user, "-E"]
+    argv += ["-L", "OPERATOR"]  # no more than the line takes
     argv += ["-C", str(bmc.cipher)] if bmc.cipher >= 0 else []
     env = {**os.environ, **passwords(secret)}
 
     def connect() -> Far:
         free = [*argv, "-N", "2", "-R", "2", "sol", "deactivate"]
         process.run(free, timeout_s=60, env=env, check=False)
+        if wire.over:
+            raise OSError("it was hung up")
         return Program(
             [*argv, "sol", "activate"], where, env=env, break_keys=b"\r~B", carried=_CARRIED
         )
 
-    return Wire(connect, where)
+    wire = Wire(connect, where)
+    return wire
 
 
 # -- connections ----------------------------------------------------------------------------------
