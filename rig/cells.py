@@ -168,13 +168,23 @@ def commit(root: Path) -> str:
         return process.run(["git", *words], cwd=root, timeout_s=60, check=False, separate=True)
 
     head, changed = git("rev-parse", "HEAD"), git("diff", "--binary", "HEAD")
-    others = git("ls-files", "-z", "--others", "--exclude-standard")
-    if head.returncode or changed.returncode or others.returncode:
+    ours = git("ls-tree", "-d", "--name-only", "HEAD")
+    # Not what lies beside all that: somebody's notes, or results that this is writing.
+    listed = ["ls-files", "-z", "--others", "--exclude-standard", "--"]
+    others = git(*listed, *ours.output.splitlines()) if ours.output.strip() else None
+    if head.returncode or changed.returncode or ours.returncode or (others and others.returncode):
         return ""
-    names = [name for name in others.output.split("\0") if (root / name).is_file()]
-    own = [changed.output, *(f"{name} {digest(root / name)}" for name in names)]
+    names = sorted(filter(None, others.output.split("\0"))) if others else []
+    own = [changed.output, *(f"{name} {_content(root / name)}" for name in names)]
     more = f"+{digest(*own)[:8]}" if any(own) else ""
     return head.output.strip()[:12] + more
+
+
+def _content(path: Path) -> str:
+    try:
+        return digest(path)
+    except OSError as error:  # it went meanwhile, or nobody may read it
+        return error.strerror or "unreadable"
 
 
 class Runner:

@@ -621,6 +621,10 @@ def _scan(arguments: argparse.Namespace) -> int:
         except UsageError as caught:  # the others are looked at all the same
             terminal.show_error(caught)
             error, lost = caught, caught.exit_code
+        except BaseException:
+            if arguments.json:  # what is there is whole, and says that it is not all
+                print('],"error":"it was not read to its end"}', flush=True)
+            raise
         dirty = dirty or found > 0
         if arguments.json:
             why = ',"error":' + results.to_line(error.message) if error else ""

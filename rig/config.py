@@ -458,15 +458,18 @@ def _check_tables_of_one(path: Path, boards: Sequence[BoardConfig]) -> None:
     seen: dict[tuple[str, int], BoardConfig] = {}
     for board in boards:
         if not re.fullmatch(r"[\w.-]+", board.locked_as):
-            raise UsageError(f"{path}: [machine.{board.name}] board is {board.board!r}")
+            raise UsageError(
+                f"{path}: [machine.{board.name}] {board.locked_as!r} is no name of a lock",
+                hint='board = "...": letters, digits, dots and dashes',
+            )
         if board.system is None:
             continue
         first = seen.setdefault((board.system.address, board.system.port), board)
-        if first.locked_as != board.locked_as:
+        if (first.lock, first.locked_as) != (board.lock, board.locked_as):
             raise UsageError(
                 f"{path}: [machine.{board.name}] is the board of [machine.{first.name}], and would "
                 "be held twice",
-                hint=f'board = "{first.locked_as}" in each of them: the lock of both',
+                hint=f'board = "{first.locked_as}" and one lock in each of them: that of both',
             )
 
 

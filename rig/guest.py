@@ -47,6 +47,8 @@ class Console(Protocol):
 
     @property
     def path(self) -> Path: ...
+    @property
+    def closed(self) -> bool: ...
     def mark(self, text: str, timeout_s: float) -> None: ...
     def text(self) -> str: ...
     def progress(self) -> int: ...
@@ -143,11 +145,15 @@ class Guest:
         depends on what came before.
         """
         text = self.machine.console.text()
+        whole = bool(until) or not self.machine.console.closed  # half a line is none yet
         end = text.rfind(until) if until else len(text)
-        end = text.rfind("\n", 0, end) + 1 if until else end
+        return self._judged(text.rfind("\n", 0, end) + 1 if whole else end)
+
+    def _judged(self, end: int) -> tuple[Splat, ...]:
+        """What was not told yet of the console up to there (in characters)."""
         if end <= self._heard:
             return ()
-        new, self._heard = text[self._heard : end], end
+        new, self._heard = self.machine.console.text()[self._heard : end], end
         found = self._scanner.feed(new.encode(errors="replace")) + self._scanner.ended_here()
         # Not by where it begins: its first line may have been no report yet the last time.
         fresh = sorted((o for o in found if o.start not in self._told), key=lambda o: o.start)
@@ -267,7 +273,7 @@ class Guest:
             return replace(seen, end=End.LOST, detail="the machine went away")
         diagnosis = self.machine.diagnose()
         # What it says to being asked is no report of its own, its panic by our NMI least of all.
-        self._heard = max(self._heard, len(self.machine.console.text()))
+        self._judged(len(self.machine.console.text()))
         return replace(seen, diagnosis=diagnosis)
 
     def _lost(self, taken: _Taken, words: str) -> Observation:

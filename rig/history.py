@@ -24,7 +24,6 @@ from rig.results import Run, Status
 _Where = TypeVar("_Where", tuple[str, str], tuple[str, str, str])
 
 FILE = "RIG_HISTORY"
-RECENT = 50  # runs of a case that are looked at first
 _OLD_S = 60 * 86400.0  # what was not run for so long, while its kernel's others were, is no more
 _BUSY_S = 60.0
 _MOST_WORDS = 300
@@ -97,10 +96,10 @@ class Line:
         """Where in seen that begins which is still so: good, or not good. That it was skipped
         changes nothing.
         """
-        since = len(self.seen) - 1 if self.run else 0
+        since, good = len(self.seen) - 1 if self.run else 0, self.last.status.good
         for at in range(len(self.seen) - 1, -1, -1):
             if self.seen[at].status is not Status.SKIP:
-                if self.seen[at].status.good is not self.last.status.good:
+                if self.seen[at].status.good is not good:
                     break
                 since = at
         return since
@@ -251,16 +250,11 @@ class History(contextlib.AbstractContextManager["History"]):
         """What fails now, what has done so for longest first."""
         ((runs, first),) = self._rows("SELECT COUNT(*), MIN(began) FROM run")
         failing: list[Line] = []
+        facts = _Facts()
         for subject, cell in self._bad_now():
-            line = self._recent(subject, cell)
-            whole = line.since or len(line.seen) < RECENT
-            failing.append(line if whole else self._whole(line))
+            failing.append(self._since_good(subject, cell, facts))
         failing.sort(key=lambda line: (line.seen[line.since].began, line.case))
         return Overview(runs, first or 0, tuple(failing))
-
-    def _whole(self, line: Line) -> Line:
-        cell = (line.kernel, line.machine)
-        return next(one for one in self.cases(line.case) if (one.kernel, one.machine) == cell)
 
     def _bad_now(self) -> Iterator[tuple[int, int]]:
         """Case and cell of what was not good when it was last run, and not skipped."""
@@ -279,22 +273,35 @@ class History(contextlib.AbstractContextManager["History"]):
                 "ORDER BY r.run DESC LIMIT 1",
                 *(subject, cell, *when),
             )
-            if not good and newest[cell] - when[0] <= _OLD_S:
+            if good:
+                continue
+            ((last_seen,),) = self._rows(
+                "SELECT MAX(run.began) FROM result AS r JOIN run ON run.id = r.run "
+                "WHERE r.subject = ? AND run.cell = ?",
+                *(subject, cell),
+            )
+            if newest[cell] - last_seen <= _OLD_S:
                 yield subject, cell
 
-    def _recent(self, subject: int, cell: int) -> Line:
-        """The last runs of a case in a cell, in their order."""
+    def _since_good(self, subject: int, cell: int, facts: _Facts) -> Line:
+        """A case in a cell from the last run on that it was good in; all where it never was."""
+        good = self._rows(
+            "SELECT run.began, run.id FROM result AS r JOIN run ON run.id = r.run "
+            "WHERE r.subject = ? AND run.cell = ? AND r.status = 0 "
+            "ORDER BY run.began DESC, run.id DESC LIMIT 1",
+            *(subject, cell),
+        )
         rows = self._rows(
             "SELECT s.name, c.kernel, c.machine, run.name, run.began, run.facts, r.status, w.text "
             "FROM result AS r JOIN run ON run.id = r.run JOIN subject AS s ON s.id = r.subject "
             "JOIN cell AS c ON c.id = run.cell LEFT JOIN words AS w ON w.id = r.words "
-            "WHERE r.subject = ? AND run.cell = ? ORDER BY run.began DESC, run.id DESC LIMIT ?",
-            *(subject, cell, RECENT),
+            "WHERE r.subject = ? AND run.cell = ? AND (run.began, run.id) >= (?, ?) "
+            "ORDER BY run.began, run.id",
+            *(subject, cell, *(good[0] if good else (0, 0))),
         )
-        facts = _Facts()
         seen = [
             Seen(run, began, facts[text], _STATUSES[status], words or "")
-            for _, _, _, run, began, text, status, words in reversed(rows)
+            for _, _, _, run, began, text, status, words in rows
         ]
         case, kernel, machine = rows[0][:3]
         return Line(case, kernel, machine, tuple(seen))

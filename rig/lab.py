@@ -399,6 +399,7 @@ class BoardLab(KernelLab):
             config, tell = self._board_config, self._progress.note
             what = shlex.join(["rig", *sys.argv[1:]])
             hold = self._held.enter_context(claim.claimed(config, what, tell))
+            hold.tidy = hold.left is None  # whoever left it is told of until it is back
             config = labgrid.with_system(config)
             if hold.left:
                 words = f"{config.name} was left as it was by a run that did not come to its end"

@@ -352,7 +352,7 @@ def _gone(now: Night, earlier: Sequence[Night]) -> tuple[str, ...]:
     without it counts as good. What was allowed to be bad may end early.
     """
     found: dict[str, None] = {}
-    for part in now.parts if now.whole else ():
+    for part in now.parts:
         if not part.whole:
             continue
         for night in _since_good(earlier, part.name):

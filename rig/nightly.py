@@ -214,21 +214,24 @@ def places(results: Path) -> list[Path]:
 
 
 def beside(results: Path, name: str, figures: Iterable[str] = ()) -> list[Night]:
-    """The last nights before this one, and the last good one however long ago that was, also of
-    each of these figures, of which a later one may have none. One that cannot be read is none.
+    """The last nights before this one, all since the last good one however long ago that was, and
+    the last good one of each of these figures, of which a later one may have none. One that cannot
+    be read is none.
     """
     earlier = [place for place in places(results) if place.name < name]
-    found = [one for place in earlier[-_RECENT:] if (one := readable(place))]
-    bases = [one for one in found if one.is_base]
-    without = set(figures).difference(*(one.figures for one in bases))
-    for place in reversed(earlier[-_LONG:-_RECENT]):
-        if bases and not without:
+    found: list[Night] = []
+    based, without = False, set(figures)
+    for number, place in enumerate(reversed(earlier[-_LONG:])):
+        recent = number < _RECENT
+        if based and not without and not recent:
             break
-        old = readable(place)
-        if old and old.is_base and (not bases or without & old.figures.keys()):
-            bases, without = [*bases, old], without - old.figures.keys()
-            found.insert(0, old)
-    return found
+        if (one := readable(place)) is None:
+            continue
+        if recent or not based or (one.is_base and without & one.figures.keys()):
+            found.append(one)
+        if one.is_base:
+            based, without = True, without - one.figures.keys()
+    return found[::-1]
 
 
 def readable(place: Path) -> Night | None:

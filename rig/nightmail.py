@@ -61,7 +61,7 @@ def _sections(said: Summary) -> Iterator[tuple[str, list[str]]]:
         (moves[0][0], _of_moves(moves[0][1])),
         *((title, _of_changes(those)) for title, those in changes[1:4]),
         ("Not run", _listed(said.left)),
-        ("Gone since the last night", _listed(said.gone)),
+        ("Gone since the last good night", _listed(said.gone)),
         (changes[5][0], _of_changes(changes[5][1])),
         ("Fixed", _listed([one.what for one in said.fixed])),
         (moves[1][0], _of_moves(moves[1][1])),

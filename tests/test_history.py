@@ -116,6 +116,23 @@ def test_a_case_that_others_have_run_beside_is_not_forgotten(tmp_path: Path) -> 
         assert known.overview().failing == ()
 
 
+def test_what_is_skipped_for_months_is_no_more_forgotten_than_what_fails(tmp_path: Path) -> None:
+    runs = [night(0, ("a", FAIL)), *(night(at, ("a", SKIP)) for at in range(1, 66))]
+    with kept(tmp_path / "h", runs) as known:
+        (line,) = known.overview().failing
+    assert (line.since, line.last.run) == (0, "night-0")
+
+
+def test_since_when_is_told_where_the_last_runs_were_skipped_first(tmp_path: Path) -> None:
+    runs = [night(0, ("a", PASS)), night(1, ("a", FAIL)),
+            *(night(at, ("a", SKIP)) for at in range(2, 70)), night(70, ("a", FAIL))]  # fmt: skip
+    with kept(tmp_path / "h", runs) as known:
+        (line,) = known.overview().failing
+    assert line.seen[line.since].run == "night-1"
+    assert line.before is not None
+    assert line.before.run == "night-0"
+
+
 def test_runs_count_by_when_they_began_and_not_by_when_they_were_told(tmp_path: Path) -> None:
     with kept(tmp_path / "h", [night(2, ("a", FAIL)), night(1, ("a", PASS))]) as known:
         (line,) = known.cases("abi/wait::a")
@@ -137,7 +154,7 @@ def test_what_fails_now_is_told_and_what_has_failed_once_is_not(tmp_path: Path) 
     assert text[-1] == "2 cases were not good when last run"
 
 
-@pytest.mark.parametrize("count", [history.RECENT, history.RECENT + 20])
+@pytest.mark.parametrize("count", [50, 70])
 def test_what_has_failed_for_long_is_told_from_its_first_night_on(
     tmp_path: Path, count: int
 ) -> None:

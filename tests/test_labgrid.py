@@ -209,6 +209,32 @@ def test_a_place_that_a_person_has_acquired_stays_his(lab: Lab) -> None:
     assert "b1" in lab.client("who")
 
 
+def test_a_place_of_a_person_outlives_a_run_of_his_that_was_killed(lab: Lab) -> None:
+    lab.client("-p", "b1", "acquire")
+    killed = claim.take(lab.board(), claim.ourselves("rig boot killed"))
+    killed.tidy = False
+    claim._Local.over(cast("claim._Local", killed))
+    with claim.claimed(lab.board(), "rig boot", lambda words: None) as hold:
+        assert hold.left is not None
+        assert "rig boot killed" in hold.left.words
+    assert "b1" in lab.client("who")
+
+
+def test_who_left_a_place_is_told_of_until_somebody_gets_it(lab: Lab) -> None:
+    killed = claim.take(lab.board(), claim.ourselves("rig boot killed"))
+    killed.tidy = False
+    killed.over()
+    lab.client("-p", "b1", "acquire", user="boss")
+    for _ in range(2):
+        with pytest.raises(BusyError, match="boss on"):
+            claim.take(lab.board(), claim.ourselves("rig boot"))
+    lab.client("-p", "b1", "release", user="boss")
+    last = claim.take(lab.board(), claim.ourselves("rig boot"))
+    assert last.left is not None
+    assert "rig boot killed" in last.left.words
+    last.over()
+
+
 def test_a_place_that_somebody_takes_is_not_ours_any_more(lab: Lab) -> None:
     with claim.claimed(lab.board(), "rig boot", lambda words: None) as hold:
         lab.client("-p", "b1", "release", "-k", user="boss")

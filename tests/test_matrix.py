@@ -414,10 +414,14 @@ def test_another_state_of_a_checkout_is_another_commit(project: Config) -> None:
     one = cells.commit(root)
     (root / "matrix.toml").write_text(MATRIX + "# two\n")
     two = cells.commit(root)
-    (root / "new test.c").write_text("one")
+    (root / "kernel-configs/new test.c").write_text("one")
     three = cells.commit(root)
-    (root / "new test.c").write_text("two")
+    (root / "kernel-configs/new test.c").write_text("two")
     four = cells.commit(root)
+    (root / "nohup.out").write_text("no part of it, either")
+    (root / "out").mkdir()
+    (root / "out/matrix.json").write_text("nor what it writes itself")
+    assert cells.commit(root) == four
     assert len({clean, one, two, three, four}) == 5
     assert all(each.startswith(f"{clean}+") for each in (one, two, three, four))
 

@@ -167,6 +167,7 @@ def test_what_is_gone_is_told_of_each_part_that_was_run_to_its_end() -> None:
     assert summary(later, [first, lost]).gone == ("abi/x [k, m]",)
     other = replace(later, parts=(Part("exact", End.DONE),))
     assert summary(replace(other, whole=False), [first]).good
+    assert summary(replace(later, whole=False), [first]).gone == ("abi/x [k, m]",)
     # But a plan that has a part no more is told, until a night without it counts as good.
     said = summary(other, [first])
     assert said.gone == ("all of matrix: the plan has no such part",)

@@ -405,12 +405,37 @@ def test_a_report_that_a_programs_end_falls_into_is_not_lost(
     text = "".join(f"{line}\n" for line in lines)
     (whole,) = splat.scan(text)
     assert whole.title == title
-    heard = SimpleNamespace(console=SimpleNamespace(text=lambda: text))
+    heard = SimpleNamespace(console=SimpleNamespace(text=lambda: text, closed=False))
     one = Guest(cast("LocalMachine", heard), cast("Session", None))
     assert one.listen("rig-mark x ended") == ()
     (found,) = one.listen("rig-mark y ended")
     assert (found.title, found.start) == (title, whole.start)
     assert one.listen() == ()
+
+
+def test_half_a_line_is_judged_when_it_is_whole() -> None:
+    """Else it would be told as something else, and never as what it is."""
+    report = "\n".join(
+        [
+            "[    1.000000][    T1] fine",
+            "[   12.000001][   T99] WARNING: CPU: 0 PID: 99 at fs/foo.c:1 foo_fn+0x1/0x2",
+            "[   12.000002][   T99] Call Trace:",
+            "[   12.000003][   T99] ---[ end trace 0000000000000000 ]---",
+            "",
+        ]
+    )
+    said = [report[:70], report]
+    console = SimpleNamespace(text=lambda: said[0], closed=False)
+    one = Guest(cast("LocalMachine", SimpleNamespace(console=console)), cast("Session", None))
+    assert one.listen() == ()
+    said.pop(0)
+    (found,) = one.listen()
+    assert found.title == "WARNING in foo_fn"
+    said[0] += "[   13.000000][   T99] Kernel panic - not syncing: out of ideas"
+    assert one.listen() == ()
+    console.closed = True  # nothing more will come of it
+    (last,) = one.listen()
+    assert last.type == "panic"
 
 
 def test_each_part_of_the_console_is_looked_at_once(

@@ -29,6 +29,7 @@ DEFAULT = "/run/lock"
 _LOOK_S = 1.0  # between two looks at whether it is free
 _SAY_S = 60.0  # after which it is said again who is waited for
 _SSH_S = 30.0
+_NOBODY = ("", "None")  # as labgrid says who has a place; "" where it cannot say
 # The lock is flock's, so it goes when its holder does, however that ends; what is in the file says
 # who it is, and a holder that came to its end empties it: words of somebody who does not hold the
 # lock any more were left by a run that was killed.
@@ -49,13 +50,16 @@ IFS= read -r last
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a board. since: ISO 8601, UTC. what: the command."""
+    """Who holds a board. since: ISO 8601, UTC. what: the command. placed: a place of labgrid's was
+    acquired for that, and not by a person before.
+    """
 
     host: str
     user: str
     pid: int
     since: str
     what: str
+    placed: bool = False
 
     @property
     def words(self) -> str:
@@ -173,7 +177,7 @@ def take(board: BoardConfig, own: Holder, *, by_hand: bool = False) -> Hold:
 def _after(own: Holder, left: Holder | None, by_hand: bool) -> Holder:
     if left is None or not by_hand:
         return own
-    return replace(own, what=f"{own.what}, after {left.words} had left it")
+    return replace(own, what=f"{own.what}, after {left.words} had left it", placed=left.placed)
 
 
 def _holder(text: str) -> Holder | None:
@@ -211,9 +215,12 @@ class _Local:
             os.close(self._file)
             raise BusyError(there) from error
         self.left = _holder(os.pread(self._file, 65536, 0).decode(errors="replace"))
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{_told(_after(own, self.left, by_hand))}\n".encode(), 0)
+        self._write(_after(own, self.left, by_hand))
         self._held = True
+
+    def _write(self, own: Holder) -> None:
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{_told(own)}\n".encode(), 0)
 
     def held(self) -> bool:
         return self._held
@@ -233,21 +240,29 @@ class _Placed(_Local):
 
     def __init__(self, board: BoardConfig, own: Holder) -> None:
         super().__init__(_of_place(board), own)
-        self._place, self._ours = Place(board), True
+        self._own, self._place, self._ours = own, Place(board), False
         try:
-            had = self._place.acquire()
-            # A person may have it who wants to keep it; what a killed run has left is nobody's.
-            self._ours = not had or self.left is not None
+            # A person may have it who wants to keep it; what a killed run has acquired is nobody's.
+            self._ours = self._place.holder() in _NOBODY or bool(self.left and self.left.placed)
+            self._ours = not self._place.acquire() or self._ours
             self._as = self._place.holder()
+            self._write(replace(own, placed=self._ours))
         except TakenError as taken:
-            super().over()
+            self._never()
             raise BusyError(Holder(taken.host, taken.user, 0, "", self._place.where)) from taken
         except InfrastructureError:
-            super().over()
+            self._never()
             raise
         except BaseException:  # it may have been acquired before we were interrupted
             self.over()
             raise
+
+    def _never(self) -> None:
+        """We did not get it: whoever left it is still to be told of."""
+        if self.left:
+            self._write(self.left)
+            self.tidy = False
+        super().over()
 
     def held(self) -> bool:
         """Whether labgrid says so as well: somebody may have kicked us. Not, that it cannot say."""
@@ -260,6 +275,7 @@ class _Placed(_Local):
             try:
                 if self._ours and self.held():
                     self._place.release()
+                    self._write(replace(self._own, placed=False))
             finally:
                 super().over()
 

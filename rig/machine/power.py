@@ -45,6 +45,8 @@ _REFUSALS = (
     ),
     (r"Get Auth Capabilities error|No response|Address lookup", _AWAY, "address, port"),
 )
+# A BMC that begins anew, or has other things to do.
+_BUSY = re.compile(r"(?i)Unable to establish|time?d? ?out|busy|insufficient resources")
 # 0xD5: some say so where the power is as it is asked for.
 _ALREADY = re.compile(r"not supported in present state", re.IGNORECASE)
 
@@ -207,7 +209,8 @@ class Ipmi:
             what, hint = found
             kind = AwayError if what == _AWAY else InfrastructureError
             raise kind(f"{self.where} {what}", hint=hint, output=said)
-        raise AwayError(
+        kind = AwayError if _BUSY.search(said) else InfrastructureError
+        raise kind(
             f"{self.where} did not do chassis {' '.join(words)}",
             output=said,
             reproduce=done.command,
