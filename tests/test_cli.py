@@ -190,7 +190,9 @@ def test_a_report_is_told_as_json_before_its_log_ends(project: Path) -> None:
     """However many a log has: none waits in memory for the last."""
     log = (DATA / "console" / "warning.log").read_bytes()
     words = [sys.executable, "-m", "rig", "scan", "--json", "-"]
-    with subprocess.Popen(words, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+    env = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=project, env=env, stdin=pipe, stdout=pipe) as one:
         assert one.stdin is not None
         assert one.stdout is not None
         one.stdin.write(log + log.split(b"\n", 1)[1] + b"[   99.0] fine\n" * 5000)

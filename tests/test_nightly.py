@@ -497,6 +497,12 @@ def test_a_square_is_no_better_than_its_cell(stage: Stage) -> None:
         assert (row.squares[0].worst, row.squares[0].bad) == ("fail", 1)
 
 
+def test_a_square_of_which_all_was_skipped_is_not_green() -> None:
+    skip, well = Outcome(Status.SKIP), Outcome(Status.PASS)
+    assert site._square([skip, skip], "x").worst == "skip"
+    assert site._square([skip, well], "x").worst == "pass"
+
+
 def test_a_cell_that_passed_when_its_machine_had_gone_away_is_flaky(stage: Stage) -> None:
     stage.matrix(RUN)
     told = cells.load(stage.here / "matrix").cells[0]

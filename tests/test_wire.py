@@ -284,10 +284,12 @@ def test_hanging_up_in_a_gap_takes_no_time(server: Server, tmp_path: Path) -> No
     assert time.monotonic() - began < 8
 
 
-def test_a_line_that_is_back_when_it_was_hung_up_is_let_go(tmp_path: Path) -> None:
+def test_a_line_that_is_back_when_it_was_hung_up_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Whoever has the board by then would be cut off, or listened to."""
     ours, theirs = socket.socketpair()
-    let_in, closed = threading.Event(), list[bool]()
+    entered, let_in, closed = threading.Event(), threading.Event(), list[bool]()
 
     class Slow:
         said = b""
@@ -313,6 +315,7 @@ def test_a_line_that_is_back_when_it_was_hung_up_is_let_go(tmp_path: Path) -> No
 
     def connect() -> Slow:
         if made:
+            entered.set()
             let_in.wait(30)
         made.append(Slow(theirs if not made else socket.socketpair()[0]))
         return made[-1]
@@ -320,13 +323,12 @@ def test_a_line_that_is_back_when_it_was_hung_up_is_let_go(tmp_path: Path) -> No
     line = wire.Wire(connect, "a slow line")
     heard = line.open()
     ours.close()  # the line goes down, and is taken up again slowly
-    deadline = time.monotonic() + 20
-    while not line.down:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    line._over.set()
+    assert entered.wait(20)
+    monkeypatch.setattr(wire, "_CONNECT_S", 0.1)
+    monkeypatch.setattr(wire, "_BORN_S", 0.1)
+    line.close()  # which does not wait for it for ever
     let_in.set()
-    line.close()
+    line._pump.join(20)
     heard.close()
     assert closed == [True] * len(made)
     assert line.down
