@@ -130,10 +130,17 @@ class Store:
         finally:
             remove(work)
 
-    def discard(self, kind: str, key: str) -> None:
-        """Remove an entry that turned out to be damaged; who has its files open keeps them."""
+    def discard(self, kind: str, key: str) -> bool:
+        """Remove an entry that turned out to be damaged. False where somebody else uses it: it may
+        be sound for him, and its files must not become others under his hands.
+        """
+        place = self.root / kind / key
         with self.lock(kind, key):
-            self._clear(self.root / kind / key)
+            self._holds.pop(place, None)
+            if not _is_free(place):
+                return False
+            self._clear(place)
+        return True
 
     def scratch(self, kind: str, key: str, *, uses: Sequence[str] = ()) -> Path:
         """A directory for work that lasts (worktrees, build trees); hold its lock to use it.
@@ -346,6 +353,18 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def _is_free(place: Path) -> bool:
+    """Whether nobody holds a directory; so it is where there is none."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    try:
+        return try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def discard(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -444,3 +445,21 @@ def test_another_rig_makes_the_same_work_directory(
     place = Store(tmp_path).scratch("work", "tree")
     assert (place / "file").exists()
     assert [path.name for path in place.parent.iterdir()] == ["tree"]
+
+
+def test_what_somebody_uses_does_not_become_another_under_his_hands(tmp_path: Path) -> None:
+    """A machine that was slow takes its snapshot for damaged, and others boot from it."""
+    mine, theirs = Store(tmp_path), Store(tmp_path)
+
+    def make(directory: Path) -> None:
+        (directory / "state").write_text("x")
+
+    place = mine.publish("snapshot", "key", make)
+    assert theirs.publish("snapshot", "key", make) == place
+    assert not mine.discard("snapshot", "key")
+    assert (place / "state").read_text() == "x"
+    del theirs
+    gc.collect()
+    assert mine.discard("snapshot", "key")
+    assert not place.exists()
+    assert mine.discard("snapshot", "key")  # there is none

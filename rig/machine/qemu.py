@@ -318,13 +318,17 @@ class QemuMachine:
         """Begin from the snapshot; False, with a notice to show, when that cannot be done."""
         try:
             self._restore(snapshot)
-        except (InfrastructureError, BootError, ConnectionLost) as error:
+        except (InfrastructureError, BootError, ConnectionLost, FileNotFoundError) as error:
             self.close()
             if self._cut:
                 raise
-            snapshot.discard()
+            if isinstance(error, FileNotFoundError):  # of somebody else's by now, if it is there
+                why = f"{error.strerror}: {error.filename}"
+            else:
+                why = error.message
+                snapshot.discard()
             self._snapshot, self._boot_s = None, 0.0
-            self._not_restored = f"snapshot {snapshot.key} could not be restored: {error.message}"
+            self._not_restored = f"snapshot {snapshot.key} could not be restored: {why}"
             return False
         except BaseException:
             self.close()
