@@ -365,7 +365,7 @@ def trouble(rig_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Out
     [
         ("lie.sh", Status.FAIL, "exit code 1, although"),
         ("cut.sh", Status.ERROR, "planned 2 results, got 1"),
-        ("splat.sh", Status.FAIL, "splat: WARNING in rig_test"),
+        ("splat.sh", Status.FAIL, "splat: EXT4-fs error in trigger_test_error"),
         ("crash.sh", Status.CRASH, "kernel panic: sysrq triggered crash"),
         ("hush.sh", Status.ERROR, "the console is no proof"),
         ("unreachable.sh", Status.TIMEOUT, "it did not end within"),

@@ -4,4 +4,5 @@
 echo "TAP version 13"
 echo "1..1"
 echo "ok 1 looks_well"
-echo '<4>WARNING: CPU: 0 PID: 1 at kernel/test.c:1 rig_test+0x1/0x2' > /dev/kmsg
+# fs/ext4/sysfs.c: the file system of the root says that it has an error.
+echo test > /sys/fs/ext4/vda/trigger_fs_error
