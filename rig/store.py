@@ -137,10 +137,10 @@ class Store:
         place = self.root / kind / key
         with self.lock(kind, key):
             self._holds.pop(place, None)
-            if not _is_free(place):
-                return False
-            self._clear(place)
-        return True
+            with unheld(place) as free:
+                if free:
+                    self._clear(place)
+                return free
 
     def scratch(self, kind: str, key: str, *, uses: Sequence[str] = ()) -> Path:
         """A directory for work that lasts (worktrees, build trees); hold its lock to use it.
@@ -355,14 +355,18 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def _is_free(place: Path) -> bool:
-    """Whether nobody holds a directory; so it is where there is none."""
+@contextlib.contextmanager
+def unheld(place: Path) -> Iterator[bool]:
+    """Whether nobody holds a directory, which stays so for the block: who comes meanwhile waits,
+    and looks again. So it is where there is none.
+    """
     try:
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        yield True
+        return
     try:
-        return try_lock(descriptor)
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
 

@@ -23,7 +23,7 @@ from rig.store import (
     discard,
     read_mark,
     remove,
-    try_lock,
+    unheld,
     write_mark,
 )
 
@@ -256,13 +256,7 @@ def _alone(store: Store, place: Path) -> Iterator[bool]:
         if not stack.enter_context(store.locked_now(place.parent.name, place.name)):
             yield False
             return
-        try:
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            yield False
-            return
-        stack.callback(os.close, descriptor)
-        yield try_lock(descriptor)
+        yield stack.enter_context(unheld(place)) and place.is_dir()
 
 
 def _sweep(store: Store, dry_run: bool) -> Iterator[str]:

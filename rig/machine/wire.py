@@ -260,7 +260,7 @@ def _over_lan(board: BoardConfig, config: ConsoleConfig, root: Path) -> Wire:
             [*argv, "sol", "activate"], where, env=env, break_keys=b"\r~B", carried=_CARRIED
         )
 
-    wire = Wire(connect, where)
+    wire = Wire(connect, where)  # which connect() looks at
     return wire
 
 
