@@ -231,7 +231,7 @@ def broken(way: str) -> Step:
 def of_the_tree(bench: Bench) -> list[Figure]:
     """The kernel tree's own tests there, and its unit tests while it boots."""
     figures = []
-    for name, words in (("kselftest", ("kselftest", "timens")), ("kunit", ("kunit",))):
+    for name, words in (("kselftest", ("kselftest", "ipc")), ("kunit", ("kunit",))):
         code, said = bench.run(bench.toml(), *words, "--json", "run.json")
         run = json.loads((bench.project / "run.json").read_bytes()) if code in (0, 1) else {}
         cases = [case["status"] for case in run.get("cases", [])]
