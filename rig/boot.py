@@ -95,6 +95,7 @@ def run(
             progress.close()
             try:
                 with machine.connect() as session:
+                    lab.furnish(machine, session)
                     return _in_guest(request, machine, session, say, lab.explain)
             except ConnectionLost as error:
                 raise _explained(machine, error, lab.explain) from error

@@ -18,11 +18,15 @@ _SCRIPT = Path("scripts/decode_stacktrace.sh")
 _TIMEOUT_S, _BLAME_S = 120.0, 60.0
 _MOST = 60  # functions of one trace that are looked up: half a second each
 
-# A function with offset and size (lib/vsprintf.c %pS); of one in a module nothing is known here.
+# A function with offset and size (lib/vsprintf.c %pS), of a module with that behind it, and with
+# %pSb with what its build is called.
 _TOKEN = re.compile(
-    r"\b(?P<func>[A-Za-z_][\w.]*)\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}\b(?! \[)", re.ASCII
+    r"\b(?P<func>[A-Za-z_][\w.]*)\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}\b"
+    r"(?: \[(?P<module>[\w-]+)(?: [0-9a-f]{8,64})?\])?",
+    re.ASCII,
 )
-_PLACE = re.compile(r"\((?P<places>[^()]*)\)\s*$")
+# What it says of a module's ends with the module.
+_PLACE = re.compile(r"\((?P<places>[^()]*)\)(?: [\w-]+)?\s*$")
 _LINE = re.compile(r"(?P<file>[\w./+-]+):(?P<line>\d+)", re.ASCII)
 
 
@@ -33,7 +37,7 @@ def decode(one: Splat, kernel: Kernel, known: MutableMapping[str, str] | None = 
     none; what is not in it is looked up, which takes half a second each, and is put there.
     InfrastructureError when the script cannot be run.
     """
-    tokens = wanted(one.text)
+    tokens = [one for one in wanted(one.text) if kernel.debug or not one.endswith("]")]
     if not tokens:
         return one
     known = {} if known is None else known
@@ -68,7 +72,13 @@ def _places(tokens: Sequence[str], kernel: Kernel) -> dict[str, str]:
         words.write("".join(f" {token}\n" for token in tokens).encode())
         words.seek(0)
         done = process.run(
-            ["bash", script, kernel.vmlinux, VIRTUAL_TREE],
+            [
+                "bash",
+                script,
+                kernel.vmlinux,
+                VIRTUAL_TREE,
+                *([kernel.debug] if kernel.debug else []),
+            ],
             timeout_s=_TIMEOUT_S,
             stdin=words,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},

@@ -33,6 +33,7 @@ _OPTIONAL = {
     "PAHOLE": ("pahole", "DEBUG_INFO_BTF"),
 }
 _SCRATCH = ".rig-tmp"
+_MODULES, _DEBUG = "modules", "modules-debug"  # in an entry: as they are sent, and with DWARF
 _COMPILE_TIMEOUT_S = 3 * 3600
 # Where the tree seems to lie in debug information, whatever directory it was built in.
 VIRTUAL_TREE = "/usr/src/linux"
@@ -69,7 +70,8 @@ class Kernel:
     is given (x86_64: vmlinux without symbols, started through its PVH note). headers: holds
     include/. checkout: makes the patched worktree and says where it is. parts: git's hash over
     each top-level directory of the tree. cached: nothing was made this time. patch_of: the patch
-    that a commit of the tree was made of, "" for the pristine source.
+    that a commit of the tree was made of, "" for the pristine source. modules: what belongs into
+    /lib/modules/RELEASE, None for a kernel that has none; debug: the same with DWARF.
     """
 
     name: str
@@ -88,6 +90,8 @@ class Kernel:
     facts: dict[str, str] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)
     patch_of: Callable[[str], str] = lambda commit: ""
+    modules: Path | None = None
+    debug: Path | None = None
 
     @functools.cached_property
     def tree(self) -> Path:
@@ -121,6 +125,9 @@ class _Plan:
     @property
     def key(self) -> str:
         make = [f"make {one}" for one in self.kernel.make]
+        # Of tinyconfig nothing is loaded later, unless that is asked for.
+        if self.kernel.base != "tinyconfig" or _is_asked(self.asked, "MODULES"):
+            make.append(_MODULES)
         parts = (self.tree.tree, self.kernel.arch, self.kernel.base, self.settings, *make)
         return digest(*parts, json.dumps(self.toolchain, sort_keys=True), _RECIPE)[:32]
 
@@ -349,9 +356,9 @@ def _make_target(
 
 
 def _make_failed(plan: _Plan, targets: Sequence[str], output: str) -> RigError:
-    # Headers go into an entry that is not there any more.
-    into = f"INSTALL_HDR_PATH={plan.directory / 'installed'}"
-    targets = [into if word.startswith("INSTALL_HDR_PATH=") else word for word in targets]
+    # What is installed goes into an entry that is not there any more.
+    into = plan.directory / "installed"
+    targets = [re.sub(r"^(INSTALL_\w+_PATH=).*", rf"\g<1>{into}", word) for word in targets]
     lines = output.splitlines()
     if "No space left on device" in output:
         return _disk_is_full(plan, output)
@@ -481,6 +488,9 @@ def _make(plan: _Plan, entry: Path, progress: Progress) -> None:
     configured = time.monotonic()
     meter = _Meter(progress)
     targets = [Path(_BOOT_IMAGE[plan.kernel.arch]).name, "vmlinux"]
+    symbols = kconfig.values((plan.directory / ".config").read_text())
+    modular = symbols.get("MODULES") == "y"
+    targets += ["modules"] if modular else []
     steps = plan.directory / ".rig-steps"
     # How many steps it takes to go on from an earlier build, nobody knows.
     from_nothing = not (plan.directory / "vmlinux").exists()
@@ -490,6 +500,8 @@ def _make(plan: _Plan, entry: Path, progress: Progress) -> None:
     _make_target(plan, [*targets, *headers], log, meter.line)
     compiled = time.monotonic()
     _collect(plan, entry)
+    if modular:
+        _install_modules(plan, entry, log)
     if from_nothing:
         steps.write_text(str(meter.done))
     seconds = {
@@ -525,6 +537,25 @@ def _collect(plan: _Plan, entry: Path) -> None:
     process.run([strip, "-o", entry / "vmlinux.boot", vmlinux], timeout_s=120)
     release = (plan.directory / "include/config/kernel.release").read_text()
     (entry / "release").write_text(release)
+
+
+def _install_modules(plan: _Plan, entry: Path, log: Path) -> None:
+    """Twice: as a machine gets them, and with what tells the lines of their traces."""
+    release = (entry / "release").read_text().strip()
+    for name, strip in ((_MODULES, ["INSTALL_MOD_STRIP=1"]), (_DEBUG, [])):
+        place = entry / f"{name}.part"
+        _make_target(plan, ["modules_install", f"INSTALL_MOD_PATH={place}", *strip], log)
+        made = place / "lib/modules" / release
+        # make only warns where it finds no depmod, and then no modprobe finds a module.
+        if not (made / "modules.dep").is_file():
+            raise InfrastructureError(
+                f"make modules_install has made no list of what needs what (modules.dep) in {made}",
+                hint="depmod makes it: install kmod (`rig doctor` says how)",
+            )
+        for link in ("build", "source"):  # into directories of this host
+            (made / link).unlink(missing_ok=True)
+        made.rename(entry / name)
+        shutil.rmtree(place)
 
 
 def _describe(
@@ -605,6 +636,9 @@ def _load(plan: _Plan, entry: Path, cached: bool, store: Store, progress: Progre
         "key": plan.key,
         "warnings": str(len(metadata["warnings"])),
     }
+    modules, debug = entry / _MODULES, entry / _DEBUG
+    if modular := modules.is_dir():
+        facts["modules"] = str(sum(1 for _ in modules.rglob("*.ko*")))
     return Kernel(
         name=kernel.name,
         key=plan.key,
@@ -622,4 +656,6 @@ def _load(plan: _Plan, entry: Path, cached: bool, store: Store, progress: Progre
         facts=facts,
         parts=tree.parts,
         patch_of=tree.patch_of,
+        modules=modules if modular else None,
+        debug=debug if modular else None,
     )

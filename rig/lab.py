@@ -30,6 +30,7 @@ from rig.progress import QUIET, Progress
 from rig.ramroot import RamRoot
 from rig.record import FIRST, Record
 from rig.results import BOOT_FAILED, Run, Splat
+from rig.session import ConnectionLost, Session, SessionTimeout
 from rig.shelf import Shelf
 from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
@@ -239,10 +240,14 @@ class KernelLab:
                 record.console(recorded)
             self.check_store(error)
             raise
+        session = None
         try:
             machine.boot()
             session = machine.connect()
+            self.furnish(machine, session)
         except BaseException as error:
+            if session:
+                session.close()
             machine.close()
             if isinstance(error, BootError):
                 self.check_store(error)
@@ -252,6 +257,23 @@ class KernelLab:
                 record.console(recorded)
             self._say(machine.notices)
         return Guest(machine, session, self._shelf)
+
+    def furnish(self, machine: QemuMachine | BaremetalMachine, session: Session) -> None:
+        """Give a machine that has come up what belongs to its kernel: modules, where it has some.
+
+        BootError where it does not live through that, InfrastructureError where it has no room.
+        """
+        if self.kernel.modules is None:
+            return
+        try:
+            session.put(self.kernel.modules, f"/lib/modules/{self.kernel.release}")
+        except (ConnectionLost, SessionTimeout) as error:
+            raise BootError(
+                f"kernel {self.kernel.name} went away, or hung, while its modules were sent to it: "
+                f"{error.message}",
+                output=machine.console.ending(),
+                hint=f"the whole console is in {machine.console.path}",
+            ) from error
 
     def check_store(self, after: BootError) -> None:
         """InfrastructureError where the image or the kernel is not what it was when it was made: no
@@ -429,10 +451,14 @@ class BoardLab(KernelLab):
         self._progress.stage(f"boot {self.kernel.name} {self.kernel.release} ({number + 1})")
         self._ours(record.directory, record.console)
         machine = self.machine(record.directory, number=number)
+        session = None
         try:
             machine.boot()
             session = machine.connect()
+            self.furnish(machine, session)
         except BaseException as error:
+            if session:
+                session.close()
             self._bring_back(machine, error)
             raise
         finally:
@@ -502,8 +528,8 @@ def _satisfied(fragment: Path, kernel: Kernel) -> bool:
 
 
 def _built_in(fragment: Path, directory: Path) -> Path:
-    """The fragment, or a copy of it with =y for =m: these kernels have no modules, and the
-    tree's own selftests ask for some.
+    """The fragment, or a copy of it with =y for =m: the tree's own selftests ask for modules, which
+    most kernels have not, and what a machine needs has to be there before one can be sent.
 
     directory is this fragment's alone, for two suites may be of one name.
     """

@@ -31,6 +31,16 @@ vmlinux:
 \t@echo 6.12.1-fake > $(B)/include/config/kernel.release
 headers_install:
 \t@mkdir -p $(INSTALL_HDR_PATH)/include
+modules:
+\t@mkdir -p $(B)/drivers
+\t@echo "  CC [M]  drivers/it.o"
+\t@cd $(B) && $(CC) $(KCFLAGS) -g -c $(CURDIR)/drivers/it.c -o drivers/it.ko
+modules_install: AT = $(INSTALL_MOD_PATH)/lib/modules/6.12.1-fake
+modules_install:
+\t@mkdir -p $(AT)/kernel/drivers && ln -s $(B) $(AT)/build && ln -s $(CURDIR) $(AT)/source
+\t@cp $(B)/drivers/it.ko $(AT)/kernel/drivers
+\t@[ ! "$(INSTALL_MOD_STRIP)" ] || strip --strip-debug $(AT)/kernel/drivers/it.ko
+\t@depmod -b $(INSTALL_MOD_PATH) 6.12.1-fake || echo Warning: no depmod
 """
 
 # olddefconfig: the last setting of a symbol counts; what Kconfig does not offer is dropped.
@@ -40,7 +50,7 @@ grep '^CONFIG_' "$2" | tac | awk -F= '!seen[$1]++' | tac > "$2.new"
 : > "$2"
 while IFS= read -r line; do
   case "$line" in
-    CONFIG_FOO=*|CONFIG_NET=*|CONFIG_RUST=*) echo "$line" >> "$2" ;;
+    CONFIG_FOO=*|CONFIG_NET=*|CONFIG_RUST=*|CONFIG_MODULES=*|CONFIG_IT=*) echo "$line" >> "$2" ;;
     CONFIG_BAR=*) grep -q '^CONFIG_FOO=y' "$2.new" && echo "$line" >> "$2" ;;
   esac
 done < "$2.new"
@@ -61,6 +71,10 @@ config HIDDEN
 \tbool
 config RUST
 \tbool "Rust"
+config MODULES
+\tbool "Modules"
+config IT
+\ttristate "It"
 """
 
 MAIN_C = """\
@@ -114,6 +128,8 @@ def make_tree(directory: Path) -> Path:
     (directory / "conf.sh").write_text(CONF)
     (directory / "Kconfig").write_text(KCONFIG)
     (directory / "init" / "main.c").write_text(MAIN_C)
+    (directory / "drivers").mkdir()
+    (directory / "drivers" / "it.c").write_text("int it(void) { return 1; }\n")
     return directory
 
 

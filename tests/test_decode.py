@@ -19,7 +19,10 @@ RIP: 0010:one.isra.0+0x12/0x40
 
 
 def test_each_function_is_looked_up_once() -> None:
-    assert decode.wanted(TRACE) == ["one.isra.0+0x12/0x40", "two+0x1/0x2"]
+    ours = ["one.isra.0+0x12/0x40", "two+0x1/0x2", "in_a_module+0x1/0x2 [module]"]
+    assert decode.wanted(TRACE) == ours
+    built = "f+0x1/0x2 [m 0123456789abcdef0123456789abcdef01234567]\ng+0x1/0x2 [inline $(x)]\n"
+    assert decode.wanted(built) == [built.splitlines()[0], "g+0x1/0x2"]
     many = "\n".join(f"f{n}+0x1/0x2" for n in range(200))
     assert len(decode.wanted(many)) == 60
 
@@ -36,6 +39,8 @@ def test_lines_come_back_one_for_each() -> None:
     tokens = ["one+0x1/0x2", "two+0x1/0x2", "three+0x1/0x2"]
     said = [" one (/usr/src/linux/a.c:1 b/../c.h:2)", " two+0x1/0x2", " three (??:?)"]
     assert decode.paired(tokens, said) == {"one+0x1/0x2": "a.c:1 c.h:2"}
+    of_a_module = decode.paired(["f+0x1/0x2 [m]"], [" f (/usr/src/linux/d.c:4) m"])
+    assert of_a_module == {"f+0x1/0x2 [m]": "d.c:4"}
     with pytest.raises(InfrastructureError, match="3 functions with 2 lines"):
         decode.paired(tokens, said[1:])
 

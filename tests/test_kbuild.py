@@ -17,7 +17,7 @@ import pytest
 from fake_kernel import MAIN_C, PATCH, make_project, make_series, make_tree
 
 from rig import config, kbuild, upkeep
-from rig.errors import BuildError, UsageError
+from rig.errors import BuildError, InfrastructureError, UsageError
 from rig.store import Store, file_sha256
 
 TOML = """
@@ -79,6 +79,41 @@ def test_a_kernel_and_its_metadata(project: Path) -> None:
     assert metadata["timings"]["compile_s"] >= 0
     sections = subprocess.run(["readelf", "-S", kernel.boot], check=True, capture_output=True)
     assert b".debug_info" not in sections.stdout
+
+
+def test_what_is_loaded_later_is_built_and_kept_with_its_lines_beside(project: Path) -> None:
+    assert build(project).modules is None
+    fragment = project / "kernel-configs" / "base.config"
+    fragment.write_text("CONFIG_FOO=y\nCONFIG_MODULES=y\nCONFIG_IT=m\n")
+    kernel = build(project)
+    assert kernel.modules is not None
+    assert kernel.debug is not None
+    assert kernel.facts["modules"] == "1"
+    assert "it.ko" in (kernel.modules / "modules.dep").read_text()
+    assert not list(kernel.modules.glob("build")) + list(kernel.modules.glob("source"))
+    lines = [
+        b".debug_line" in (place / "kernel/drivers/it.ko").read_bytes()
+        for place in (kernel.modules, kernel.debug)
+    ]
+    assert lines == [False, True]
+    assert build(project).modules == kernel.modules
+    left = {path.name for path in kernel.directory.iterdir()}
+    assert not {name for name in left if name.endswith(".part")}
+
+
+def test_modules_that_no_modprobe_would_find_are_none(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without depmod the tree's make does no more than to warn."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "depmod").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "depmod").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    (project / "kernel-configs" / "base.config").write_text("CONFIG_MODULES=y\n")
+    with pytest.raises(InfrastructureError, match=r"modules\.dep") as caught:
+        build(project)
+    assert "kmod" in str(caught.value.hint)
 
 
 def test_the_commands_of_the_metadata_make_the_same_kernel(project: Path) -> None:

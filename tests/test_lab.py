@@ -14,11 +14,12 @@ from rig import decode as decode_module
 from rig import kbuild, manifest
 from rig import lab as lab_module
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError, HangError, InfrastructureError
+from rig.errors import BootError, HangError, InfrastructureError, RigError
 from rig.kbuild import Kernel
 from rig.lab import KernelLab
 from rig.record import Record
 from rig.results import BOOT_FAILED, Splat
+from rig.session import ConnectionLost, SessionTimeout
 from rig.store import Store
 
 
@@ -32,7 +33,8 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     def build(*_: object, extra_configs: Sequence[Path], progress: object) -> Kernel:
         asked.append([path.read_text() for path in extra_configs])
         fields = {field.name: tmp_path for field in dataclasses.fields(Kernel)}
-        return Kernel(**{**fields, "config": result})  # type: ignore[arg-type]
+        none = {"modules": None, "debug": None}
+        return Kernel(**{**fields, **none, "config": result})  # type: ignore[arg-type]
 
     monkeypatch.setattr(kbuild, "build", build)
     return asked
@@ -123,6 +125,75 @@ def test_the_session_of_the_boot_is_used(
         "console-0.log",
     ]
     assert not machine.closed
+
+
+class _Taker:
+    """A session that is sent modules."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.sent: list[tuple[Path, str]] = []
+        self.closed = False
+
+    def put(self, local: Path, remote: str) -> None:
+        self.sent.append((local, remote))
+        if self.error:
+            raise self.error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def with_modules(
+    tmp_path: Path, lab: KernelLab, taker: _Taker, monkeypatch: pytest.MonkeyPatch
+) -> _Machine:
+    machine = _Machine(tmp_path)
+    machine.session = taker
+    monkeypatch.setattr(machine, "console", SimpleNamespace(ending=lambda: "its last", path="c"),
+                        raising=False)  # fmt: skip
+    monkeypatch.setattr(lab, "_emulated", lambda *_, **__: machine)
+    monkeypatch.setattr(lab_module, "Guest", lambda *parts: parts)
+    lab.build()
+    object.__setattr__(lab.kernel, "modules", tmp_path / "modules")
+    object.__setattr__(lab.kernel, "release", "6.12.1-fake")
+    return machine
+
+
+def test_a_machine_is_given_the_modules_of_its_kernel(
+    tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taker = _Taker()
+    machine = with_modules(tmp_path, lab, taker, monkeypatch)
+    lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
+    assert taker.sent == [(tmp_path / "modules", "/lib/modules/6.12.1-fake")]
+    assert not taker.closed
+    assert not machine.closed
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (ConnectionLost("gone"), BootError, "while its modules were sent to it: gone"),
+        (SessionTimeout("late"), BootError, "while its modules were sent to it: late"),
+        (InfrastructureError("no room"), InfrastructureError, "no room"),
+    ],
+)
+def test_a_machine_that_does_not_take_them_is_closed(
+    tmp_path: Path,
+    lab: KernelLab,
+    built: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: RigError,
+    raised: type[RigError],
+    words: str,
+) -> None:
+    taker = _Taker(error)
+    machine = with_modules(tmp_path, lab, taker, monkeypatch)
+    monkeypatch.setattr(lab, "check_store", lambda _error: None)
+    with pytest.raises(raised, match=words):
+        lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
+    assert taker.closed
+    assert machine.closed
 
 
 # -- what a kernel says of itself -----------------------------------------------------------------
