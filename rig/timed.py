@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rig import conditions, counted, initramfs, process, rows, stats
+from rig import conditions, counted, initramfs, noise, process, rows, stats
 from rig.benchset import BenchSet, ExactEntry, TimedEntry
 from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
 from rig.counted import Counted, NoCountersError
@@ -41,12 +41,15 @@ _MORE_IS_BETTER = ("throughput",)
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows of one boot of one kernel, by name; counted: what its CPU counted meanwhile."""
+    """The rows of one boot of one kernel, by name; counted: what its CPU counted meanwhile; noise:
+    of each CPU, how even its time was.
+    """
 
     kernel: str
     boot: int
     rows: Mapping[str, Row]
     counted: Counted = field(default_factory=dict)
+    noise: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,13 @@ def measure(
                     _notice(record, str(error))
                     continue
                 seen = replace(
-                    seen, rows={**seen.rows, **more.rows}, counted={**seen.counted, **more.counted}
+                    seen,
+                    rows={**seen.rows, **more.rows},
+                    counted={**seen.counted, **more.counted},
+                    noise=(*seen.noise, *more.noise),
+                )
+                _note_noise(
+                    now, [*(row for one in found for row in one.noise), *seen.noise], record
                 )
                 if now.counted and not more.counted:
                     uncounted.add(kernel)
@@ -167,11 +176,12 @@ def _plans(
             own = able if cpus == counted.CPUS else ()
             lab = lab_of(config, kernel, _shaped(base, cpus, own), store, progress, cold=True)
             lab.prepare(())
-            built = built or _built(
-                wanted, able, kernel, lab.kernel, config.root, place, extra, store
-            )
-            entries = tuple(entry for entry in wanted.timed if cpus in entry.cpus)
             board = base.name if isinstance(base, BoardConfig) else ""
+            built = built or _built(
+                wanted, able, kernel, lab.kernel, config.root, place, extra, store,
+                on_a_board=bool(board),
+            )  # fmt: skip
+            entries = tuple(entry for entry in wanted.timed if cpus in entry.cpus)
             plans.append(Plan(kernel, lab, cpus, built, entries, board, own))
     return plans
 
@@ -219,6 +229,8 @@ def _built(
     place: Path,
     extra: Mapping[str, Path],
     store: Store,
+    *,
+    on_a_board: bool,
 ) -> BuiltSuite:
     """All programs in one directory, as a guest is given it."""
     directory = place / "programs" / kernel.name
@@ -233,6 +245,8 @@ def _built(
         shutil.copy2(path, directory / name)
     if able:
         counted.place(able, wanted.directory, made, root, directory, store)
+    if on_a_board:
+        initramfs.compile_program(root / noise.SOURCE, directory, made.headers, root)
     suite = Suite(SUITE, directory)
     return BuiltSuite(suite, directory, ".", ())
 
@@ -251,8 +265,8 @@ def _boot(
     """All rows of one boot."""
     with contextlib.closing(plan.lab), contextlib.closing(plan.lab.boot(number, record)) as guest:
         record.update(plan.lab.describe)
-        if plan.board:
-            _note_conditions(plan, guest, record)
+        facts = _note_conditions(plan, guest, record) if plan.board else {}
+        of_time = _noise(plan, boot, guest, record) if plan.board else ()
         found: dict[str, Row] = {}
         for entry in plan.entries:
             found |= _run(plan, entry, boot, guest, record)
@@ -264,7 +278,9 @@ def _boot(
             raise LostMachineError(f"{plan.kernel.name}: {error}") from error
         if late:
             raise CrashError(f"{plan.kernel.name} reported {late[0].title}", output=late[0].text)
-    return Seen(plan.kernel.name, boot, found, of_cpu)
+    record.update(plan.lab.describe)  # what its end has brought to light
+    _note(facts, record)
+    return Seen(plan.kernel.name, boot, found, of_cpu, of_time)
 
 
 def _count(
@@ -296,16 +312,47 @@ class _TooFewCPUsError(Exception):
     """The board has not so many."""
 
 
-def _note_conditions(plan: Plan, guest: Guest, record: Record) -> None:
+def _note_conditions(plan: Plan, guest: Guest, record: Record) -> dict[str, str]:
     """What the board's times depend on; _TooFewCPUsError where it cannot run this at all."""
     facts = conditions.understood(guest.ask(conditions.SCRIPT))
     online = int(facts.get("cpus_online", "0"))
     if online < plan.cpus:
         those = ", ".join(dict.fromkeys(entry.words[0] for entry in plan.entries))
         raise _TooFewCPUsError(f"left out: {those} with {plan.cpus} CPUs, the board has {online}")
-    record.update(lambda run: replace(run, machine={**run.machine, **facts}))
+    _note(facts, record)
     for why in conditions.uneven(facts):
         _notice(record, f"times on {plan.board} differ by themselves: {why}")
+    return facts
+
+
+def _note(facts: Mapping[str, str], record: Record) -> None:
+    record.update(lambda run: replace(run, machine={**run.machine, **facts}))
+
+
+def _noise(plan: Plan, boot: int, guest: Guest, record: Record) -> tuple[Row, ...]:
+    """How even the time of each CPU is in this boot, before anything is timed."""
+    program = Program(SUITE, noise.SOURCE.name, (f"./{noise.SOURCE.stem}",), noise.TIMEOUT_S)
+    seen = guest.run(program, plan.built)
+    case = _case(plan, noise.SOURCE.name, "how even its time is", boot, seen)
+    try:
+        found = counted.measured(program.name, seen)
+        noise.check(found)
+    except RigError as error:
+        record.add([_failed(case, error, seen)], seen.splats)
+        raise
+    record.add([case])
+    return found
+
+
+def _note_noise(plan: Plan, those: Sequence[Row], record: Record) -> None:
+    """On record, of all boots so far; to be told where it hides what is looked for."""
+    if not those:
+        return
+    words, start = noise.in_words(those), f"times on {plan.board} are noisy: "
+    _note({"noise": words}, record)
+    told = tuple(one for one in record.run.notices if not one.startswith(start))
+    loud = (f"{start}{words}",) if noise.is_loud(those) else ()
+    record.update(lambda run: replace(run, notices=(*told, *loud)))
 
 
 def _notice(record: Record, words: str) -> None:
@@ -355,6 +402,7 @@ def _keep(record: Record, seen: Seen) -> None:
     """Every figure in the run, as it came."""
     method = f"{seen.kernel}, boot {seen.boot + 1}"
     every = (
+        *seen.noise,
         *seen.rows.values(),
         *(row for those in seen.counted.values() for row in those.values()),
     )

@@ -41,6 +41,7 @@ LAYERS = {
     "matrix": 3,
     "night": 3,
     "conditions": 3,
+    "noise": 3,
     "cells": 4,
     "board": 2,
     "report": 2,
