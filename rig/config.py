@@ -160,12 +160,15 @@ class NetworkConfig:
     """[machine.<name>.network]: where kernels are served to a board that boots from the network.
 
     address, port: of this host, towards the board. url: what the board calls that, where it is
-    another one ("" for http://ADDRESS:PORT).
+    another one ("" for http://ADDRESS:PORT). tftp: the port of TFTP, 0 for none; loaders: files of
+    iPXE that firmware without it is given there, by their names.
     """
 
     address: str
     port: int = 8037
     url: str = ""
+    tftp: int = 0
+    loaders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -451,6 +454,12 @@ def _check_deploy(path: Path, board: BoardConfig) -> None:
     if network.url and not re.fullmatch(r"http://[\w.:\[\]-]+(/[\w./-]*)?", network.url):
         hint = "as http://192.0.2.1:8037; firmware knows no other kind everywhere"
         raise UsageError(f"{where[:-1]}.network] url is {network.url!r}", hint=hint)
+    if not 0 <= network.tftp <= 65535:
+        hint = "firmware asks port 69; 0 for no TFTP"
+        raise UsageError(f"{where[:-1]}.network] tftp is {network.tftp}", hint=hint)
+    if network.loaders and not network.tftp:
+        hint = "tftp = 69, where firmware asks"
+        raise UsageError(f"{where[:-1]}.network] has loaders, and no TFTP", hint=hint)
 
 
 def _check_tables_of_one(path: Path, boards: Sequence[BoardConfig]) -> None:

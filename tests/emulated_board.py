@@ -82,6 +82,7 @@ Gateway=10.0.2.2
 LinkLocalAddressing=no
 """
 SERVED = "10.0.2.100:80"  # what the board calls it
+HOST = "10.0.2.2"  # and this host, where it may
 # What a kernel is told under emulation (rig/machine/plan.py).
 APPEND = (
     "tsc=reliable no_timer_check watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60 norandmaps"
@@ -355,7 +356,7 @@ def _install(directory: Path, recipe: _Recipe) -> None:
 class EmulatedBoard:
     """One that stands there, off. port: of its sshd; serial: of its line, which speaks telnet;
     served: what it boots from before its disk, if anybody listens there; all on loopback. monitor:
-    for its power. overlay: what its disk has come to.
+    for its power. overlay: what its disk has come to. by_tftp: its firmware fetches the script so.
     """
 
     name: str
@@ -365,6 +366,7 @@ class EmulatedBoard:
     served: int
     monitor: Path
     overlay: Path
+    by_tftp: bool = False
 
     def power(self, word: str) -> str:
         """A shell command."""
@@ -395,6 +397,7 @@ port = {self.serial}
 address = "127.0.0.1"
 port = {self.served}
 url = "http://{SERVED}"
+{f"tftp = {self.served}" if self.by_tftp else ""}
 
 [machine.{self.name}.system]
 address = "127.0.0.1"
@@ -407,9 +410,9 @@ host_key = {json.dumps(self.installed.host_key)}
 
 @contextlib.contextmanager
 def standing(
-    name: str, made: Installed, directory: Path, *, memory_mib: int = 1536
+    name: str, made: Installed, directory: Path, *, memory_mib: int = 1536, by_tftp: bool = False
 ) -> Iterator[EmulatedBoard]:
-    """A board that is off; ended with the test."""
+    """A board that is off; ended with the test. by_tftp: its firmware fetches the script so."""
     overlay = directory / f"{name}.qcow2"
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(made.disk)]
     process.run([*words, str(overlay)], timeout_s=60)
@@ -420,8 +423,12 @@ def standing(
         through = shlex.join([sys.executable, __file__, "through", str(served)])
         if "," in through:
             raise RuntimeError(f"QEMU takes no comma in {through}")
-        network = f"user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22"
-        network += f",bootfile=http://{SERVED}/{name}.ipxe"
+        # UDP gets to this host from a network without bounds alone.
+        script, bounds = (
+            (f"tftp://{HOST}:{served}", "off") if by_tftp else (f"http://{SERVED}", "on")
+        )
+        network = f"user,id=net,restrict={bounds},ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22"
+        network += f",bootfile={script}/{name}.ipxe"
         network += f",guestfwd=tcp:{SERVED}-cmd:{through}"
         # UEFI would ask the network for minutes, in its own ways.
         card = f"virtio-net-pci,netdev=net,mac={MAC},"
@@ -447,7 +454,7 @@ def standing(
                 if time.monotonic() > deadline or started.poll() is not None:
                     raise RuntimeError((directory / f"{name}-qemu.log").read_text())
                 time.sleep(0.05)
-            yield EmulatedBoard(name, made, port, serial, served, monitor, overlay)
+            yield EmulatedBoard(name, made, port, serial, served, monitor, overlay, by_tftp)
         finally:
             process.end(started, grace_s=0)
 

@@ -4,6 +4,7 @@ Debian on its disk, GRUB, kexec-tools and sshd, and a power switch that works.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -217,9 +218,17 @@ def test_what_the_kernel_is_told(tmp_path: Path) -> None:
     root = RamRoot(tmp_path, "00", 2048, 1)
     about = About("id", "52:54:00:12:34:56,10.0.2.15,255.255.255.0,", 1, 1)
     words = baremetal.kernel_command_line(board, root, about, "debug").split()
-    assert words[0] == "console=ttyS0,115200"
+    assert words[:2] == ["console=ttyS0,115200", "earlycon=uart8250,io,0x3f8,115200"]
     assert {"rdinit=/init", "brd.rd_size=2048", f"rig_net={about.net}"} <= set(words)
     assert words[-2:] == ["quiet", "debug"]
+    for serial, early in (
+        ("ttyS1", ["earlycon=uart8250,io,0x2f8"]), ("ttyS9,9600", []), ("ttyAMA0", []),
+    ):  # fmt: skip
+        other = dataclasses.replace(board, serial=serial)
+        words = baremetal.kernel_command_line(other, root, about).split()
+        assert [one for one in words if one.startswith("earlycon")] == early
+    own = baremetal.kernel_command_line(board, root, about, "earlycon=none").split()
+    assert [one for one in own if "earlycon" in one] == ["earlycon=none"]
 
 
 def test_blocks_of_a_disk_with_holes(tmp_path: Path) -> None:
@@ -272,16 +281,14 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def rig(project: Path, toml: str, *words: str) -> subprocess.Popen[str]:
+def rig(project: Path, toml: str, *words: str, machine: str = "board1") -> subprocess.Popen[str]:
     """The rig at work there; what it says on both streams is one text."""
     head = (ROOT / "rig.toml").read_text(encoding="utf-8")
     lock = project / "locks"
     text = toml.replace('kind = "baremetal"\n', f'kind = "baremetal"\nlock = "{lock}"\n')
     (project / "rig.toml").write_text(f"{head}\n{text}", encoding="utf-8")
-    argv = [sys.executable, "-m", "rig", *words, "--machine", "board1"]
-    if "--" in words:
-        at = words.index("--")
-        argv = [sys.executable, "-m", "rig", *words[:at], "--machine", "board1", *words[at:]]
+    at = words.index("--") if "--" in words else len(words)
+    argv = [sys.executable, "-m", "rig", *words[:at], "--machine", machine, *words[at:]]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         argv,
@@ -485,6 +492,42 @@ def uefi_board(user_store: Store, tmp_path: Path) -> Iterator[EmulatedBoard]:
     made = emulated_board.installed_for_uefi(user_store)
     with emulated_board.standing("board1", made, tmp_path, memory_mib=2048) as one:
         yield one
+
+
+@pytest.mark.board
+def test_its_firmware_fetches_the_script_by_tftp(
+    user_store: Store, built_kernel: Kernel, project: Path, tmp_path: Path
+) -> None:
+    made = emulated_board.installed(user_store)
+    with emulated_board.standing("board1", made, tmp_path, by_tftp=True) as board:
+        toml = board.toml(deploy="network")
+        code, said = ended(rig(project, toml, "boot", "--", "uname", "-r"))
+    assert code == 0, said
+    assert built_kernel.release in said
+
+
+@pytest.mark.board
+@pytest.mark.parametrize("machine", ["board1", "default"])
+def test_modules_are_there_and_their_traces_have_lines(
+    board: EmulatedBoard, project: Path, machine: str
+) -> None:
+    """On a board and on any other machine; the kernel finds one by itself, too."""
+    (project / "it.config").write_text(
+        "CONFIG_LKDTM=m\nCONFIG_DUMMY=m\nCONFIG_DEBUG_FS=y\nCONFIG_RUNTIME_TESTING_MENU=y\n"
+    )
+    toml = board.toml().replace('configs = ["lkdtm"]', "configs = []")
+    crash = (
+        "ip link add d0 type dummy && lsmod && modprobe lkdtm && uname -r && "
+        "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
+    )
+    mount = "mount -t debugfs none /sys/kernel/debug 2>/dev/null"
+    words = ("--config", "modules", "--config", "it.config", "--", "sh", "-c", f"{mount}; {crash}")
+    code, said = ended(rig(project, toml, "boot", *words, machine=machine))
+    assert code == 0, said
+    assert re.search(r"^dummy +\d+ ", said, re.MULTILINE)
+    told = r"^splat: WARNING in lkdtm_WARNING at drivers/misc/lkdtm/bugs\.c:\d+ "
+    assert re.search(told, said, re.MULTILINE), said
+    assert re.search(r"lkdtm_do_action\+\S+ \[lkdtm\] \(drivers/misc/lkdtm/core\.c:\d+\)", said)
 
 
 @pytest.mark.board

@@ -7,6 +7,9 @@ import http.client
 import re
 import socket
 import struct
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,48 +69,142 @@ def test_nothing_is_there_until_it_is_offered(
 ) -> None:
     assert got(server, NAME) == (200, NOTHING.encode())
     assert got(server, "/kernel")[0] == 404
-    server.offer(NAME, "#!ipxe\nboot\n", files)
+    server.offer.make(NAME, "#!ipxe\nboot\n", files)
     assert got(server, NAME) == (200, b"#!ipxe\nboot\n")
     assert got(server, "/another.ipxe") == (200, NOTHING.encode())  # that of another board
     for path in ("/../etc/passwd", "//etc/passwd", "/initrd/../kernel", "/"):
-        assert got(server, path)[0] == 404
+        assert got(server, path)[0] in (400, 404)
 
 
 def test_it_is_there_until_all_of_it_was_fetched_and_once(
     server: netboot.Server, files: dict[str, Path]
 ) -> None:
-    server.offer(NAME, "#!ipxe\nboot\n", files)
+    server.offer.make(NAME, "#!ipxe\nboot\n", files)
     assert got(server, "/kernel") == (200, files["/kernel"].read_bytes())
-    assert not server.taken
+    assert not server.offer.taken
     assert got(server, NAME)[1] == b"#!ipxe\nboot\n"  # again, by firmware that gave up half-way
     assert got(server, "/kernel")[0] == 200
     before = time.monotonic()
     assert got(server, "/initrd") == (200, files["/initrd"].read_bytes())
     deadline = time.monotonic() + 10
-    while not server.taken and time.monotonic() < deadline:
+    while not server.offer.taken and time.monotonic() < deadline:
         time.sleep(0.01)  # it is said behind the last byte
-    assert server.taken >= before
+    assert server.offer.taken >= before
     assert got(server, NAME) == (200, NOTHING.encode())
     assert got(server, "/kernel")[0] == 404
-    server.offer(NAME, "#!ipxe\nboot\n", files)
-    assert (server.taken, got(server, NAME)[1]) == (0.0, b"#!ipxe\nboot\n")
-    server.withdraw()
+    server.offer.make(NAME, "#!ipxe\nboot\n", files)
+    assert (server.offer.taken, got(server, NAME)[1]) == (0.0, b"#!ipxe\nboot\n")
+    server.offer.withdraw()
     assert got(server, NAME)[1] == NOTHING.encode()
 
 
 def test_a_board_that_is_switched_off_in_the_middle_has_not_taken_it(
     server: netboot.Server, files: dict[str, Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    server.offer(NAME, "#!ipxe\nboot\n", {"/initrd": files["/initrd"]})
+    server.offer.make(NAME, "#!ipxe\nboot\n", {"/initrd": files["/initrd"]})
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         line.sendall(b"GET /initrd HTTP/1.0\r\n\r\n")
-        assert line.recv(100).startswith(b"HTTP/1.0 200")
+        assert re.match(rb"HTTP/1\.[01] 200 ", line.recv(100))
         line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     time.sleep(0.3)
-    assert not server.taken
+    assert not server.offer.taken
     assert got(server, NAME)[1] == b"#!ipxe\nboot\n"
+    server.check()
     assert capfd.readouterr().err == ""  # it is no news
+
+
+def test_how_much_it_is_is_told_before_it_is_fetched(
+    server: netboot.Server, files: dict[str, Path]
+) -> None:
+    """UEFI asks that first; it has taken nothing by it."""
+    server.offer.make(NAME, "#!ipxe\nboot\n", files)
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    with contextlib.closing(line):
+        for path, size in (("/kernel", 3_000_000), ("/initrd", 5_000_001), (NAME, 12)):
+            line.request("HEAD", path)
+            answer = line.getresponse()
+            assert (answer.status, answer.length, answer.read()) == (200, 0, b"")
+            assert answer.headers["Content-Length"] == str(size)
+        line.request("POST", "/kernel", b"x")
+        assert line.getresponse().status == 405
+    assert not server.offer.taken
+
+
+def test_what_cannot_be_read_here_is_no_boards_fault(
+    server: netboot.Server, files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.offer.make(NAME, "#!ipxe\nboot\n", files)
+    files["/kernel"].unlink()
+    assert got(server, "/kernel")[0] == 500
+    with pytest.raises(InfrastructureError, match="could not be served what it is to boot"):
+        server.check()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.fixture
+def tftp(tmp_path: Path) -> Iterator[netboot.Server]:
+    loader = tmp_path / "undionly.kpxe"
+    loader.write_bytes(b"l" * (5 * 512))  # its last block is an empty one
+    with contextlib.closing(netboot.Server("127.0.0.1", 0, tftp=0, loaders=[loader])) as one:
+        yield one
+
+
+def asked(server: netboot.Server, name: str) -> bytes | None:
+    """What a client of another make gets by TFTP; None where there is nothing."""
+    url = f"tftp://127.0.0.1:{server.tftp_port}/{name}"
+    done = subprocess.run(["curl", "-s", "-m", "30", url], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def test_ipxe_and_its_script_are_there_by_tftp(
+    tftp: netboot.Server, files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    loader, script = b"l" * (5 * 512), b"#!ipxe\nboot\n"
+    tftp.offer.make(NAME, script.decode(), files)
+    assert asked(tftp, "board1.ipxe") == script
+    assert asked(tftp, "another.ipxe") == NOTHING.encode()
+    assert asked(tftp, "autoexec.ipxe") == script
+    for name in ("kernel", "../etc/passwd", "/etc/passwd", "undionly.kpxe/"):
+        assert asked(tftp, name) is None
+    # DHCP tells iPXE the name that it told the firmware, and iPXE is given what it can use.
+    assert asked(tftp, "undionly.kpxe") == loader
+    assert asked(tftp, "undionly.kpxe") == script
+    assert asked(tftp, "undionly.kpxe") == loader
+    tftp.offer.withdraw()
+    assert asked(tftp, "undionly.kpxe") == NOTHING.encode()
+    assert asked(tftp, "autoexec.ipxe") == NOTHING.encode()
+    tftp.check()
+    assert capfd.readouterr().err == ""
+
+
+def test_firmware_that_only_asks_how_much_it_is_gets_it_the_next_time(
+    tftp: netboot.Server, files: dict[str, Path]
+) -> None:
+    """As the ROMs of cards do: they ask for its size, and end that with an error."""
+    tftp.offer.make(NAME, "#!ipxe\nboot\n", files)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.settimeout(20)
+        line.sendto(b"\0\1undionly.kpxe\0octet\0tsize\0" + b"0\0", ("127.0.0.1", tftp.tftp_port))
+        answer, where = line.recvfrom(2048)
+        assert answer == b"\0\6tsize\0" + b"2560\0"
+        line.sendto(b"\0\5\0\0TFTP Aborted\0", where)
+    time.sleep(0.3)
+    assert asked(tftp, "undionly.kpxe") == b"l" * (5 * 512)
+
+
+def test_a_place_for_tftp_that_somebody_else_has(tftp: netboot.Server) -> None:
+    before = threading.active_count()
+    with pytest.raises(InfrastructureError, match=rf"at 127\.0\.0\.1:{tftp.tftp_port}: "):
+        netboot.Server("127.0.0.1", 0, tftp=tftp.tftp_port)
+    assert threading.active_count() <= before
+
+
+def test_a_library_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cheroot.wsgi", None)
+    with pytest.raises(InfrastructureError, match="takes cheroot") as caught:
+        netboot.Server("127.0.0.1", 0)
+    assert "pip install" in str(caught.value.hint)
 
 
 def test_a_place_that_somebody_else_has(server: netboot.Server) -> None:

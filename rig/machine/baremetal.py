@@ -44,6 +44,7 @@ _SYSRQ = "sysrq: "
 _ANSWER_S, _DIAGNOSIS_S = 3.0, 60.0
 _AFTER_A_BREAK_S = (0.1, 1.0)  # the port takes the letter for an ordinary one otherwise
 _FIRST_S = 30.0  # for a system that is up
+_PC_PORTS = {"ttyS0": 0x3F8, "ttyS1": 0x2F8, "ttyS2": 0x3E8, "ttyS3": 0x2E8}
 
 
 def kernel_command_line(board: BoardConfig, root: RamRoot, about: About, append: str = "") -> str:
@@ -51,13 +52,25 @@ def kernel_command_line(board: BoardConfig, root: RamRoot, about: About, append:
 
     panic=0: what it says last stays there, until the board's power is cycled, which it is anyway.
     """
+    own = f"{board.append} {append}"
+    early = "" if "earlycon" in own or "earlyprintk" in own else _early_console(board)
     words = [
-        *(f"console={board.serial}", root.append, f"rig_net={about.net}"),
+        *(f"console={board.serial}", *early.split(), root.append, f"rig_net={about.net}"),
         *("panic=0", "oops=panic", "printk.devkmsg=on", "unknown_nmi_panic", "panic_print=0x40"),
         WHO_SPEAKS,
         "nokaslr",  # it can be moved (kernel-configs/board.config), and is where it always is
     ]
-    return " ".join([*words, *board.append.split(), *append.split()])
+    return " ".join([*words, *own.split()])
+
+
+def _early_console(board: BoardConfig) -> str:
+    """What lets a kernel be heard before it has its console, "" where nobody knows how. Pure.
+
+    Where PCs have their ports (arch/x86/include/asm/serial.h); elsewhere firmware may tell it.
+    """
+    name, _, rate = board.serial.partition(",")
+    port = _PC_PORTS.get(name) if board.arch == "x86_64" else None
+    return f"earlycon=uart8250,io,{port:#x}{',' if rate else ''}{rate}" if port else ""
 
 
 @dataclass

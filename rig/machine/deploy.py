@@ -9,7 +9,7 @@ import fnmatch
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -409,10 +409,16 @@ class Network:
 
     def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
         """As Deploy."""
+        network = self._network
         if self._server is None:
-            self._server = Server(self._network.address, self._network.port)
-        url = self._network.url or f"http://{self._network.address}:{self._network.port}"
-        self._server.offer(
+            self._server = Server(
+                network.address,
+                network.port,
+                tftp=network.tftp or None,
+                loaders=_loaders(network.loaders),
+            )
+        url = network.url or f"http://{network.address}:{network.port}"
+        self._server.offer.make(
             f"/{self._board}.ipxe",
             script(self._board, url.rstrip("/"), words, JUMP),
             {"/kernel": kernel, "/initrd": root},
@@ -429,12 +435,14 @@ class Network:
     def forget(self) -> None:
         """As Deploy."""
         if self._server is not None:
-            self._server.withdraw()
+            self._server.offer.withdraw()
 
     def begun(self, said: str) -> int | None:
         """As Deploy; also where it has taken all of it and says nothing."""
         at = first_word(said)
-        taken = self._server.taken if self._server is not None else 0.0
+        if self._server is not None:
+            self._server.check()
+        taken = self._server.offer.taken if self._server is not None else 0.0
         if at is None and taken and time.monotonic() - taken > _SILENT_S:
             return len(said)
         return at
@@ -444,6 +452,16 @@ class Network:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+
+def _loaders(names: Iterable[str]) -> list[Path]:
+    found = [Path(name).expanduser() for name in names]
+    if lacking := [one for one in found if not one.is_file()]:
+        raise UsageError(
+            f"there is no iPXE at {lacking[0]}",
+            hint="loaders of [machine.NAME.network] are files of this host (Debian: package ipxe)",
+        )
+    return found
 
 
 def first_word(said: str) -> int | None:

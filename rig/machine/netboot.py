@@ -1,20 +1,38 @@
-"""What a board boots from the network: a script of iPXE's and two files, served by HTTP, once."""
+"""What a board boots from the network: a script of iPXE's and two files, once; by HTTP (cheroot),
+the script and iPXE itself by TFTP as well (tftpy).
+"""
 
 from __future__ import annotations
 
-import shutil
-import sys
+import contextlib
+import importlib
+import io
+import logging
+import os
+import socket
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from rig.errors import InfrastructureError, UsageError
 from rig.report import template
 
+_Start = Callable[[str, list[tuple[str, str]]], object]  # as WSGI has it
+
 _NOTHING = b"#!ipxe\nexit\n"  # nothing to be booted from here: the next of the firmware's devices
 _STALLED_S = 60.0  # a board that was switched off in the middle of a file says no more
+_END_S = 2.0  # for what is being sent when nobody wants it any more
+_THREADS = 4
+_PIECE, _BLOCK = 1 << 18, 512  # of HTTP, and of TFTP where nothing else is agreed on
+_LOOK_S = 0.2  # how soon a TFTP server notices that it is to end
+_BEGIN_S = 10.0
+# The name that iPXE asks the server it came from for, of its own accord.
+_BY_ITSELF = "/autoexec.ipxe"
 
 
 def check_words(words: str) -> None:
@@ -36,71 +54,58 @@ def script(board: str, url: str, words: str, jump: str) -> str:
     return template("boot.ipxe", board=board, url=url, words=words, jump=jump)
 
 
-class _Quiet(ThreadingHTTPServer):
-    """A board whose power goes resets its connections: that is no news."""
+def _library(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise InfrastructureError(
+            f"a board that boots from the network takes {package}: {error}",
+            hint=".venv/bin/pip install 'cheroot>=10' 'tftpy>=0.8.5'",
+        ) from error
 
-    daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
+class Offer:
+    """What is to be had, until all of it was taken, and by whoever asks after that: nothing.
 
+    taken: when it was, by the monotonic clock; 0.0 while it was not.
+    """
 
-class Server:
-    """Serves what was offered until it was taken whole, and to whoever asks after that: nothing."""
-
-    def __init__(self, address: str, port: int) -> None:
-        """InfrastructureError where that place cannot be had."""
+    def __init__(self, loaders: Iterable[Path] = ()) -> None:
+        """loaders: of iPXE, for firmware that has none; each is asked for by its own name."""
         self.taken = 0.0
         self._lock = threading.Lock()
         self._name, self._script = "", b""
         self._files: dict[str, Path] = {}
         self._missing: set[str] = set()
-        try:
-            self._http = _Quiet((address, port), self._handler())
-        except OSError as error:
-            raise InfrastructureError(
-                f"nothing can be served to the board at {address}:{port}: {error.strerror}",
-                hint="[machine.NAME.network] address and port are of this host",
-            ) from error
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.1}, name="netboot"
-        )
-        self._thread.start()
+        self._loaders = {f"/{path.name}": path for path in loaders}
+        self._loaded: set[str] = set()
 
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._http.server_address[1])
-
-    def offer(self, name: str, text: str, files: dict[str, Path]) -> None:
+    def make(self, name: str, text: str, files: Mapping[str, Path]) -> None:
         """The script by its name, and the files it asks for, until they were fetched."""
         with self._lock:
             self.taken, self._name, self._script = 0.0, name, text.encode()
             self._files, self._missing = dict(files), set(files)
+            self._loaded.clear()
 
     def withdraw(self) -> None:
         """Nothing any more."""
         with self._lock:
             self._script, self._files = b"", {}
 
-    def close(self) -> None:
-        """Idempotent."""
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    def _text(self, path: str) -> bytes | None:
+    def text(self, path: str) -> bytes | None:
+        """A script; None where that is none."""
         with self._lock:
             if not path.endswith(".ipxe"):
                 return None
             return self._script if self._script and path == self._name else _NOTHING
 
-    def _file(self, path: str) -> Path | None:
+    def file(self, path: str) -> Path | None:
+        """One of its files."""
         with self._lock:
             return self._files.get(path)
 
-    def _sent(self, path: str) -> None:
+    def sent(self, path: str) -> None:
         """All of it has gone out; with the last one the offer ends."""
         with self._lock:
             self._missing.discard(path)
@@ -108,36 +113,226 @@ class Server:
                 self._script, self._files = b"", {}
                 self.taken = time.monotonic()
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
+    def loader(self, path: str, who: str) -> Path | bytes | None:
+        """What somebody is given that asks for iPXE: that, and the script where he has it.
 
-        class Handler(BaseHTTPRequestHandler):
-            timeout = _STALLED_S
+        A DHCP server that knows of no iPXE sends that, too, to what it began with.
+        """
+        with self._lock:
+            found = self._loaders.get(path)
+            if path == _BY_ITSELF or (found and who in self._loaded):
+                self._loaded.discard(who)
+                return self._script or _NOTHING
+            return found
 
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                if (text := server._text(path)) is not None:
-                    self._head(len(text))
-                    self.wfile.write(text)
-                elif (file := server._file(path)) is not None:
-                    with file.open("rb") as source:
-                        self._head(file.stat().st_size)
-                        shutil.copyfileobj(source, self.wfile, 1 << 20)
-                    self.wfile.flush()
-                    server._sent(path)
-                else:
-                    self.send_error(HTTPStatus.NOT_FOUND)
-
-            def _head(self, size: int) -> None:
-                self.send_response(HTTPStatus.OK)
-                self.send_header("Content-Type", "application/octet-stream")
-                self.send_header("Content-Length", str(size))
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Whether it was fetched is seen by what the board does."""
-
-        return Handler
+    def loaded(self, who: str) -> None:
+        """He has got all of iPXE."""
+        with self._lock:
+            self._loaded.add(who)
 
 
-__all__ = ["Server", "script"]
+class Server:
+    """Serves an offer by HTTP, and by TFTP where a port is named for that."""
+
+    def __init__(
+        self, address: str, port: int, *, tftp: int | None = None, loaders: Iterable[Path] = ()
+    ) -> None:
+        """tftp: its port, 0 for any that is free, None for no TFTP. InfrastructureError where a
+        place cannot be had.
+        """
+        self.offer = Offer(loaders)
+        self._closing = contextlib.ExitStack()
+        try:
+            self._http = _Http(self.offer, address, port)
+            self._closing.callback(self._http.close)
+            self._tftp = None if tftp is None else _Tftp(self.offer, address, tftp)
+            if self._tftp:
+                self._closing.callback(self._tftp.close)
+        except BaseException:
+            self._closing.close()
+            raise
+
+    @property
+    def port(self) -> int:
+        """Of HTTP."""
+        return self._http.port
+
+    @property
+    def tftp_port(self) -> int:
+        """Of TFTP, where there is one."""
+        assert self._tftp is not None
+        return self._tftp.port
+
+    def check(self) -> None:
+        """InfrastructureError where it does not serve any more, or could not."""
+        for one in (self._http, self._tftp):
+            if one and one.trouble:
+                raise InfrastructureError(
+                    f"the board could not be served what it is to boot: {one.trouble[0]}",
+                    output="\n".join(one.trouble[1:]),
+                )
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._closing.close()
+
+
+def _no_place(address: str, port: int, error: OSError) -> InfrastructureError:
+    return InfrastructureError(
+        f"nothing can be served to the board at {address}:{port}: {error.strerror or error}",
+        hint="[machine.NAME.network] address and port are of this host",
+    )
+
+
+class _Http:
+    """trouble: what went wrong here, and not at the board, whose power may go at any time."""
+
+    def __init__(self, offer: Offer, address: str, port: int) -> None:
+        wsgi: Any = _library("cheroot.wsgi")
+        self.trouble: list[str] = []
+        self._offer = offer
+        self._server = wsgi.Server(
+            (address, port),
+            self._answer,
+            numthreads=_THREADS,
+            timeout=_STALLED_S,
+            shutdown_timeout=_END_S,
+        )
+        self._server.error_log = self._error
+        try:
+            self._server.prepare()
+        except OSError as error:
+            raise _no_place(address, port, error) from error
+        self._thread = threading.Thread(target=self._server.serve, name="netboot by HTTP")
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.bind_addr[1])
+
+    def close(self) -> None:
+        """As Server."""
+        self._server.stop()
+        self._thread.join()
+
+    def _error(self, words: str = "", level: int = 20, traceback: bool = False) -> None:
+        if level >= logging.ERROR:
+            self.trouble.append(words)
+
+    def _answer(self, environ: Mapping[str, Any], start: _Start) -> Iterable[bytes]:
+        """As WSGI has it."""
+        path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD"):
+            return self._refused(HTTPStatus.METHOD_NOT_ALLOWED, start)
+        text, file = self._offer.text(path), self._offer.file(path)
+        if text is None and file is None:
+            return self._refused(HTTPStatus.NOT_FOUND, start)
+        try:
+            size = file.stat().st_size if file else len(text or b"")
+        except OSError as error:
+            self.trouble.append(str(error))
+            return self._refused(HTTPStatus.INTERNAL_SERVER_ERROR, start)
+        headers = [("Content-Type", "application/octet-stream"), ("Content-Length", str(size))]
+        start(f"{HTTPStatus.OK.value} {HTTPStatus.OK.phrase}", headers)
+        if method == "HEAD":  # UEFI asks first how much it is
+            return ()
+        return self._pieces(path, file) if file else (text or b"",)
+
+    def _refused(self, why: HTTPStatus, start: _Start) -> Iterable[bytes]:
+        start(f"{why.value} {why.phrase}", [("Content-Length", "0")])
+        return ()
+
+    def _pieces(self, path: str, file: Path) -> Iterator[bytes]:
+        with file.open("rb") as source:
+            while piece := source.read(_PIECE):
+                yield piece
+        self._offer.sent(path)  # nobody asks for more before the last has gone out
+
+
+class _Told(io.FileIO):
+    """A file that tells when the last of it was read."""
+
+    def __init__(self, data: bytes, over: Callable[[], object] = lambda: None) -> None:
+        with tempfile.TemporaryFile() as file:  # tftpy locks what it sends: it has to be a real one
+            file.write(data)
+            file.seek(0)
+            super().__init__(os.dup(file.fileno()))
+        self._over = over
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file's."""
+        data = super().read(size) or b""
+        if size is not None and 0 <= len(data) < size:
+            self._over()
+        return data
+
+
+class _Tftp:
+    """trouble: as of HTTP."""
+
+    def __init__(self, offer: Offer, address: str, port: int) -> None:
+        self._library: Any = _library("tftpy")
+        # What it says of boards that ask for what is not there, or go away, is no news.
+        log = logging.getLogger("tftpy")
+        log.addHandler(logging.NullHandler())
+        log.propagate = False
+        self.trouble: list[str] = []
+        self._offer, self._address, self._wanted = offer, address, port
+        self._empty = tempfile.TemporaryDirectory(prefix="rig-tftp-")  # it has to have a directory
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
+                tried.bind((address, port))
+        except OSError as error:
+            self._empty.cleanup()
+            raise _no_place(address, port, error) from error
+        self._server = self._library.TftpServer(self._empty.name, dyn_file_func=self._asked)
+        self._thread = threading.Thread(target=self._listen, name="netboot by TFTP")
+        self._thread.start()
+        deadline = time.monotonic() + _BEGIN_S
+        while not self._server.is_running.wait(_LOOK_S) and not self.trouble:
+            if time.monotonic() > deadline:
+                self.trouble.append(f"no TFTP within {_BEGIN_S:.0f} s")
+        if self.trouble:
+            self.close()
+            raise InfrastructureError(f"nothing can be served by TFTP: {self.trouble[0]}")
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.listenport)
+
+    def close(self) -> None:
+        """As Server."""
+        self._server.stop(now=True)
+        self._thread.join()
+        self._empty.cleanup()
+
+    def _listen(self) -> None:
+        try:
+            self._server.listen(self._address, self._wanted, timeout=_LOOK_S * 5)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the board is told
+            self.trouble.append(f"TFTP: {type(error).__name__}: {error}")
+
+    def _asked(self, name: str, raddress: str = "", rport: int = 0) -> io.FileIO | None:
+        path = f"/{name.lstrip('/')}"
+        found = self._offer.loader(path, raddress)
+        if found is None:
+            found = self._offer.text(path)
+        if found is None:
+            return None
+        self._mind_options(f"{raddress}:{rport}")
+        if isinstance(found, Path):
+            return _Told(found.read_bytes(), lambda: self._offer.loaded(raddress))
+        return _Told(found)
+
+    def _mind_options(self, session: str) -> None:
+        """It confirms a block size that nobody has asked for, which firmware may take amiss (RFC
+        2347: "must not include any options which had not been specifically requested").
+        """
+        options = self._server.sessions[session].options
+        if len(options) > 1 and int(options.get("blksize", 0)) == _BLOCK:
+            del options["blksize"]
+
+
+__all__ = ["Offer", "Server", "check_words", "script"]
