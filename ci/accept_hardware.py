@@ -13,10 +13,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).absolute().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -40,6 +42,15 @@ BROKEN = (
     ("has no network", "rig_net=02:00:00:00:00:00,10.0.2.15,255.255.255.0,", "nobody can log in"),
     ("has no init", "rdinit=/dev/console", r"No working init found"),
     ("has the wrong root", "rdinit=/nothing root=/dev/nowhere", r"Unable to mount root fs"),
+)
+# Before there is a console; not by a boot loader, which heeds mem= itself.
+EARLIER = ("panics before it has a console", "mem=4M", r"Kernel panic - not syncing: ")
+# When a rig is killed, by what it or its kernel says then; the board is off at first.
+MOMENTS = (
+    ("while its board is switched on", b"is off: it is switched on"),
+    ("while its kernel comes up", b"Linux version 6."),
+    ("while a program runs there", b"there\n"),
+    ("while the board comes back", f"waiting for the system of {NAME}".encode()),
 )
 NOT_BOOTED, LOST = 125, 123  # exit codes of `rig boot -- COMMAND`
 BACK = f"{NAME} is back in its own system after"
@@ -122,7 +133,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def table(place: Place, *, uefi: bool) -> Iterator[Bench]:
+def table(place: Place, *, uefi: bool, by_tftp: bool = False) -> Iterator[Bench]:
     """A board and its BMC, until the step is over."""
     here = opened(place)
     project = here.temporary / "project"
@@ -135,7 +146,7 @@ def table(place: Place, *, uefi: bool) -> Iterator[Bench]:
         install = emulated_board.installed_for_uefi if uefi else emulated_board.installed
         made, memory = install(open_store()), 2048 if uefi else 1536
         board = stack.enter_context(
-            emulated_board.standing(NAME, made, here.temporary, memory_mib=memory)
+            emulated_board.standing(NAME, made, here.temporary, memory_mib=memory, by_tftp=by_tftp)
         )
         switch = emulated_bmc.Switch(board.power("on"), board.power("off"))
         powered = stack.enter_context(emulated_bmc.ipmi(bmc, switch=switch))
@@ -180,9 +191,9 @@ def abi(way: str) -> Step:
 def in_a_row(bench: Bench) -> list[Figure]:
     """Twenty kernels, five of them broken, each in its own way."""
     right = back = 0
-    slowest = 0.0
+    slowest, bad = 0.0, (EARLIER, *BROKEN[1:])
     for number in range(KERNELS):
-        broken = BROKEN[number // EVERY] if number % EVERY == EVERY // 2 else None
+        broken = bad[number // EVERY] if number % EVERY == EVERY // 2 else None
         append = broken[1] if broken else f"rig_number={number}"
         began = time.monotonic()
         words = ("boot", "--append", append, "--", "cat", "/proc/cmdline")
@@ -197,7 +208,7 @@ def in_a_row(bench: Bench) -> list[Figure]:
         back += BACK in said and bench.is_back
         if not fine:
             say(f"kernel {number} ({broken[0] if broken else 'whole'}): {code}\n{said[-3000:]}")
-    how = f"rig boot on a board by kexec: {', '.join(one[0] for one in BROKEN)}, others whole"
+    how = f"rig boot on a board by kexec: {', '.join(one[0] for one in bad)}, others whole"
     how += f"; the slowest took {slowest:.0f} s"
     return [
         exactly("kernels_in_a_row_judged_right", right, "kernels", KERNELS, how),
@@ -246,22 +257,106 @@ def of_the_tree(bench: Bench) -> list[Figure]:
 
 def killed(bench: Bench) -> list[Figure]:
     """kill -9 of a rig in the middle of a run; the next one gets the board back."""
-    started = bench.start(bench.toml(), "boot", "--", "sh", "-c", "echo there; sleep 10000")
+    right = back = 0
+    for when, seen in MOMENTS:
+        came = _killed(bench, seen)
+        code, said = bench.run(bench.toml(), "boot", "--", "echo", "again")
+        told = "was left as it was by a run that did not come to its end" in said
+        fine = came and code == 0 and told and "again" in said.splitlines()
+        right += fine
+        back += BACK in said and bench.is_back
+        if not fine:
+            say(f"kill -9 {when}{'' if came else ', which never came'}: {code}\n{said[-3000:]}")
+    how = f"kill -9 of a rig {', '.join(when for when, _ in MOMENTS)}, then rig boot"
+    return [
+        exactly("recovered_after_kill_9", right, "times", len(MOMENTS), how),
+        exactly("back_after_kill_9", back, "times", len(MOMENTS), how),
+    ]
+
+
+def _killed(bench: Bench, seen: bytes) -> bool:
+    """Whether a rig has said that, or its kernel has, and was killed then."""
+    words = ("boot", "--", "sh", "-c", "echo there; for one in $(seq 20); do sleep 1; done")
+    started = bench.start(bench.toml(), *words)
     assert started.stdout is not None
-    for line in started.stdout:
-        if line.strip() == b"there":
-            break
+    reader = threading.Thread(target=_heard, args=(started.stdout, seen, heard := []), daemon=True)
+    reader.start()
+    while not heard and started.poll() is None and not _spoken(bench, seen):
+        time.sleep(0.1)
+    came = started.poll() is None
     started.send_signal(signal.SIGKILL)
     process.end(started)
-    code, said = bench.run(bench.toml(), "boot", "--", "echo", "again")
-    told = "was left as it was by a run that did not come to its end" in said
-    fine = code == 0 and told and "again" in said.splitlines()
-    if not fine:
+    reader.join()
+    return came
+
+
+def _heard(stream: IO[bytes], seen: bytes, heard: list[bytes]) -> None:
+    heard += [line for line in stream if seen in line]
+
+
+def _spoken(bench: Bench, seen: bytes) -> bool:
+    """Whether the kernel of the last run has said it."""
+    consoles = sorted(
+        bench.project.glob("results/*/console-0.log"), key=lambda p: p.stat().st_mtime
+    )
+    return bool(consoles) and seen in consoles[-1].read_bytes()
+
+
+def by_tftp(place: Place) -> list[Figure]:
+    """A board whose firmware fetches the script by TFTP; the rest by HTTP."""
+    with table(place, uefi=False, by_tftp=True) as bench:
+        toml = bench.toml(deploy="network")
+        code, said = bench.run(toml, "boot", "--", "sh", "-c", "echo on $(uname -r)")
+        fine = code == 0 and bool(re.search(r"^on 6\.", said, re.MULTILINE))
+        if not fine:
+            say(f"{code}\n{said[-3000:]}")
+        how = "rig boot on a board, deploy = 'network', tftp"
+        figures = [
+            exactly("booted_by_tftp", int(fine), "kernels", 1, how),
+            exactly("back_after_tftp", int(bench.is_back), "boards", 1, how),
+        ]
+    return [*figures, leftovers(place)]
+
+
+def modules(bench: Bench) -> list[Figure]:
+    """A kernel with modules, of which one crashes: they are there, and its trace has lines."""
+    (bench.project / "it.config").write_text(
+        "CONFIG_LKDTM=m\nCONFIG_DUMMY=m\nCONFIG_DEBUG_FS=y\nCONFIG_RUNTIME_TESTING_MENU=y\n"
+    )
+    toml = bench.toml().replace('configs = ["lkdtm"]', "configs = []")
+    script = (
+        "mount -t debugfs none /sys/kernel/debug 2>/dev/null; ip link add d0 type dummy && lsmod "
+        "&& modprobe lkdtm && echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
+    )
+    configs = ("--config", "modules", "--config", "it.config")
+    code, said = bench.run(toml, "boot", *configs, "--", "sh", "-c", script)
+    there = code == 0 and bool(re.search(r"^dummy +\d+ ", said, re.MULTILINE))
+    line = r"^splat: WARNING in lkdtm_WARNING at drivers/misc/lkdtm/bugs\.c:\d+"
+    told = bool(re.search(line, said, re.MULTILINE))
+    if not there or not told:
         say(f"{code}\n{said[-3000:]}")
-    how = "kill -9 of a rig while its kernel runs on the board, then rig boot"
+    how = "rig boot --config modules: the kernel loads dummy by itself, modprobe lkdtm, which warns"
     return [
-        exactly("recovered_after_kill_9", int(fine), "boards", 1, how),
-        exactly("back_after_kill_9", int(bench.is_back), "boards", 1, how),
+        exactly("modules_loaded", int(there), "kernels", 1, how),
+        exactly("line_of_a_module_told", int(told), "traces", 1, how),
+        exactly("back_after_modules", int(bench.is_back), "boards", 1, how),
+    ]
+
+
+def timed(bench: Bench) -> list[Figure]:
+    """Times on a board: what they depend on and how noisy it was is in the report."""
+    words = ("bench", "--timed", "--boots", "1", "--only", "unused.c timed", "--json", "bench.json")
+    code, said = bench.run(bench.toml(), *words)
+    runs = sorted(bench.project.glob("results/*/run.json"), key=lambda path: path.stat().st_mtime)
+    machine = json.loads(runs[-1].read_bytes()).get("machine", {}) if runs else {}
+    wanted = ("noise", "clocksource", "cpus_online", "back_s")
+    lacking = [name for name in wanted if not machine.get(name)]
+    if code or lacking:
+        say(f"{code}, without {lacking}\n{said[-3000:]}")
+    how = f"rig bench --timed on a board: {machine.get('noise', '')}"
+    return [
+        exactly("timed_on_a_board", code, "exit code", 0, how),
+        exactly("conditions_not_told", len(lacking), "facts", 0, ", ".join(wanted)),
     ]
 
 
@@ -311,6 +406,9 @@ STEPS: dict[str, Step] = {
     "broken_by_systemd_boot": broken("systemd-boot"),
     "broken_by_network": broken("network"),
     "of_the_tree": measured(of_the_tree),
+    "by_tftp": by_tftp,
+    "modules": measured(modules),
+    "timed": measured(timed),
     "killed": measured(killed),
     "errors": measured(errors),
 }

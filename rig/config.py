@@ -90,10 +90,12 @@ class PowerConfig:
     where its BMC has several. certificate: a PEM file, the BMC's own. pdu, outlet: of
     pdudaemon. on, off, status: shell commands; status ends with 0 for on and 1 for off, and may
     stand with pdudaemon as well, which cannot tell by itself. takes_s: how long a change may take
-    until it is seen. rest_s: off before it is on again.
+    until it is seen. rest_s: off before it is on again. name: of the port, where a place of
+    labgrid's has several.
     """
 
     kind: str
+    name: str = ""
     address: str = ""
     port: int = 0
     user: str = ""
@@ -117,7 +119,8 @@ class ConsoleConfig:
     kind: "tcp" (raw), "telnet" (ser2net, terminal servers), "ipmi" (serial over LAN), "conserver",
     "serial" (a port of this host) or "command" (a program that carries the line: ssh). address,
     port: of the server. user, password, cipher: as of the power; where "ipmi" has no address it is
-    the BMC that switches the power. name: of the conserver's console. device, speed: of the port.
+    the BMC that switches the power. name: of the conserver's console, or of the
+    port where a place of labgrid's has several. device, speed: of the port.
     """
 
     kind: str
@@ -383,7 +386,7 @@ _SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "redfish": (("address", "user", "password"), (*_LOGIN, "system", "certificate")),
     "pdudaemon": (("address", "pdu", "outlet"), ("address", "port", "pdu", "outlet", "status")),
     "command": (("on", "off", "status"), ("on", "off", "status")),
-    "labgrid": ((), ()),
+    "labgrid": ((), ("name",)),
 }
 """What each kind of switch has to be told, and what it may be told."""
 
@@ -395,7 +398,7 @@ _LINES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conserver": (("address", "name"), ("address", "port", "name")),
     "serial": (("device",), ("device", "speed")),
     "command": (("command",), ("command",)),
-    "labgrid": ((), ()),
+    "labgrid": ((), ("name",)),
 }
 """The same of each kind of console."""
 

@@ -91,13 +91,11 @@ class KernelLab:
     def build(self, fragments: Sequence[Path] = ()) -> Kernel:
         """The kernel, every symbol of the fragments verified in it.
 
-        The kernel as rig.toml has it is taken where it already has what the fragments ask for,
-        so that most suites need no kernel of their own.
+        The kernel as rig.toml has it, and as its machine needs it, is taken where it already has
+        what the fragments ask for, so that most suites need no kernel of their own.
         """
         hardware = self._hardware()
-        self._kernel = self._build(())
-        if not all(_satisfied(path, self._kernel) for path in hardware):
-            self._kernel = self._build(hardware)
+        self._kernel = self._build(hardware)
         if not all(_satisfied(path, self._kernel) for path in fragments):
             self._kernel = self._build((*hardware, *fragments))
         return self._kernel

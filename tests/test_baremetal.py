@@ -429,6 +429,9 @@ def test_a_cpu_without_counters_is_told(small_board: EmulatedBoard, project: Pat
     said = consoles(project)["console-0.log"]
     assert "EXT4-fs (ram1): mounted filesystem" in said
     assert "EXT4-fs (ram1): unmounting filesystem" in said
+    run = json.loads(next((project / "results").glob("*/run.json")).read_bytes())
+    assert re.search(r"of 100 pieces of work of \d+ us", run["machine"]["noise"])
+    assert float(run["machine"]["back_s"]) >= 1
 
 
 @pytest.mark.board
@@ -600,6 +603,9 @@ def test_times_are_taken_on_it(board: EmulatedBoard, built_kernel: Kernel, proje
     run = json.loads(next((project / "results").glob("*/run.json")).read_bytes())
     assert run["machine"]["kind"] == "baremetal"
     assert run["machine"]["clocksource"]
+    assert "pieces of work of 50 us" in run["machine"]["noise"]
+    assert float(run["machine"]["back_s"]) >= 1
+    assert {one["name"] for one in run["measurements"]} >= {"noise, CPU 0"}
 
 
 @pytest.mark.board

@@ -92,6 +92,17 @@ def test_suites_of_one_directory_name_are_all_asked(
     assert built == [[], ["CONFIG_C=y\n", "CONFIG_D=y\n"]]
 
 
+def test_what_a_board_needs_is_in_its_kernel_from_the_start(
+    tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hardware = fragment(tmp_path / "board", "CONFIG_N=m\n")
+    monkeypatch.setattr(lab, "_hardware", lambda: (hardware,))
+    lab.build([fragment(tmp_path, "CONFIG_A=y\n")])
+    lab.build([fragment(tmp_path, "CONFIG_C=y\n")])
+    own = "CONFIG_N=y\n"
+    assert built == [[own], [own], [own, "CONFIG_C=y\n"]]
+
+
 class _Machine:
     """Booted at once; its one session is the one that boot made."""
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import http.server
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -91,6 +92,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         f"port: 2222}}\n"
         f"  NetworkPowerPort: {{model: simplerest, index: '3', "
         f"host: 'http://127.0.0.1:{web.server_address[1]}/outlet/{{index}}/{{value}}'}}\n"
+        f"more:\n  second: {{cls: NetworkSerialPort, host: 127.0.0.1, port: 9, protocol: raw}}\n"
+        f"  outlet: {{cls: NetworkPowerPort, model: simplerest, index: '3', "
+        f"host: 'http://127.0.0.1:9/{{index}}/{{value}}'}}\n"
     )
     with contextlib.ExitStack() as stack:
         stack.callback(serial.close)
@@ -132,6 +136,36 @@ def test_a_place_is_acquired_switched_heard_and_released(lab: Lab) -> None:
         ours.close()
         far.close()
     assert "b1" not in lab.client("who")
+
+
+def test_which_of_several_ports_it_is_is_told(lab: Lab) -> None:
+    lab.client("-p", "b1", "add-match", "*/more/*")
+    for more in ("", '[machine.board1.console]\nkind = "labgrid"\nname = "third"\n'):
+        board = lab.board(more)
+        with claim.claimed(board, "rig boot", lambda words: None):
+            with pytest.raises(
+                InfrastructureError, match=r"has (2|no) NetworkSerialPort"
+            ) as caught:
+                wire.of(board, lab.root).open()
+            assert {"NetworkSerialPort", "second"} <= set(
+                re.findall(r"\w+", str(caught.value.hint))
+            )
+            if not more:
+                with pytest.raises(InfrastructureError):
+                    power.of(board, lab.root).set(True)
+    board = lab.board(
+        '[machine.board1.power]\nkind = "labgrid"\nname = "NetworkPowerPort"\n'
+        '[machine.board1.console]\nkind = "labgrid"\nname = "NetworkSerialPort"\n'
+    )
+    with claim.claimed(board, "rig boot", lambda words: None):
+        one = power.of(board, lab.root)
+        assert (one.set(True).seen, one.status(), lab.outlet["on"]) == (True, True, True)
+        line = wire.of(board, lab.root)
+        ours = line.open()
+        far, _ = lab.serial.accept()
+        far.close()
+        line.close()
+        ours.close()
 
 
 def test_a_client_that_was_ended_after_it_had_the_place_leaves_nothing(

@@ -22,7 +22,7 @@ _ELSEWHERE = re.compile(r"You have already acquired place \S+ on (?P<host>\S+?)\
 _BY_SOMEBODY = re.compile(r"is already acquired\s*$|was not reserved for", re.MULTILINE)
 _OURS = re.compile(r"You have already acquired place \S+?\.\s*$", re.MULTILINE)
 # "Acquired resource 'NetworkSerialPort' (lab1/...):" and a dictionary as pprint writes it.
-_RESOURCE = re.compile(r"^Acquired resource '[^']*' \([^)]*\):\n((?:  .*\n?)+)", re.MULTILINE)
+_RESOURCE = re.compile(r"^Acquired resource '([^']*)' \([^)]*\):\n((?:  .*\n?)+)", re.MULTILINE)
 
 
 class TakenError(Exception):
@@ -108,28 +108,28 @@ class Place:
         if done.returncode:
             raise self._refused(done)
 
-    def set(self, on: bool) -> None:
-        """Its power."""
-        done = self._asked("power", "on" if on else "off")
+    def set(self, on: bool, name: str = "") -> None:
+        """Its power. name: of the port, where it has several."""
+        done = self._asked(*_power(name), "on" if on else "off")
         if done.returncode:
             raise self._refused(done)
 
-    def is_on(self) -> bool | None:
-        """Its power; None where that cannot be told, as by pdudaemon."""
-        done = self._asked("power", "get")
+    def is_on(self, name: str = "") -> bool | None:
+        """Its power, as set(); None where that cannot be told, as by pdudaemon."""
+        done = self._asked(*_power(name), "get")
         if done.returncode and "NotImplementedError" in done.output:
             self.tells = False
             return None
         if done.returncode:
             raise self._refused(done)
-        match = re.search(r"power for place .* is (on|off)\s*$", done.output)
+        match = re.search(r"^power(?: .*)? for place .* is (on|off)\s*$", done.output, re.MULTILINE)
         return match[1] == "on" if match else None
 
-    def serial(self) -> Port:
-        """Of the place, which has to be ours. InfrastructureError where it has none, or it cannot
-        be got to from here.
+    def serial(self, name: str = "") -> Port:
+        """Of the place, which has to be ours. name: of the port, where it has several.
+        InfrastructureError where it has none, or it cannot be got to from here.
         """
-        told = self._resource("NetworkSerialPort", "the console")
+        told = self._resource("NetworkSerialPort", "the console", name)
         return Port(str(told["host"]), int(told["port"]), told.get("protocol") or "rfc2217")
 
     def service(self) -> Service:
@@ -137,17 +137,23 @@ class Place:
         told = self._resource("NetworkService", "the system")
         return Service(str(told["address"]), str(told["username"]), int(told.get("port") or 22))
 
-    def _resource(self, cls: str, what: str) -> dict[str, Any]:
-        """What its exporter says of the one it has of that class."""
+    def _resource(self, cls: str, what: str, name: str = "") -> dict[str, Any]:
+        """What its exporter says of the one it has of that class, or of that name."""
         done = self._asked("show")
         if done.returncode:
             raise self._refused(done)
-        every = [ast.literal_eval(text.strip()) for text in _RESOURCE.findall(done.output)]
-        those = [one["params"] for one in every if one.get("cls") == cls]
+        every = [
+            (own, ast.literal_eval(text.strip())) for own, text in _RESOURCE.findall(done.output)
+        ]
+        of_class = [(own, one["params"]) for own, one in every if one.get("cls") == cls]
+        those = [params for own, params in of_class if own == name or not name]
         if len(those) != 1:
+            named = f" {name!r}" if name else ""
             raise InfrastructureError(
-                f"{self.where} has {len(those) or 'no'} {cls}{'s' * (len(those) > 1)}",
-                hint=f"`labgrid-client -p {self._name} show` has what it has",
+                f"{self.where} has {len(those) or 'no'} {cls}{'s' * (len(those) > 1)}{named}",
+                hint="name = one of " + ", ".join(own for own, _ in of_class)
+                if of_class
+                else f"`labgrid-client -p {self._name} show` has what it has",
                 output=done.output[-2000:],
             )
         told: dict[str, Any] = those[0]
@@ -175,6 +181,10 @@ class Place:
             output=done.output[-2000:],
             reproduce=done.command,
         )
+
+
+def _power(name: str) -> tuple[str, ...]:
+    return ("power", "--name", name) if name else ("power",)
 
 
 def _client() -> str:

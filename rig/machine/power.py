@@ -416,7 +416,7 @@ class Labgrid:
     """A place of labgrid's, which has to be acquired."""
 
     def __init__(self, board: BoardConfig) -> None:
-        self._place = Place(board)
+        self._place, self._name = Place(board), board.power.name
         self.where = self._place.where
 
     @property
@@ -425,11 +425,11 @@ class Labgrid:
         return self._place.tells
 
     def set(self, on: bool) -> None:
-        self._place.set(on)
-        self._place.is_on()
+        self._place.set(on, self._name)
+        self._place.is_on(self._name)
 
     def is_on(self) -> bool | None:
-        return self._place.is_on()
+        return self._place.is_on(self._name)
 
 
 class Pdudaemon(Command):

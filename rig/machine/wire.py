@@ -218,7 +218,7 @@ def of(board: BoardConfig, root: Path) -> Wire:
         return Wire(lambda: made(config.address, config.port), where)
     if config.kind == "labgrid":
         place = Place(board)
-        return Wire(lambda: _of_place(place), f"the console of {place.where}")
+        return Wire(lambda: _of_place(place, config.name), f"the console of {place.where}")
     if config.kind == "serial":
         where = f"the console of {board.name} at {config.device}"
         return Wire(lambda: Serial(config.device, config.speed), where)
@@ -234,8 +234,8 @@ def of(board: BoardConfig, root: Path) -> Wire:
     return Wire(lambda: Program(["sh", "-c", config.command], where), where)
 
 
-def _of_place(place: Place) -> Far:
-    port = place.serial()
+def _of_place(place: Place, name: str) -> Far:
+    port = place.serial(name)
     made = Tcp if port.protocol == "raw" else Telnet
     return made(port.host, port.port)
 
