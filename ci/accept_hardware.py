@@ -276,12 +276,16 @@ def killed(bench: Bench) -> list[Figure]:
 
 def _killed(bench: Bench, seen: bytes) -> bool:
     """Whether a rig has said that, or its kernel has, and was killed then."""
+    before = _consoles(bench)
     words = ("boot", "--", "sh", "-c", "echo there; for one in $(seq 20); do sleep 1; done")
     started = bench.start(bench.toml(), *words)
     assert started.stdout is not None
-    reader = threading.Thread(target=_heard, args=(started.stdout, seen, heard := []), daemon=True)
+    heard: list[bytes] = []
+    reader = threading.Thread(target=_heard, args=(started.stdout, seen, heard), daemon=True)
     reader.start()
-    while not heard and started.poll() is None and not _spoken(bench, seen):
+    while not heard and started.poll() is None:
+        if any(seen in path.read_bytes() for path in _consoles(bench) - before):
+            break
         time.sleep(0.1)
     came = started.poll() is None
     started.send_signal(signal.SIGKILL)
@@ -291,15 +295,14 @@ def _killed(bench: Bench, seen: bytes) -> bool:
 
 
 def _heard(stream: IO[bytes], seen: bytes, heard: list[bytes]) -> None:
-    heard += [line for line in stream if seen in line]
+    for line in stream:
+        if seen in line:
+            heard.append(line)
 
 
-def _spoken(bench: Bench, seen: bytes) -> bool:
-    """Whether the kernel of the last run has said it."""
-    consoles = sorted(
-        bench.project.glob("results/*/console-0.log"), key=lambda p: p.stat().st_mtime
-    )
-    return bool(consoles) and seen in consoles[-1].read_bytes()
+def _consoles(bench: Bench) -> set[Path]:
+    """Of kernels under test."""
+    return set(bench.project.glob("results/*/console-0.log"))
 
 
 def by_tftp(place: Place) -> list[Figure]:
