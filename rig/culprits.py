@@ -63,6 +63,14 @@ _HELPER_NAMES = (
 
 HELPERS = re.compile("|".join(_HELPER_NAMES))
 
+# Who adds devices and drivers for others: drivers/base, the buses, net/core/dev.c, lib/kunit.
+DRIVER_CORE = re.compile(
+    r"_*(?:kunit_)?(?:(?:platform|pci|usb|i2c|spi|acpi|auxiliary|faux|virtio|scsi|amba|mdio|of|pnp)_)?"
+    r"(?:device_(?:add|(?:register|create)(?:_\w+)?)|(?:driver_register|register_driver)\w*)"
+    r"|bus_add_driver|module_add_driver|class_(?:register|create)\w*"
+    r"|netdev_register_kobject|register_netdev(?:ice)?"
+)
+
 # Where the kernel is entered, or a thread of it begins: below every stack.
 ENTRIES = re.compile(
     r"(?:asm_|entry_|ret_from_|el\d|do_syscall_)\w*|kthread|x64_sys_call|rest_init|start_kernel"

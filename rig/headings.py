@@ -28,7 +28,8 @@ class Rule:
     at: the function is the one that takes the lock. die: it is the line of die(), which may follow
         what has said why. prelude: without a line of die() behind it, it was about a program of
         user space. named: the function is one that it names, none of its trace. patient: the panic
-        that it leads to comes behind a list of no known length. shy: a program may say it, too; it
+        that it leads to comes behind a list of no known length. core: whoever adds a device or a
+        driver is to blame, and not what does that for him. shy: a program may say it, too; it
         counts where a line follows that only a report has.
     """
 
@@ -49,6 +50,7 @@ class Rule:
     named: bool = False
     patient: bool = False
     shy: bool = False
+    core: bool = False
 
     def __deepcopy__(self, memo: object) -> Rule:
         return self  # there is one of each
@@ -73,10 +75,11 @@ def _rule(
     named: bool = False,
     patient: bool = False,
     shy: bool = False,
+    core: bool = False,
 ) -> Rule:
     return Rule(
         *(type, trigger, re.compile(pattern), title, source, ends, frame, all_cpus, to_bug, at),
-        *(die or trigger == "[#", prelude, said, aside, named, patient, shy),
+        *(die or trigger == "[#", prelude, said, aside, named, patient, shy, core),
     )
 
 
@@ -1760,6 +1763,7 @@ HEADINGS: tuple[Rule, ...] = (
         "sysfs: duplicate filename{f}",
         "fs/sysfs/dir.c sysfs_warn_dup",
         said=True,
+        core=True,
     ),
     _rule(
         "other",

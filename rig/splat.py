@@ -24,7 +24,7 @@ from rig.consoleline import (
     shortened,
     split,
 )
-from rig.culprits import ENTRIES, HELPERS, function
+from rig.culprits import DRIVER_CORE, ENTRIES, HELPERS, function
 from rig.headings import (
     AFTERMATH,
     ASKED_FOR,
@@ -1301,7 +1301,8 @@ def _culprit(report: _Report) -> str:
     frames = [function(name) for name in report.frames]
     last = [function(name) for name in (report.owner, report.guess, inside) if name]
     for name in (*first, *frames, *last):
-        if not HELPERS.fullmatch(name):
+        core = report.rule.core and DRIVER_CORE.fullmatch(name)
+        if not core and not HELPERS.fullmatch(name):
             return name
     called = [name for name in frames if not ENTRIES.fullmatch(name)]
     work = [function(report.work)] * bool(report.work)

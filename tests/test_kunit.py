@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
-from rig import kunit
+from rig import expected, kunit, splat
 from rig.expected import AllowedSplat, Expected, ExpectedCase
 from rig.results import Splat, Status
 
+ROOT = Path(__file__).parents[1]
 KUNIT = """\
 [    0.100000] KTAP version 1
 [    0.100001] 1..2
@@ -51,6 +53,22 @@ def test_kunit_that_says_nothing_is_an_error() -> None:
 def test_kunit_that_takes_the_kernel_down_is_a_crash() -> None:
     panic = Splat("panic", "kernel panic: test", 0, 1)
     assert ("kunit/kernel", Status.CRASH) in told(KUNIT, panic)
+
+
+def test_a_kernel_whose_unit_tests_all_pass_is_good() -> None:
+    """One of them has the kernel refuse what it is to refuse, with a trace."""
+    console = (ROOT / "tests/data/ktap/kunit-boot.log").read_text(encoding="utf-8")
+    found = splat.scan(console)
+    assert [one.frame for one in found] == ["kunit_platform_device_add_twice_fails_test"]
+    cases, splats, notices = kunit.judged(console, found, expected.load(ROOT, "async"), "rig kunit")
+    assert splats == ()
+    assert [one for one in cases if not one.status.good] == []
+    assert any("duplicate filename" in one for one in notices)
+    elsewhere = console.replace("kunit_platform_device_add_twice_fails_test+", "foo_init+")
+    found = splat.scan(elsewhere)
+    cases, splats, _ = kunit.judged(elsewhere, found, expected.load(ROOT, "async"), "rig kunit")
+    assert [one.title for one in splats] == ["sysfs: duplicate filename in foo_init"]
+    assert [one.id for one in cases if not one.status.good] == ["kunit/kernel"]
 
 
 def test_a_crash_that_is_expected_is_a_notice() -> None:
