@@ -27,7 +27,7 @@ from rig import kbuild, process, ramroot
 from rig.errors import InfrastructureError, UsageError
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import baremetal
+from rig.machine import baremetal, knowngood
 from rig.machine.knowngood import About, KnownGood
 from rig.ramroot import RamRoot
 from rig.session import Session
@@ -210,6 +210,45 @@ def test_what_others_have_beside_our_files_stays(tmp_path: Path) -> None:
     object.__setattr__(system.config, "directory", str(place))
     system._keep_only(cast("Session", SimpleNamespace(run=run)), [f"/x/kernel-{own[::-1]}"])
     assert {one.name for one in place.iterdir()} == stays
+
+
+def test_what_kdump_has_put_away_since_the_jump_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words, not all of the kernel's memory; of before the jump nothing that is put away."""
+    monkeypatch.setattr(
+        knowngood,
+        "_KEPT",
+        re.sub(r"/(sys/fs/pstore|var/)", rf"{tmp_path}/root/\1", knowngood._KEPT),
+    )
+    place, into = tmp_path / "rig", tmp_path / "results"
+    crash, old = (tmp_path / "root/var/crash" / one for one in ("202611301200", "202501010000"))
+    for one in (place, into, crash, old):
+        one.mkdir(parents=True)
+    (place / "jumped").touch()
+    for one, at_s in ((old, -100), (crash, 100)):
+        for name in ("dmesg.txt", "dump.img"):
+            (one / name).write_text(f"{one.name} {name}")
+            now = (place / "jumped").stat().st_mtime
+            os.utime(one / name, (now + at_s, now + at_s))
+
+    def run(argv: list[str], timeout_s: float) -> SimpleNamespace:
+        done = subprocess.run(argv, capture_output=True, check=False)
+        return SimpleNamespace(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    def get(remote: str, local: Path) -> None:
+        local.write_bytes(Path(remote).read_bytes())
+
+    system = known_good(tmp_path)
+    object.__setattr__(system.config, "directory", str(place))
+    session = cast("Session", SimpleNamespace(run=run, get=get))
+    (found,) = system.crashes(session, into, "0")
+    assert found.read_text() == "202611301200 dmesg.txt"
+    assert found.parent == into
+    assert crash.joinpath("dmesg.txt").exists()
+    assert system.crashes(session, into, "earlier") == ()
+    (place / "jumped").unlink()
+    assert system.crashes(session, into, "1") == ()
 
 
 def test_what_the_kernel_is_told(tmp_path: Path) -> None:
