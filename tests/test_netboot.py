@@ -131,12 +131,22 @@ def test_how_much_it_is_is_told_before_it_is_fetched(
     assert not server.offer.taken
 
 
+@pytest.mark.parametrize("what", ["gone", "unreadable", "of ours"])
 def test_what_cannot_be_read_here_is_no_boards_fault(
-    server: netboot.Server, files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+    server: netboot.Server,
+    files: dict[str, Path],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
 ) -> None:
     server.offer.make(NAME, "#!ipxe\nboot\n", files)
     files["/kernel"].unlink()
-    assert got(server, "/kernel")[0] == 500
+    if what == "unreadable":  # it has a size
+        files["/kernel"].mkdir()
+    if what == "of ours":
+        monkeypatch.setattr(server.offer, "file", {}.__getitem__)
+    with contextlib.suppress(http.client.HTTPException, OSError):
+        assert got(server, "/kernel")[0] == 500
     with pytest.raises(InfrastructureError, match="could not be served what it is to boot"):
         server.check()
     assert capfd.readouterr().err == ""

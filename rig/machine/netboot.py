@@ -244,9 +244,13 @@ class _Http:
         return ()
 
     def _pieces(self, path: str, file: Path) -> Iterator[bytes]:
-        with file.open("rb") as source:
-            while piece := source.read(_PIECE):
-                yield piece
+        try:
+            with file.open("rb") as source:
+                while piece := source.read(_PIECE):
+                    yield piece
+        except OSError as error:  # it would be taken for one of the line to the board
+            self.trouble.append(str(error))
+            raise
         self._offer.sent(path)  # nobody asks for more before the last has gone out
 
 
@@ -274,9 +278,7 @@ class _Tftp:
     def __init__(self, offer: Offer, address: str, port: int) -> None:
         self._library: Any = _library("tftpy")
         # What it says of boards that ask for what is not there, or go away, is no news.
-        log = logging.getLogger("tftpy")
-        log.addHandler(logging.NullHandler())
-        log.propagate = False
+        logging.getLogger("tftpy").addHandler(logging.NullHandler())
         self.trouble: list[str] = []
         self._offer, self._address, self._wanted = offer, address, port
         self._empty = tempfile.TemporaryDirectory(prefix="rig-tftp-")  # it has to have a directory
