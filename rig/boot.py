@@ -23,7 +23,7 @@ from rig.errors import (
     UsageError,
 )
 from rig.guest import Guest, Sight
-from rig.lab import open_lab
+from rig.lab import KernelLab, open_lab
 from rig.machine import qemu
 from rig.machine.baremetal import BaremetalMachine
 from rig.machine.qemu import QemuMachine
@@ -95,7 +95,7 @@ def run(
             progress.close()
             try:
                 with machine.connect() as session:
-                    lab.furnish(machine, session)
+                    _furnish(request, lab, machine, session)
                     return _in_guest(request, machine, session, say, lab.explain)
             except ConnectionLost as error:
                 raise _explained(machine, error, lab.explain) from error
@@ -126,6 +126,23 @@ def _power_on(request: Request, machine: AnyMachine, progress: Progress) -> None
         sys.stderr.write(f"waiting for a debugger: {machine.attach}\n")
     progress.stage("boot")
     machine.boot()
+
+
+def _furnish(request: Request, lab: KernelLab, machine: AnyMachine, session: Session) -> None:
+    """Give the machine its kernel's modules, while it is looked after as by a command."""
+    modules = lab.modules
+    if modules is None:
+        return
+
+    def put() -> int:
+        session.put(modules.directory, modules.place)
+        return 0
+
+    if request.gdb:
+        put()
+        return
+    vigil = Vigil(Sight(machine, session), machine.slowdown, session.close)
+    watched(vigil, machine, put, lambda: 0)
 
 
 def _in_guest(

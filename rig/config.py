@@ -322,7 +322,7 @@ def load(path: Path) -> Config:
         _check_system(path, board)
         _check_deploy(path, board)
         _check_place(path, board)
-    _check_tables_of_one(path, [one for one in config.boards.values() if not one.place])
+    _check_tables_of_one(path, list(config.boards.values()))
     config.kernel()
     config.machine()
     return config
@@ -474,9 +474,15 @@ def _check_tables_of_one(path: Path, boards: Sequence[BoardConfig]) -> None:
                 f"{path}: [machine.{board.name}] {board.locked_as!r} is no name of a lock",
                 hint='board = "...": letters, digits, dots and dashes',
             )
-        if board.system is None:
+        if board.system is None or not board.system.address:
             continue
         first = seen.setdefault((board.system.address, board.system.port), board)
+        if first.place != board.place:
+            raise UsageError(
+                f"{path}: [machine.{board.name}] is the board of [machine.{first.name}], and would "
+                "be held twice",
+                hint="labgrid guards a place, and knows nothing of another table of its board",
+            )
         if (first.lock, first.locked_as) != (board.lock, board.locked_as):
             raise UsageError(
                 f"{path}: [machine.{board.name}] is the board of [machine.{first.name}], and would "

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -86,19 +86,35 @@ class Machine(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Modules:
+    """What belongs to a kernel beside itself, and where it is looked for in a guest."""
+
+    directory: Path
+    place: str
+
+
 class Guest:
     """One boot, until something happens that makes it unfit for the next program.
 
     load: deadlines are this many times as long, for machines that share too few cores.
     """
 
-    def __init__(self, machine: Machine, session: Session, shelf: Shelf | None = None) -> None:
-        """shelf: what the machine's second disk is full of, where suites need not be copied."""
+    def __init__(
+        self,
+        machine: Machine,
+        session: Session,
+        shelf: Shelf | None = None,
+        modules: Modules | None = None,
+    ) -> None:
+        """shelf: what the machine's second disk is full of, where suites need not be copied.
+        modules: of its kernel; they are there before any suite is.
+        """
         self.machine = machine
         self.fit = True
         self.load = 1.0
         self._session = session
-        self._shelf = shelf
+        self._shelf, self._modules = shelf, modules
         self._suites: dict[Path, str] = {}
         self._numbers = itertools.count(1)
         self._nonce = secrets.token_hex(4)
@@ -182,6 +198,7 @@ class Guest:
         Raises ConnectionLost, or InfrastructureError when the guest does not take it.
         """
         if built.directory not in self._suites:
+            self._put_modules()
             name = self._shelf.name(built.directory) if self._shelf else ""
             try:
                 self._suites[built.directory] = self._taken(name) if name else self._put(built)
@@ -224,6 +241,16 @@ class Guest:
                     output=(done.stdout + done.stderr)[-2000:].decode(errors="replace"),
                 )
         return f"{PLACE}/{name}"
+
+    def _put_modules(self) -> None:
+        if self._modules:
+            try:
+                self._session.put(self._modules.directory, self._modules.place)
+            except SessionTimeout as error:
+                raise InfrastructureError(
+                    f"the kernel's modules could not be put into the guest: {error}"
+                ) from error
+        self._modules = None
 
     def _put(self, built: BuiltSuite) -> str:
         """Copy a suite over the session."""

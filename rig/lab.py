@@ -19,10 +19,10 @@ from typing import Any
 from rig import decode, image, kbuild, kconfig, manifest, process, ramroot, splat, suite
 from rig.config import BoardConfig, Config, KernelConfig, MachineConfig
 from rig.errors import BootError, HangError, InfrastructureError, UsageError
-from rig.guest import Guest
+from rig.guest import Guest, Modules
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import claim, labgrid, snapshot
+from rig.machine import claim, deploy, labgrid, snapshot
 from rig.machine.baremetal import BaremetalMachine, Board
 from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
@@ -30,7 +30,6 @@ from rig.progress import QUIET, Progress
 from rig.ramroot import RamRoot
 from rig.record import FIRST, Record
 from rig.results import BOOT_FAILED, Run, Splat
-from rig.session import ConnectionLost, Session, SessionTimeout
 from rig.shelf import Shelf
 from rig.store import Store, open_store
 from rig.suite import BuiltSuite, Suite
@@ -238,14 +237,10 @@ class KernelLab:
                 record.console(recorded)
             self.check_store(error)
             raise
-        session = None
         try:
             machine.boot()
             session = machine.connect()
-            self.furnish(machine, session)
         except BaseException as error:
-            if session:
-                session.close()
             machine.close()
             if isinstance(error, BootError):
                 self.check_store(error)
@@ -254,24 +249,14 @@ class KernelLab:
             for recorded in machine.consoles:
                 record.console(recorded)
             self._say(machine.notices)
-        return Guest(machine, session, self._shelf)
+        return Guest(machine, session, self._shelf, self.modules)
 
-    def furnish(self, machine: QemuMachine | BaremetalMachine, session: Session) -> None:
-        """Give a machine that has come up what belongs to its kernel: modules, where it has some.
-
-        BootError where it does not live through that, InfrastructureError where it has no room.
-        """
+    @property
+    def modules(self) -> Modules | None:
+        """What a machine that runs this kernel has to be given; None where it has none."""
         if self.kernel.modules is None:
-            return
-        try:
-            session.put(self.kernel.modules, f"/lib/modules/{self.kernel.release}")
-        except (ConnectionLost, SessionTimeout) as error:
-            raise BootError(
-                f"kernel {self.kernel.name} went away, or hung, while its modules were sent to it: "
-                f"{error.message}",
-                output=machine.console.ending(),
-                hint=f"the whole console is in {machine.console.path}",
-            ) from error
+            return None
+        return Modules(self.kernel.modules, f"/lib/modules/{self.kernel.release}")
 
     def check_store(self, after: BootError) -> None:
         """InfrastructureError where the image or the kernel is not what it was when it was made: no
@@ -368,6 +353,7 @@ class BoardLab(KernelLab):
         store: Store,
         progress: Progress = QUIET,
     ) -> None:
+        deploy.check(board, config.root)
         super().__init__(config, kernel, board, store, progress, cold=True)
         self._board_config = board
         self._board: Board | None = None
@@ -449,21 +435,17 @@ class BoardLab(KernelLab):
         self._progress.stage(f"boot {self.kernel.name} {self.kernel.release} ({number + 1})")
         self._ours(record.directory, record.console)
         machine = self.machine(record.directory, number=number)
-        session = None
         try:
             machine.boot()
             session = machine.connect()
-            self.furnish(machine, session)
         except BaseException as error:
-            if session:
-                session.close()
             self._bring_back(machine, error)
             raise
         finally:
             for recorded in machine.consoles:
                 record.console(recorded)
             self._say(machine.notices)
-        return Guest(machine, session)
+        return Guest(machine, session, modules=self.modules)
 
     def _bring_back(self, machine: BaremetalMachine, after: BaseException) -> None:
         try:

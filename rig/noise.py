@@ -22,15 +22,19 @@ def lost(row: Row) -> float:
 
 
 def spread(row: Row) -> float:
-    """By what share of the middle one all pieces but one in a hundred are longer at most. Pure."""
-    return row.percentiles["99"] / row.percentiles["50"] - 1
+    """By what share of the middle one all pieces but one in twenty are longer at most. Pure.
+
+    One in eighty has a tick of the clock in it, 250 times a second.
+    """
+    return row.percentiles["95"] / row.percentiles["50"] - 1
 
 
 def check(rows: Sequence[Row]) -> None:
     """InfrastructureError where these are no rows of that program."""
     for row in rows:
-        known = {"50", "99", "100"} <= row.percentiles.keys()
-        if row.unit != "ns" or not row.rounds or not known or row.percentiles["50"] <= 0:
+        known = {"50", "95", "100"} <= row.percentiles.keys()
+        counted = row.rounds > 0 and row.calls >= row.rounds
+        if row.unit != "ns" or not counted or not known or row.percentiles["50"] <= 0:
             raise InfrastructureError(f"{SOURCE.name} says nothing of how even a time is: {row}")
 
 
@@ -39,7 +43,7 @@ def in_words(rows: Sequence[Row]) -> str:
     longest = max(row.percentiles["100"] - row.percentiles["50"] for row in rows)
     middle = min(row.percentiles["50"] for row in rows)
     return (
-        f"of 100 pieces of work of {middle / 1000:.0f} us 99 took at most "
+        f"of 20 pieces of work of {middle / 1000:.0f} us 19 took at most "
         f"{max(map(spread, rows)):.1%} more than the middle one, the longest {_time(longest)}; "
         f"{max(map(lost, rows)):.2%} of the time went elsewhere; "
         f"{unequal(rows):.1%} from one CPU or boot to another"
@@ -47,8 +51,10 @@ def in_words(rows: Sequence[Row]) -> str:
 
 
 def unequal(rows: Sequence[Row]) -> float:
-    """By how much the slowest CPU or boot differs from the fastest. Pure."""
-    middles = [row.percentiles["50"] for row in rows]
+    """By how much the slowest CPU or boot differs from the fastest, in what a step of the work
+    takes: how many are a piece is counted out in each boot. Pure.
+    """
+    middles = [row.percentiles["50"] * row.rounds / row.calls for row in rows]
     return max(middles) / min(middles) - 1
 
 

@@ -127,6 +127,7 @@ def measure(
                 except _TooFewCPUsError as error:
                     lacking.add(plan.cpus)
                     _notice(record, str(error))
+                    _note_noise(now, _all_noise(found, seen), record)
                     continue
                 seen = replace(
                     seen,
@@ -134,14 +135,16 @@ def measure(
                     counted={**seen.counted, **more.counted},
                     noise=(*seen.noise, *more.noise),
                 )
-                _note_noise(
-                    now, [*(row for one in found for row in one.noise), *seen.noise], record
-                )
+                _note_noise(now, _all_noise(found, seen), record)
                 if now.counted and not more.counted:
                     uncounted.add(kernel)
             found.append(seen)
             _keep(record, seen)
     return tuple(found)
+
+
+def _all_noise(found: Sequence[Seen], seen: Seen) -> list[Row]:
+    return [row for one in (*found, seen) for row in one.noise]
 
 
 def _in_turn(plans: Sequence[Plan], boot: int) -> list[tuple[str, list[Plan]]]:
@@ -315,11 +318,11 @@ class _TooFewCPUsError(Exception):
 def _note_conditions(plan: Plan, guest: Guest, record: Record) -> dict[str, str]:
     """What the board's times depend on; _TooFewCPUsError where it cannot run this at all."""
     facts = conditions.understood(guest.ask(conditions.SCRIPT))
+    _note(facts, record)
     online = int(facts.get("cpus_online", "0"))
     if online < plan.cpus:
         those = ", ".join(dict.fromkeys(entry.words[0] for entry in plan.entries))
         raise _TooFewCPUsError(f"left out: {those} with {plan.cpus} CPUs, the board has {online}")
-    _note(facts, record)
     for why in conditions.uneven(facts):
         _notice(record, f"times on {plan.board} differ by themselves: {why}")
     return facts
@@ -402,7 +405,6 @@ def _keep(record: Record, seen: Seen) -> None:
     """Every figure in the run, as it came."""
     method = f"{seen.kernel}, boot {seen.boot + 1}"
     every = (
-        *seen.noise,
         *seen.rows.values(),
         *(row for those in seen.counted.values() for row in those.values()),
     )

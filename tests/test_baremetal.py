@@ -268,6 +268,8 @@ def test_what_the_kernel_is_told(tmp_path: Path) -> None:
         assert [one for one in words if one.startswith("earlycon")] == early
     own = baremetal.kernel_command_line(board, root, about, "earlycon=none").split()
     assert [one for one in own if "earlycon" in one] == ["earlycon=none"]
+    # Without a console that is preferred to it, the early one would stay beside the other.
+    assert "earlycon" not in baremetal.kernel_command_line(board, root, about, "console=tty0")
 
 
 def test_blocks_of_a_disk_with_holes(tmp_path: Path) -> None:
@@ -469,7 +471,7 @@ def test_a_cpu_without_counters_is_told(small_board: EmulatedBoard, project: Pat
     assert "EXT4-fs (ram1): mounted filesystem" in said
     assert "EXT4-fs (ram1): unmounting filesystem" in said
     run = json.loads(next((project / "results").glob("*/run.json")).read_bytes())
-    assert re.search(r"of 100 pieces of work of \d+ us", run["machine"]["noise"])
+    assert re.search(r"of 20 pieces of work of \d+ us", run["machine"]["noise"])
     assert float(run["machine"]["back_s"]) >= 1
 
 
@@ -642,9 +644,8 @@ def test_times_are_taken_on_it(board: EmulatedBoard, built_kernel: Kernel, proje
     run = json.loads(next((project / "results").glob("*/run.json")).read_bytes())
     assert run["machine"]["kind"] == "baremetal"
     assert run["machine"]["clocksource"]
-    assert "pieces of work of 50 us" in run["machine"]["noise"]
+    assert re.search(r"of 20 pieces of work of \d+ us", run["machine"]["noise"])
     assert float(run["machine"]["back_s"]) >= 1
-    assert {one["name"] for one in run["measurements"]} >= {"noise, CPU 0"}
 
 
 @pytest.mark.board

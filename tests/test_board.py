@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from rig.config import BoardConfig, ConsoleConfig, PowerConfig, SystemConfig
-from rig.errors import InfrastructureError
+from rig.errors import BootError, InfrastructureError
+from rig.machine import baremetal
 from rig.machine.baremetal import Board
 from rig.machine.knowngood import About
-from rig.session import Session
+from rig.machine.power import Switched
+from rig.ramroot import RamRoot
+from rig.session import ConnectionLost, Session
 
 CONFIG = BoardConfig(
     "board1",
@@ -42,11 +47,14 @@ class System:
 
 
 class Switch:
-    def __init__(self) -> None:
-        self.cycled = 0
+    switch = SimpleNamespace(where="the switch")
 
-    def cycle(self) -> None:
+    def __init__(self) -> None:
+        self.cycled, self.sees = 0, True
+
+    def cycle(self) -> Switched:
         self.cycled += 1
+        return Switched(True, self.sees, 0.1)
 
 
 def board(tmp_path: Path, system: System, **more: Any) -> tuple[Board, Switch, list[str]]:
@@ -102,3 +110,128 @@ def test_a_lock_that_is_lost_while_it_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match="the lock of board1 was lost"):
         one.come_back()
     assert switch.cycled == 1
+
+
+def test_that_nobody_saw_whether_it_was_switched_is_told(tmp_path: Path) -> None:
+    one, switch, _ = board(tmp_path, System(True))
+    said: list[str] = []
+    one.say = said.append
+    switch.sees = False
+    one.come_back()
+    assert said == ["nobody saw whether the power of board1 was switched: the switch cannot tell"]
+
+
+class Line:
+    """A console; what is said on it comes, or does not."""
+
+    closed = False
+    path = Path("system-0.log")
+
+    def __init__(self, *heard: bool) -> None:
+        self.heard, self.text = list(heard), "before\r\n"
+
+    def size(self) -> int:
+        return len(self.text)
+
+    def since(self, start: int) -> str:
+        return self.text[start:]
+
+    def wait_news(self, _known: int, _timeout_s: float) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("heard", [(True,), (False, True), (False, False)])
+def test_the_line_has_to_be_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: tuple[bool, ...]
+) -> None:
+    """Also where it accepts whoever calls: of another board's, or of none."""
+    monkeypatch.setattr(baremetal, "_HEARD_S", 0.05)
+    line = Line(*heard)
+
+    def ask(_session: Session, _script: str, word: str) -> tuple[int, str, str]:
+        line.text += f"[   12.0] {word}\r\n" if line.heard.pop(0) else "another board: login:"
+        return 0, "", ""
+
+    one, _, _ = board(tmp_path, System())
+    one._console = cast(Any, line)
+    one.system = cast(
+        Any, SimpleNamespace(ask=ask, asked=contextlib.nullcontext, where="its system")
+    )
+    session = cast(Session, None)
+    if True in heard:
+        one._prove_line(session)
+    else:
+        with pytest.raises(InfrastructureError, match="nothing of its system is heard") as caught:
+            one._prove_line(session)
+        assert "console=ttyS0" in str(caught.value.hint)
+    assert line.heard == []
+
+
+OWN = "[    0.0] Linux version 6.12.1 (a@b) #1 SMP\n[    0.0] Command line: root=/dev/sda ro\n"
+OURS = OWN.replace("root=/dev/sda ro", "BOOT_IMAGE=/x rdinit=/init brd.rd_nr=1 quiet")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("", None),
+        ("Linux version 6.12.1 (a@b) #1 SMP\n", None),
+        (OURS[:-1], None),
+        (OURS, True),
+        (OWN, False),
+        (OWN + OURS, False),  # the first one counts
+        (OURS + OWN, True),
+        (OURS.replace("[    0.0] Comm", "KERNEL supported cpus:\n  Intel\n[    0.0] Comm"), True),
+    ],
+)
+def test_whose_kernel_speaks_is_told_by_what_it_was_told(said: str, told: bool | None) -> None:
+    assert baremetal.was_told(said, "rdinit=/init brd.rd_nr=1") is told
+
+
+class Asked(baremetal.BaremetalMachine):
+    """A kernel that has said something, or nothing; who answers by SSH then."""
+
+    def __init__(self, tmp_path: Path, said: str, *, system: bool, kernel: bool) -> None:
+        self._board = cast(
+            Any,
+            SimpleNamespace(
+                name="board1", config=replace(CONFIG, deploy="network"), deaf=False,
+                check=lambda: None, in_its_system=lambda: system,
+            ),
+        )  # fmt: skip
+        self._kernel = cast(Any, SimpleNamespace(name="k", release="6.12.1"))
+        self._root = RamRoot(tmp_path, "", 1, 1)
+        self._about = OLD
+        self._path = tmp_path / "console-0.log"
+        self._console = cast(Any, SimpleNamespace(text=lambda: said, ending=lambda: said))
+        self._answers = kernel
+
+    def _session(self, timeout_s: float, slowdown: float) -> Any:
+        if not self._answers:
+            raise ConnectionLost("nobody")
+        return SimpleNamespace(close=lambda: None)
+
+
+def test_a_kernel_that_is_not_heard_is_not_blamed_where_its_board_is_in_its_own_system(
+    tmp_path: Path,
+) -> None:
+    one = Asked(tmp_path, "", system=True, kernel=False)
+    with pytest.raises(InfrastructureError, match="is in its own system, and how it got there"):
+        one._check_who(TimeoutError("x"))
+
+
+def test_a_kernel_that_is_up_and_not_heard_is_told_as_that(tmp_path: Path) -> None:
+    one = Asked(tmp_path, "", system=False, kernel=True)
+    with pytest.raises(BootError, match="kernel k is up, and printed nothing: is its console on"):
+        one._check_who(TimeoutError("printed nothing"))
+    Asked(tmp_path, "", system=False, kernel=False)._check_who(TimeoutError("x"))
+
+
+def test_a_system_of_the_same_release_is_none_of_ours(tmp_path: Path) -> None:
+    """Whose boot loader has begun it in place of the kernel."""
+    menu = "GNU GRUB  version 2.06\n"
+    one = Asked(tmp_path, menu + OWN, system=True, kernel=False)
+    assert isinstance(one._blamed("began anew"), InfrastructureError)
+    ours = OURS.replace("brd.rd_nr=1", "brd.rd_nr=1 brd.rd_size=1")
+    one = Asked(tmp_path, ours + menu + OWN, system=True, kernel=False)
+    assert isinstance(one._blamed("began anew"), BootError)

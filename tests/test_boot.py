@@ -55,6 +55,8 @@ class _Streaming(LocalSession):
 
 
 class _BootLab:
+    modules = None
+
     def prepare(self, suites: object) -> None: ...
 
     def check_store(self, after: BootError) -> None: ...

@@ -14,12 +14,12 @@ from rig import decode as decode_module
 from rig import kbuild, manifest
 from rig import lab as lab_module
 from rig.config import Config, KernelConfig, MachineConfig
-from rig.errors import BootError, HangError, InfrastructureError, RigError
+from rig.errors import BootError, HangError, InfrastructureError
+from rig.guest import Modules
 from rig.kbuild import Kernel
 from rig.lab import KernelLab
 from rig.record import Record
 from rig.results import BOOT_FAILED, Splat
-from rig.session import ConnectionLost, SessionTimeout
 from rig.store import Store
 
 
@@ -130,7 +130,7 @@ def test_the_session_of_the_boot_is_used(
     lab.build()
     record = Record.begin(tmp_path / "results", "rig", "k")
     guest: object = lab.boot(0, record)
-    assert guest == (machine, machine.session, None)
+    assert guest == (machine, machine.session, None, None)
     assert [Path(name).name for name in record.run.consoles] == [
         "console-0.int3.log",
         "console-0.log",
@@ -138,73 +138,18 @@ def test_the_session_of_the_boot_is_used(
     assert not machine.closed
 
 
-class _Taker:
-    """A session that is sent modules."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.sent: list[tuple[Path, str]] = []
-        self.closed = False
-
-    def put(self, local: Path, remote: str) -> None:
-        self.sent.append((local, remote))
-        if self.error:
-            raise self.error
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def with_modules(
-    tmp_path: Path, lab: KernelLab, taker: _Taker, monkeypatch: pytest.MonkeyPatch
-) -> _Machine:
+def test_a_guest_is_given_the_modules_of_its_kernel(
+    tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine = _Machine(tmp_path)
-    machine.session = taker
-    monkeypatch.setattr(machine, "console", SimpleNamespace(ending=lambda: "its last", path="c"),
-                        raising=False)  # fmt: skip
     monkeypatch.setattr(lab, "_emulated", lambda *_, **__: machine)
     monkeypatch.setattr(lab_module, "Guest", lambda *parts: parts)
     lab.build()
     object.__setattr__(lab.kernel, "modules", tmp_path / "modules")
     object.__setattr__(lab.kernel, "release", "6.12.1-fake")
-    return machine
-
-
-def test_a_machine_is_given_the_modules_of_its_kernel(
-    tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taker = _Taker()
-    machine = with_modules(tmp_path, lab, taker, monkeypatch)
-    lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
-    assert taker.sent == [(tmp_path / "modules", "/lib/modules/6.12.1-fake")]
-    assert not taker.closed
-    assert not machine.closed
-
-
-@pytest.mark.parametrize(
-    ("error", "raised", "words"),
-    [
-        (ConnectionLost("gone"), BootError, "while its modules were sent to it: gone"),
-        (SessionTimeout("late"), BootError, "while its modules were sent to it: late"),
-        (InfrastructureError("no room"), InfrastructureError, "no room"),
-    ],
-)
-def test_a_machine_that_does_not_take_them_is_closed(
-    tmp_path: Path,
-    lab: KernelLab,
-    built: list[list[str]],
-    monkeypatch: pytest.MonkeyPatch,
-    error: RigError,
-    raised: type[RigError],
-    words: str,
-) -> None:
-    taker = _Taker(error)
-    machine = with_modules(tmp_path, lab, taker, monkeypatch)
-    monkeypatch.setattr(lab, "check_store", lambda _error: None)
-    with pytest.raises(raised, match=words):
-        lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
-    assert taker.closed
-    assert machine.closed
+    guest: object = lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
+    modules = Modules(tmp_path / "modules", "/lib/modules/6.12.1-fake")
+    assert guest == (machine, machine.session, None, modules)
 
 
 # -- what a kernel says of itself -----------------------------------------------------------------

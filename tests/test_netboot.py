@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rig.config import NetworkConfig
 from rig.errors import InfrastructureError, UsageError
 from rig.machine import deploy, netboot
 
@@ -168,7 +169,10 @@ def asked(server: netboot.Server, name: str) -> bytes | None:
 
 
 def test_ipxe_and_its_script_are_there_by_tftp(
-    tftp: netboot.Server, files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+    tftp: netboot.Server,
+    files: dict[str, Path],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     loader, script = b"l" * (5 * 512), b"#!ipxe\nboot\n"
     tftp.offer.make(NAME, script.decode(), files)
@@ -182,10 +186,12 @@ def test_ipxe_and_its_script_are_there_by_tftp(
     assert asked(tftp, "undionly.kpxe") == script
     assert asked(tftp, "undionly.kpxe") == loader
     tftp.offer.withdraw()
+    assert asked(tftp, "undionly.kpxe") == loader
     assert asked(tftp, "undionly.kpxe") == NOTHING.encode()
     assert asked(tftp, "autoexec.ipxe") == NOTHING.encode()
     tftp.check()
     assert capfd.readouterr().err == ""
+    assert caplog.records == []  # which a rig shows
 
 
 def test_firmware_that_only_asks_how_much_it_is_gets_it_the_next_time(
@@ -201,6 +207,87 @@ def test_firmware_that_only_asks_how_much_it_is_gets_it_the_next_time(
         line.sendto(b"\0\5\0\0TFTP Aborted\0", where)
     time.sleep(0.3)
     assert asked(tftp, "undionly.kpxe") == b"l" * (5 * 512)
+
+
+def test_nobody_puts_anything_where_boards_boot_from(tftp: netboot.Server, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"#!ipxe\nshell\n")
+    tftp.offer.make(NAME, "#!ipxe\nboot\n", {})
+    for name in ("board1.ipxe", "undionly.kpxe", "autoexec.ipxe"):
+        url = f"tftp://127.0.0.1:{tftp.tftp_port}/{name}"
+        put = ["curl", "-s", "-m", "10", "-T", str(theirs), url]
+        assert subprocess.run(put, capture_output=True, check=False).returncode
+    assert asked(tftp, "board1.ipxe") == b"#!ipxe\nboot\n"
+    assert asked(tftp, "undionly.kpxe") == b"l" * (5 * 512)
+
+
+def test_firmware_that_begins_anew_is_given_ipxe_again(
+    tftp: netboot.Server, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cycle: a script is nothing that it could begin."""
+    loader = b"l" * (5 * 512)
+    tftp.offer.make(NAME, "#!ipxe\nboot\n", files)
+    assert asked(tftp, "undionly.kpxe") == loader
+    tftp.offer.withdraw()
+    assert asked(tftp, "undionly.kpxe") == loader
+    monkeypatch.setattr(netboot, "_SOON_S", 0.5)
+    time.sleep(0.6)
+    assert asked(tftp, "undionly.kpxe") == loader
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\0\1board\xff1.ipxe\0octet\0", b"\0\4\0", b"\0\1a\0octet\0blksize",
+        b"\0\1board1.ipxe\0octet\0blksize\0abc\0", b"", b"\xff" * 600,
+    ],
+)  # fmt: skip
+def test_what_strangers_send_ends_nothing(tftp: netboot.Server, packet: bytes) -> None:
+    port = tftp.tftp_port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.sendto(packet, ("127.0.0.1", port))
+    time.sleep(0.2)
+    assert asked(tftp, "board1.ipxe") == NOTHING.encode()
+    assert tftp.tftp_port == port
+    with socket.create_connection(("127.0.0.1", tftp.port), timeout=20) as line:
+        line.sendall(b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n")
+        line.recv(100)
+    assert got(tftp, NAME) == (200, NOTHING.encode())
+    tftp.check()
+
+
+def test_nobody_waits_for_a_board_that_stands_still(files: dict[str, Path]) -> None:
+    server = netboot.Server("127.0.0.1", 0)
+    with contextlib.closing(server):
+        server.offer.make(NAME, "#!ipxe\nboot\n", {"/initrd": files["/initrd"]})
+        line = socket.socket()
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.connect(("127.0.0.1", server.port))
+        line.sendall(b"GET /initrd HTTP/1.0\r\n\r\n")
+        line.recv(100)
+        time.sleep(0.3)
+        began = time.monotonic()
+    line.close()
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["nowhere/undionly.kpxe"], "there is no iPXE at"),
+        (["~nobody-at-all/x"], "there is no iPXE at"),
+        (["a/ipxe.efi", "b/ipxe.efi"], "two loaders have one name"),
+    ],
+)
+def test_loaders_that_are_none(tmp_path: Path, names: list[str], words: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ipxe.efi").write_bytes(b"x")
+    network = NetworkConfig("127.0.0.1", tftp=69, loaders=tuple(names))
+    with pytest.raises(UsageError, match=words):
+        deploy.loaders(network, tmp_path)
+    good = NetworkConfig("127.0.0.1", tftp=69, loaders=("a/ipxe.efi",))
+    assert deploy.loaders(good, tmp_path) == [tmp_path / "a/ipxe.efi"]
 
 
 def test_a_place_for_tftp_that_somebody_else_has(tftp: netboot.Server) -> None:

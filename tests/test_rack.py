@@ -15,13 +15,13 @@ import pytest
 from local_machine import Late, LocalLab, LocalMachine, Writer
 
 from rig import guest, splat, suite, vigil
-from rig.errors import BootError, InfrastructureError
+from rig.errors import BootError, InfrastructureError, RigError
 from rig.expected import NOTHING, AllowedSplat, Expected, ExpectedCase
-from rig.guest import Guest
+from rig.guest import Guest, Modules
 from rig.rack import Isolation, Order, Rack
 from rig.record import Record
 from rig.results import Case, Splat, Status, load_run
-from rig.session import Session
+from rig.session import ConnectionLost, Session, SessionTimeout
 from rig.suite import BuiltSuite, Program, Suite
 from rig.vigil import Vigil
 
@@ -593,3 +593,35 @@ def test_a_mark_is_no_proof_for_long(
     bench(writer.suite("abi", a=TWO, b=TWO), isolation="program")
     said = [text for text in written if text.endswith("farewell")]
     assert len(said) == farewells
+
+
+def test_modules_are_there_before_any_suite_is_and_once(tmp_path: Path) -> None:
+    sent: list[tuple[Path, str]] = []
+    session = SimpleNamespace(put=lambda local, remote: sent.append((local, remote)))
+    modules = Modules(tmp_path / "modules", "/lib/modules/6.12.1")
+    one = Guest(cast("LocalMachine", None), cast("Session", session), modules=modules)
+    for name in ("a", "b", "a"):
+        one.place(BuiltSuite(Suite(name, tmp_path / name), tmp_path / name, ".", ()))
+    assert [local for local, _ in sent] == [tmp_path / name for name in ("modules", "a", "b")]
+    assert sent[0] == (modules.directory, modules.place)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (SessionTimeout("late"), InfrastructureError, "the kernel's modules could not be put"),
+        (ConnectionLost("gone"), ConnectionLost, "gone"),  # whose fault that is the console tells
+    ],
+)
+def test_modules_that_a_guest_does_not_take(
+    tmp_path: Path, error: RigError, raised: type[RigError], words: str
+) -> None:
+    def put(_local: Path, _remote: str) -> None:
+        raise error
+
+    modules = Modules(tmp_path / "modules", "/lib/modules/6.12.1")
+    session = cast("Session", SimpleNamespace(put=put))
+    one = Guest(cast("LocalMachine", None), session, modules=modules)
+    for _ in range(2):  # it is not taken for done
+        with pytest.raises(raised, match=words):
+            one.place(BuiltSuite(Suite("a", tmp_path), tmp_path, ".", ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import socket
 import threading
 import time
@@ -31,7 +32,8 @@ _DEAF = "rig: nobody can log in"
 _PANIC = r"Kernel panic - not syncing[^\n]*\n"
 # That another system is coming up, which may say no more than that: images have no login there.
 _OTHER = re.compile(
-    r"GNU GRUB|^  Booting `|^(?:[\w.-]{1,64}|\(none\)) login: (?!\w)"
+    r"GNU GRUB +version|^  Booting `"
+    r"|^(?:\x1b\[[\d;?]*[A-Za-z])*(?:[\w.-]{1,64}|\(none\)) login: (?!\w)"
     r"|^U-Boot (?:SPL |TPL )?\d{4}\.\d\d|^iPXE (?:initialising devices|\d)"
     r"|^SeaBIOS \(version |^BdsDxe: (?:loading|starting) Boot",
     re.MULTILINE,
@@ -44,6 +46,11 @@ _SYSRQ = "sysrq: "
 _ANSWER_S, _DIAGNOSIS_S = 3.0, 60.0
 _AFTER_A_BREAK_S = (0.1, 1.0)  # the port takes the letter for an ordinary one otherwise
 _FIRST_S = 30.0  # for a system that is up
+_WHO_S = 20.0  # for who answers where nothing is heard
+_HEARD_S, _TRIES = 10.0, 2  # what its system says, on its console
+# To the console by the kernel, whatever it is told to leave out, and to whatever /dev/console is.
+_SPEAK = 'echo "<1>$2" >/dev/kmsg; echo "$2" >/dev/console'
+_TOLD = re.compile(rf"{BANNER}(?:[^\n]*\n){{1,40}}?[^\n]*\bCommand line: ([^\n]*)\n")
 _PC_PORTS = {"ttyS0": 0x3F8, "ttyS1": 0x2F8, "ttyS2": 0x3E8, "ttyS3": 0x2E8}
 
 
@@ -53,7 +60,8 @@ def kernel_command_line(board: BoardConfig, root: RamRoot, about: About, append:
     panic=0: what it says last stays there, until the board's power is cycled, which it is anyway.
     """
     own = f"{board.append} {append}"
-    early = "" if "earlycon" in own or "earlyprintk" in own else _early_console(board)
+    # A second console, or an early one of its own, and each line might come twice.
+    early = "" if re.search(r"\b(?:console=|earlycon|earlyprintk)", own) else _early_console(board)
     words = [
         *(f"console={board.serial}", *early.split(), root.append, f"rig_net={about.net}"),
         *("panic=0", "oops=panic", "printk.devkmsg=on", "unknown_nmi_panic", "panic_print=0x40"),
@@ -98,7 +106,7 @@ class Board:
     def __post_init__(self) -> None:
         self._power = power.of(self.config, self.root)
         self.system = KnownGood(self.config, self.root)
-        self.deploy = deploy.of(self.config, self.system)
+        self.deploy = deploy.of(self.config, self.system, self.root)
         self._wire: Wire = wire.of(self.config, self.root)
         self._console: Console | None = None
         self._session: Session | None = None
@@ -131,25 +139,66 @@ class Board:
                 self.away = False
                 # Else it would be put down to the kernel that comes now.
                 self._collect(self._session, "earlier")
+                self._prove_line(self._session)
                 return self._session, self.about
         self.away = True
         if powered is False:
             self.tell(f"{self.name} is off: it is switched on")
-            self._power.set(True)
+            self._switched(self._power.set(True))
         else:
             why = f" ({self.system.why})" if self.system.why else ""
             self.tell(f"{self.name} is not in its own system{why}: its power is cycled")
-            self._power.cycle()
+            self._switched(self._power.cycle())
         self._return("")
         assert self._session is not None
         assert self.about is not None
+        self._prove_line(self._session)
         return self._session, self.about
 
-    def jump(self, path: Path, release: str) -> Console:
+    def _switched(self, what: power.Switched) -> None:
+        if not what.seen:
+            where = self._power.switch.where
+            self.say(
+                f"nobody saw whether the power of {self.name} was switched: {where} cannot tell"
+            )
+
+    def _prove_line(self, session: Session) -> None:
+        """What its system says on its console has to be heard: of a kernel on the line of another
+        board, or on none, it would be told that it has said nothing.
+        """
+        assert self._console is not None
+        for _ in range(_TRIES):
+            word = f"rig: {secrets.token_hex(8)}"
+            known = start = self._console.size()
+            deadline = time.monotonic() + _HEARD_S
+            with self.system.asked():
+                self.system.ask(session, _SPEAK, word)
+            while word not in self._console.since(start):
+                if (left := deadline - time.monotonic()) <= 0 or self._console.closed:
+                    break
+                self._console.wait_news(known, min(left, 1.0))
+                known = self._console.size()
+            else:
+                return
+        raise InfrastructureError(
+            f"nothing of {self.system.where} is heard on the console of {self.name}",
+            hint=f"is that its line, and does its system have console={self.config.serial}? "
+            f"`rig console {self.name}` shows what comes",
+            output=self._console.since(start)[-2000:],
+        )
+
+    def in_its_system(self) -> bool:
+        """Whether that answers just now. InfrastructureError where it does not let us in."""
+        session = self.system.login(_WHO_S)
+        if session is not None:
+            session.close()
+        return session is not None
+
+    def jump(self, path: Path, release: str, words: str) -> Console:
         """Go to the loaded kernel; its console, from its first word, is recorded in path.
 
-        release: the kernel's. InfrastructureError where the board does not leave its own system, or
-        comes back into it.
+        release: the kernel's; words: of its command line, that no other kernel is told.
+        InfrastructureError where the board does not leave its own system, or comes back into it.
         """
         assert self._console is not None
         assert self._session is not None
@@ -159,7 +208,7 @@ class Board:
         self.away = True
         self.deploy.go(self._session)
         self._hang_up()
-        at = self._await_jump(before, start, release)
+        at = self._await_jump(before, start, release, words)
         line = self._wire.handed_on()
         before.wait_closed(_ANSWER_S)
         heard = before.since(start)[at:]
@@ -168,34 +217,35 @@ class Board:
         self._console = console
         return console
 
-    def _await_jump(self, console: Console, start: int, release: str) -> int:
+    def _await_jump(self, console: Console, start: int, release: str, words: str) -> int:
         """Where in what was said since start the kernel's own words begin."""
         limit_s = self.deploy.limit_s
         deadline, known = time.monotonic() + limit_s, start
         while (at := self.deploy.begun(console.since(start))) is None:
             left = deadline - time.monotonic()
             if left <= 0 or console.closed:
-                words = f"{self.name} did not go to the kernel within {limit_s:.0f} s"
+                why = f"{self.name} did not go to the kernel within {limit_s:.0f} s"
                 if lost := wire.gaps(console.since(start)):
-                    words += f": its console was lost {lost} time(s) meanwhile"
-                raise self._astray(words, console, start)
+                    why += f": its console was lost {lost} time(s) meanwhile"
+                raise self._astray(why, console, start)
             console.wait_news(known, min(left, 1.0))
             known = console.size()
-        self._check_whose(console, start, release)
+        self._check_whose(console, start, release, words)
         return at
 
-    def _check_whose(self, console: Console, start: int, release: str) -> None:
+    def _check_whose(self, console: Console, start: int, release: str, words: str) -> None:
         """That it is not its own system again, whose boot says nothing of the kernel under test."""
         own = self.about.facts.get("known_good") if self.about else ""
         deadline = time.monotonic() + _ANSWER_S
         while True:
             said, known = console.since(start), console.size()
-            whole = re.search(rf"{BANNER}(\S+)\s", said)
-            # Half of it has come: the rest is not far.
-            if whole or BANNER.strip() not in said or time.monotonic() > deadline:
+            # A part of it has come: the rest is not far, unless it says no more of itself.
+            if _TOLD.search(said) or BANNER.strip() not in said or time.monotonic() > deadline:
                 break
             console.wait_news(known, 0.5)
-        if whole and whole[1] == own != release:
+        spoken = re.search(rf"{BANNER}(\S+)\s", said)
+        another = spoken is not None and spoken[1] == own != release
+        if another or was_told(said, words) is False:
             raise self._astray(
                 f"{self.name} booted its own system again, and not the kernel it was given by "
                 f"{self.config.deploy}",
@@ -244,7 +294,7 @@ class Board:
         self._hang_up()
         self._check()
         self.deploy.forget()
-        self._power.cycle()
+        self._switched(self._power.cycle())
         self._return(self.about.boot_id if self.about else "")
 
     def unload(self) -> None:
@@ -261,7 +311,7 @@ class Board:
             # or ours, came to its end before the board had got there.
             self.tell(f"{self.name} is not back ({self.system.why}): its power is cycled once more")
             self._check()
-            self._power.cycle()
+            self._switched(self._power.cycle())
             found = self.system.awaited(before, limit_s)
         took = time.monotonic() - began
         if found is None:
@@ -326,6 +376,14 @@ class Board:
         session, self._session = self._session, None
         if session:
             session.close()
+
+
+def was_told(text: str, words: str) -> bool | None:
+    """Whether the first kernel that speaks was told these words; None where it says nothing of
+    that. Pure.
+    """
+    found = _TOLD.search(text)
+    return None if found is None else words in found[1]
 
 
 def _releases(text: str) -> list[str]:
@@ -435,7 +493,7 @@ class BaremetalMachine:
         self._loaded = True
         self._board.deploy.load(session, self._kernel.image, self._root.archive, self.append)
         self._jumped = True
-        self._console = self._board.jump(self._path, self._kernel.release)
+        self._console = self._board.jump(self._path, self._kernel.release, self._root.append)
         self._started = time.monotonic()
         self._watcher.start()
         self._await_ready()
@@ -566,10 +624,10 @@ class BaremetalMachine:
         try:
             seen = coming.decided(self.console, [READY, _DEAF, _PANIC], _BOOT_S, _SILENCE_S)
         except TimeoutError as error:
-            self._check_line(error)
+            self._check_who(error)
             raise self._not_booted(str(error)) from error
         except coming.StandsStillError as error:
-            self._check_line(error)
+            self._check_who(error)
             words = str(error)
             raise (self._not_booted(words) if error.mute else self._hangs(words)) from error
         except EOFError as error:
@@ -586,13 +644,37 @@ class BaremetalMachine:
                 hint=f"the whole console is in {self._path}",
             ) from error
 
+    def _check_who(self, error: Exception) -> None:
+        """That nobody answers, neither the board's own system (InfrastructureError) nor the kernel,
+        which would be up then, and unheard (BootError).
+        """
+        self._check_line(error)
+        self._board.check()
+        if self._board.in_its_system():
+            raise InfrastructureError(
+                f"{self._board.name} is in its own system, and how it got there was not heard: "
+                f"whether it has begun the kernel it was given by {self._board.config.deploy} "
+                "nobody can tell",
+                **self._words(),
+            ) from error
+        try:
+            self._session(_WHO_S, MAX_SLOWDOWN).close()
+        except (ConnectionLost, InfrastructureError):
+            return
+        serial = self._board.config.serial
+        raise self._not_booted(
+            f"is up, and {error}: is its console on {serial}, and has it a driver for that?"
+        ) from error
+
     def _blamed(self, why: str) -> RigError:
         """BootError; InfrastructureError where the kernel has not said its first word yet, and what
         came instead is the board's own: it was never begun.
         """
         self._board.check()  # somebody else may have switched it
         text = self.console.text()
+        told = was_told(text, self._root.append)
         began = any(one == self._kernel.release for one in _releases(text))
+        began = began if told is None else told
         own = self._about.facts.get("known_good") if self._about else None
         # From kernel to kernel there is nobody who could have declined.
         began = began or (self._board.config.deploy == "kexec" and JUMP in text)

@@ -9,15 +9,15 @@ import fnmatch
 import shlex
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from rig.config import BoardConfig
+from rig.config import BoardConfig, NetworkConfig
 from rig.errors import InfrastructureError, UsageError
 from rig.machine import uki
 from rig.machine.knowngood import KnownGood
-from rig.machine.netboot import Server, check_words, script
+from rig.machine.netboot import Server, check_words, needed, script
 from rig.session import ConnectionLost, Session, SessionTimeout
 
 BANNER = "Linux version "
@@ -142,14 +142,14 @@ class Deploy(Protocol):
         """Idempotent."""
 
 
-def of(board: BoardConfig, system: KnownGood) -> Deploy:
-    """The way of a board."""
+def of(board: BoardConfig, system: KnownGood, root: Path) -> Deploy:
+    """The way of a board. root: relative paths start there. UsageError."""
     if board.deploy == "grub":
         return Grub(system)
     if board.deploy == "systemd-boot":
         return SystemdBoot(system)
     if board.deploy == "network":
-        return Network(board, system)
+        return Network(board, system, root)
     return Kexec(system)
 
 
@@ -397,9 +397,10 @@ class SystemdBoot:
 class Network:
     """By the board's firmware, which asks the network first: a script of iPXE's, served once."""
 
-    def __init__(self, board: BoardConfig, system: KnownGood) -> None:
+    def __init__(self, board: BoardConfig, system: KnownGood, root: Path) -> None:
         assert board.network is not None
         self._board, self._system, self._network = board.name, system, board.network
+        self._loaders = loaders(board.network, root)
         self._server: Server | None = None
         self.limit_s = system.config.returns_s
 
@@ -410,12 +411,11 @@ class Network:
     def load(self, session: Session, kernel: Path, root: Path, words: str) -> None:
         """As Deploy."""
         network = self._network
+        if self._server is not None and self._server.troubled:
+            self.close()
         if self._server is None:
             self._server = Server(
-                network.address,
-                network.port,
-                tftp=network.tftp or None,
-                loaders=_loaders(network.loaders),
+                network.address, network.port, tftp=network.tftp or None, loaders=self._loaders
             )
         url = network.url or f"http://{network.address}:{network.port}"
         self._server.offer.make(
@@ -440,7 +440,7 @@ class Network:
     def begun(self, said: str) -> int | None:
         """As Deploy; also where it has taken all of it and says nothing."""
         at = first_word(said)
-        if self._server is not None:
+        if self._server is not None and at is None:
             self._server.check()
         taken = self._server.offer.taken if self._server is not None else 0.0
         if at is None and taken and time.monotonic() - taken > _SILENT_S:
@@ -454,13 +454,24 @@ class Network:
             server.close()
 
 
-def _loaders(names: Iterable[str]) -> list[Path]:
-    found = [Path(name).expanduser() for name in names]
+def check(board: BoardConfig, root: Path) -> None:
+    """UsageError or InfrastructureError where this host lacks what kernels get there by."""
+    if board.deploy == "network" and board.network:
+        loaders(board.network, root)
+        needed(tftp=bool(board.network.tftp))
+
+
+def loaders(network: NetworkConfig, root: Path) -> list[Path]:
+    """iPXE, as it is handed out. root: relative paths start there. UsageError."""
+    hint = "loaders of [machine.NAME.network] are files of this host (Debian: package ipxe)"
+    try:
+        found = [root / Path(name).expanduser() for name in network.loaders]
+    except RuntimeError as error:
+        raise UsageError(f"there is no iPXE at {network.loaders}: {error}", hint=hint) from error
     if lacking := [one for one in found if not one.is_file()]:
-        raise UsageError(
-            f"there is no iPXE at {lacking[0]}",
-            hint="loaders of [machine.NAME.network] are files of this host (Debian: package ipxe)",
-        )
+        raise UsageError(f"there is no iPXE at {lacking[0]}", hint=hint)
+    if len({one.name for one in found}) < len(found):
+        raise UsageError(f"two loaders have one name: {', '.join(network.loaders)}", hint=hint)
     return found
 
 
@@ -489,4 +500,4 @@ def _leave(system: KnownGood, session: Session, go: str) -> None:
             raise InfrastructureError(f"{system.where} does not go to the kernel", output=complaint)
 
 
-__all__ = ["BANNER", "JUMP", "Deploy", "first_word", "grub_file", "of"]
+__all__ = ["BANNER", "JUMP", "Deploy", "check", "first_word", "grub_file", "loaders", "of"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -251,6 +252,16 @@ class KnownGood:
         done = session.run(argv, timeout_s=timeout_s)
         said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
         return done.exit_code, *said
+
+    @contextlib.contextmanager
+    def asked(self) -> Iterator[None]:
+        """InfrastructureError where it does not answer meanwhile."""
+        try:
+            yield
+        except (ConnectionLost, SessionTimeout) as error:
+            raise InfrastructureError(
+                f"{self.where} went away, or hung: {error.message}"
+            ) from error
 
     def _kept(self, session: Session, label: str) -> list[str]:
         """What lies there now; of before the last jump ("earlier") only what is still to be put

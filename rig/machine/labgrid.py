@@ -129,16 +129,18 @@ class Place:
         """Of the place, which has to be ours. name: of the port, where it has several.
         InfrastructureError where it has none, or it cannot be got to from here.
         """
-        told = self._resource("NetworkSerialPort", "the console", name)
+        told = self._resource("NetworkSerialPort", "the console", name, choose="name")
         return Port(str(told["host"]), int(told["port"]), told.get("protocol") or "rfc2217")
 
     def service(self) -> Service:
         """Where the system of the place is reached by SSH; as serial()."""
-        told = self._resource("NetworkService", "the system")
+        told = self._resource("NetworkService", "the system", choose="address and user")
         return Service(str(told["address"]), str(told["username"]), int(told.get("port") or 22))
 
-    def _resource(self, cls: str, what: str, name: str = "") -> dict[str, Any]:
-        """What its exporter says of the one it has of that class, or of that name."""
+    def _resource(self, cls: str, what: str, name: str = "", *, choose: str) -> dict[str, Any]:
+        """What its exporter says of the one it has of that class, or of that name. choose: what in
+        rig.toml says which.
+        """
         done = self._asked("show")
         if done.returncode:
             raise self._refused(done)
@@ -151,7 +153,7 @@ class Place:
             named = f" {name!r}" if name else ""
             raise InfrastructureError(
                 f"{self.where} has {len(those) or 'no'} {cls}{'s' * (len(those) > 1)}{named}",
-                hint="name = one of " + ", ".join(own for own, _ in of_class)
+                hint=f"{choose} = that of one of " + ", ".join(own for own, _ in of_class)
                 if of_class
                 else f"`labgrid-client -p {self._name} show` has what it has",
                 output=done.output[-2000:],

@@ -13,6 +13,7 @@ import socket
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -26,11 +27,14 @@ _Start = Callable[[str, list[tuple[str, str]]], object]  # as WSGI has it
 
 _NOTHING = b"#!ipxe\nexit\n"  # nothing to be booted from here: the next of the firmware's devices
 _STALLED_S = 60.0  # a board that was switched off in the middle of a file says no more
-_END_S = 2.0  # for what is being sent when nobody wants it any more
+_END_S = 2.0  # for who serves to come to an end
 _THREADS = 4
 _PIECE, _BLOCK = 1 << 18, 512  # of HTTP, and of TFTP where nothing else is agreed on
-_LOOK_S = 0.2  # how soon a TFTP server notices that it is to end
-_BEGIN_S = 10.0
+_LOOK_S, _BEGIN_S = 0.2, 10.0
+# TFTP: how soon it is noticed that it is to end, and a block is sent again; and how often.
+_AGAIN_S, _AGAINS = 1.0, 20
+# For so long iPXE, which firmware has just been given, is expected to ask for a script.
+_SOON_S = 60.0
 # The name that iPXE asks the server it came from for, of its own accord.
 _BY_ITSELF = "/autoexec.ipxe"
 
@@ -65,6 +69,13 @@ def _library(name: str) -> ModuleType:
         ) from error
 
 
+def needed(*, tftp: bool) -> None:
+    """InfrastructureError where a library is not there."""
+    _library("cheroot.wsgi")
+    if tftp:
+        _library("tftpy")
+
+
 class Offer:
     """What is to be had, until all of it was taken, and by whoever asks after that: nothing.
 
@@ -79,7 +90,7 @@ class Offer:
         self._files: dict[str, Path] = {}
         self._missing: set[str] = set()
         self._loaders = {f"/{path.name}": path for path in loaders}
-        self._loaded: set[str] = set()
+        self._loaded: dict[str, float] = {}  # who has iPXE, and since when
 
     def make(self, name: str, text: str, files: Mapping[str, Path]) -> None:
         """The script by its name, and the files it asks for, until they were fetched."""
@@ -92,6 +103,7 @@ class Offer:
         """Nothing any more."""
         with self._lock:
             self._script, self._files = b"", {}
+            self._loaded.clear()
 
     def text(self, path: str) -> bytes | None:
         """A script; None where that is none."""
@@ -120,15 +132,16 @@ class Offer:
         """
         with self._lock:
             found = self._loaders.get(path)
-            if path == _BY_ITSELF or (found and who in self._loaded):
-                self._loaded.discard(who)
-                return self._script or _NOTHING
-            return found
+            if path != _BY_ITSELF and not found:
+                return None
+            since = self._loaded.pop(who, -_SOON_S)
+            soon = time.monotonic() - since < _SOON_S
+            return (self._script or _NOTHING) if path == _BY_ITSELF or soon else found
 
     def loaded(self, who: str) -> None:
         """He has got all of iPXE."""
         with self._lock:
-            self._loaded.add(who)
+            self._loaded[who] = time.monotonic()
 
 
 class Server:
@@ -163,8 +176,13 @@ class Server:
         assert self._tftp is not None
         return self._tftp.port
 
+    @property
+    def troubled(self) -> bool:
+        """Whether it does not serve any more, or could not."""
+        return any(one is not None and one.trouble for one in (self._http, self._tftp))
+
     def check(self) -> None:
-        """InfrastructureError where it does not serve any more, or could not."""
+        """InfrastructureError where it is troubled."""
         for one in (self._http, self._tftp):
             if one and one.trouble:
                 raise InfrastructureError(
@@ -185,10 +203,19 @@ def _no_place(address: str, port: int, error: OSError) -> InfrastructureError:
 
 
 class _Http:
-    """trouble: what went wrong here, and not at the board, whose power may go at any time."""
+    """trouble: what went wrong here, and not in the network: a board's power may go at any time,
+    and strangers ask for anything.
+    """
 
     def __init__(self, offer: Offer, address: str, port: int) -> None:
         wsgi: Any = _library("cheroot.wsgi")
+        lines = self._lines = weakref.WeakSet[Any]()
+
+        class Line(wsgi.Server.ConnectionClass):  # type: ignore[misc]
+            def __init__(self, *arguments: Any, **more: Any) -> None:
+                super().__init__(*arguments, **more)
+                lines.add(self)
+
         self.trouble: list[str] = []
         self._offer = offer
         self._server = wsgi.Server(
@@ -198,12 +225,14 @@ class _Http:
             timeout=_STALLED_S,
             shutdown_timeout=_END_S,
         )
-        self._server.error_log = self._error
+        self._server.ConnectionClass = Line
+        self._server.error_log = lambda *_, **__: None  # of what strangers ask, and lines that go
         try:
             self._server.prepare()
         except OSError as error:
             raise _no_place(address, port, error) from error
-        self._thread = threading.Thread(target=self._server.serve, name="netboot by HTTP")
+        self._over = False
+        self._thread = threading.Thread(target=self._serve, name="netboot by HTTP", daemon=True)
         self._thread.start()
 
     @property
@@ -212,16 +241,31 @@ class _Http:
         return int(self._server.bind_addr[1])
 
     def close(self) -> None:
-        """As Server."""
+        """As Server. Who is being sent something would be waited for: its line is cut."""
+        self._over = True
+        for line in list(self._lines):
+            with contextlib.suppress(OSError):
+                line.socket.shutdown(socket.SHUT_RDWR)
         self._server.stop()
         self._thread.join()
 
-    def _error(self, words: str = "", level: int = 20, traceback: bool = False) -> None:
-        if level >= logging.ERROR:
-            self.trouble.append(words)
+    def _serve(self) -> None:
+        try:
+            self._server.serve()
+        except Exception as error:  # noqa: BLE001 - whoever waits for the board is told
+            self.trouble.append(f"HTTP: {type(error).__name__}: {error}")
+        if not self._over and not self.trouble:
+            self.trouble.append("HTTP ended by itself")
 
     def _answer(self, environ: Mapping[str, Any], start: _Start) -> Iterable[bytes]:
         """As WSGI has it."""
+        try:
+            return self._answered(environ, start)
+        except Exception as error:
+            self.trouble.append(f"{type(error).__name__}: {error}")
+            raise
+
+    def _answered(self, environ: Mapping[str, Any], start: _Start) -> Iterable[bytes]:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         if method not in ("GET", "HEAD"):
             return self._refused(HTTPStatus.METHOD_NOT_ALLOWED, start)
@@ -278,7 +322,7 @@ class _Tftp:
     def __init__(self, offer: Offer, address: str, port: int) -> None:
         self._library: Any = _library("tftpy")
         # What it says of boards that ask for what is not there, or go away, is no news.
-        logging.getLogger("tftpy").addHandler(logging.NullHandler())
+        logging.getLogger("tftpy").setLevel(logging.CRITICAL + 1)
         self.trouble: list[str] = []
         self._offer, self._address, self._wanted = offer, address, port
         self._empty = tempfile.TemporaryDirectory(prefix="rig-tftp-")  # it has to have a directory
@@ -288,8 +332,13 @@ class _Tftp:
         except OSError as error:
             self._empty.cleanup()
             raise _no_place(address, port, error) from error
-        self._server = self._library.TftpServer(self._empty.name, dyn_file_func=self._asked)
-        self._thread = threading.Thread(target=self._listen, name="netboot by TFTP")
+        self._over = False
+        self._server = self._library.TftpServer(
+            self._empty.name,
+            dyn_file_func=self._asked,
+            upload_open=lambda _path, _context: None,  # it would take what anybody sends
+        )
+        self._thread = threading.Thread(target=self._listen, name="netboot by TFTP", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _BEGIN_S
         while not self._server.is_running.wait(_LOOK_S) and not self.trouble:
@@ -306,15 +355,25 @@ class _Tftp:
 
     def close(self) -> None:
         """As Server."""
+        self._over = True
         self._server.stop(now=True)
         self._thread.join()
         self._empty.cleanup()
 
     def _listen(self) -> None:
-        try:
-            self._server.listen(self._address, self._wanted, timeout=_LOOK_S * 5)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the board is told
-            self.trouble.append(f"TFTP: {type(error).__name__}: {error}")
+        """A packet that it cannot read ends it, whoever has sent that: it begins anew then."""
+        while not self._over:
+            try:
+                self._server.listen(self._address, self._wanted, timeout=_AGAIN_S, retries=_AGAINS)
+            except OSError as error:
+                self.trouble.append(f"TFTP: {error.strerror or error}")
+                return
+            except Exception:  # noqa: BLE001 - as said
+                self._wanted = self.port
+                self._server.sock.close()
+                for session in self._server.sessions.values():
+                    session.end()
+                self._server.sessions = {}
 
     def _asked(self, name: str, raddress: str = "", rport: int = 0) -> io.FileIO | None:
         path = f"/{name.lstrip('/')}"
@@ -323,18 +382,20 @@ class _Tftp:
             found = self._offer.text(path)
         if found is None:
             return None
-        self._mind_options(f"{raddress}:{rport}")
+        session = self._server.sessions[f"{raddress}:{rport}"]
+        self._mind_options(session.options)
+        if self._address not in ("", "0.0.0.0"):  # firmware may heed where an answer comes from
+            session.sock.bind((self._address, 0))
         if isinstance(found, Path):
             return _Told(found.read_bytes(), lambda: self._offer.loaded(raddress))
         return _Told(found)
 
-    def _mind_options(self, session: str) -> None:
-        """It confirms a block size that nobody has asked for, which firmware may take amiss (RFC
-        2347: "must not include any options which had not been specifically requested").
+    def _mind_options(self, options: dict[str, Any]) -> None:
+        """Beside what was asked for it confirms a block size that was not, which firmware may take
+        amiss (RFC 2347: "must not include any options which had not been specifically requested").
         """
-        options = self._server.sessions[session].options
         if len(options) > 1 and int(options.get("blksize", 0)) == _BLOCK:
             del options["blksize"]
 
 
-__all__ = ["Offer", "Server", "check_words", "script"]
+__all__ = ["Offer", "Server", "check_words", "needed", "script"]

@@ -448,9 +448,7 @@ class Pdudaemon(Command):
             answer = line.getresponse()
             said = answer.read()[:2000].decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            raise InfrastructureError(
-                f"pdudaemon at {host}:{port} does not answer: {error}"
-            ) from error
+            raise AwayError(f"pdudaemon at {host}:{port} does not answer: {error}") from error
         finally:
             line.close()
         if answer.status != 200:
