@@ -35,6 +35,9 @@ done
 """
 
 
+_OF_A_BOOT = {"cpus_online"}  # it is asked for
+
+
 def understood(said: str) -> dict[str, str]:
     """Facts for a report, of what SCRIPT said; what the machine has not is left out. Pure."""
     told = dict(line.split("\t", 1) for line in said.splitlines() if "\t" in line)
@@ -59,4 +62,18 @@ def uneven(facts: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(why)
 
 
-__all__ = ["SCRIPT", "understood", "uneven"]
+def differing(each: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """What was not the same for all that are compared, in words. each: facts by kernel. Pure."""
+    names = sorted({name for facts in each.values() for name in facts} - _OF_A_BOOT)
+    found = []
+    for name in names:
+        values = {kernel: facts.get(name, "") for kernel, facts in each.items()}
+        if len(set(values.values())) > 1:
+            told = ", ".join(
+                f"{value or 'nothing'} on {kernel}" for kernel, value in values.items()
+            )
+            found.append(f"{name}: {told}")
+    return tuple(found)
+
+
+__all__ = ["SCRIPT", "differing", "understood", "uneven"]

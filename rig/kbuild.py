@@ -62,6 +62,10 @@ _BOOT_IMAGE = {
 }
 
 
+class _NoListError(InfrastructureError):
+    """Nothing finds a module without a list of what needs what, and make only warns of that."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A built kernel in the store.
@@ -474,7 +478,7 @@ def _whole(directory: Path, progress: Progress) -> Iterator[None]:
     mark.touch()
     try:
         yield
-    except BuildError:
+    except (BuildError, _NoListError):
         mark.unlink()  # make ended by itself, and has removed what it could not finish
         raise
     mark.unlink()
@@ -490,7 +494,9 @@ def _make(plan: _Plan, entry: Path, progress: Progress) -> None:
     targets = [Path(_BOOT_IMAGE[plan.kernel.arch]).name, "vmlinux"]
     symbols = kconfig.values((plan.directory / ".config").read_text())
     modular = symbols.get("MODULES") == "y"
-    targets += ["modules"] if modular else []
+    if modular:
+        targets.append("modules")
+        _check_depmod(plan)
     steps = plan.directory / ".rig-steps"
     # How many steps it takes to go on from an earlier build, nobody knows.
     from_nothing = not (plan.directory / "vmlinux").exists()
@@ -539,6 +545,15 @@ def _collect(plan: _Plan, entry: Path) -> None:
     (entry / "release").write_text(release)
 
 
+def _check_depmod(plan: _Plan) -> None:
+    places = f"{_make_env(plan).get('PATH', os.defpath)}:/sbin:/usr/sbin"  # as scripts/depmod.sh
+    if not shutil.which("depmod", path=places):
+        raise _NoListError(
+            f"kernel {plan.kernel.name} has modules, and there is no depmod to list them",
+            hint="install kmod (`rig doctor` says how)",
+        )
+
+
 def _install_modules(plan: _Plan, entry: Path, log: Path) -> None:
     """Twice: as a machine gets them, and with what tells the lines of their traces."""
     release = (entry / "release").read_text().strip()
@@ -546,11 +561,10 @@ def _install_modules(plan: _Plan, entry: Path, log: Path) -> None:
         place = entry / f"{name}.part"
         _make_target(plan, ["modules_install", f"INSTALL_MOD_PATH={place}", *strip], log)
         made = place / "lib/modules" / release
-        # make only warns where it finds no depmod, and then no modprobe finds a module.
         if not (made / "modules.dep").is_file():
-            raise InfrastructureError(
+            raise _NoListError(
                 f"make modules_install has made no list of what needs what (modules.dep) in {made}",
-                hint="depmod makes it: install kmod (`rig doctor` says how)",
+                hint="depmod of kmod makes it: what it has said is in the build's log",
             )
         for link in ("build", "source"):  # into directories of this host
             (made / link).unlink(missing_ok=True)

@@ -42,7 +42,7 @@ _MORE_IS_BETTER = ("throughput",)
 @dataclass(frozen=True)
 class Seen:
     """The rows of one boot of one kernel, by name; counted: what its CPU counted meanwhile; noise:
-    of each CPU, how even its time was.
+    of each CPU, how even its time was; facts: what a board's times depend on.
     """
 
     kernel: str
@@ -50,6 +50,7 @@ class Seen:
     rows: Mapping[str, Row]
     counted: Counted = field(default_factory=dict)
     noise: tuple[Row, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,17 @@ def measure(
                     rows={**seen.rows, **more.rows},
                     counted={**seen.counted, **more.counted},
                     noise=(*seen.noise, *more.noise),
+                    facts={**seen.facts, **more.facts},
                 )
                 _note_noise(now, _all_noise(found, seen), record)
                 if now.counted and not more.counted:
                     uncounted.add(kernel)
             found.append(seen)
             _keep(record, seen)
+            for words in conditions.differing(
+                {one.kernel: one.facts for one in found if one.facts}
+            ):
+                _notice(record, f"the kernels differ in what times depend on: {words}")
     return tuple(found)
 
 
@@ -283,7 +289,7 @@ def _boot(
             raise CrashError(f"{plan.kernel.name} reported {late[0].title}", output=late[0].text)
     record.update(plan.lab.describe)  # what its end has brought to light
     _note(facts, record)
-    return Seen(plan.kernel.name, boot, found, of_cpu, of_time)
+    return Seen(plan.kernel.name, boot, found, of_cpu, of_time, facts)
 
 
 def _count(

@@ -40,7 +40,7 @@ modules_install:
 \t@mkdir -p $(AT)/kernel/drivers && ln -s $(B) $(AT)/build && ln -s $(CURDIR) $(AT)/source
 \t@cp $(B)/drivers/it.ko $(AT)/kernel/drivers
 \t@[ ! "$(INSTALL_MOD_STRIP)" ] || strip --strip-debug $(AT)/kernel/drivers/it.ko
-\t@depmod -b $(INSTALL_MOD_PATH) 6.12.1-fake || echo Warning: no depmod
+\t@PATH=$$PATH:/sbin:/usr/sbin depmod -b $(INSTALL_MOD_PATH) 6.12.1-fake || echo Warning: no depmod
 """
 
 # olddefconfig: the last setting of a symbol counts; what Kconfig does not offer is dropped.

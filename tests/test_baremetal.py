@@ -190,6 +190,21 @@ def test_a_way_to_a_system_that_no_kernel_gets(tmp_path: Path, line: str, words:
         known_good(tmp_path)._understood(f"{SAID}{line}\n")
 
 
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    board = loaded(tmp_path, BOARD + SYSTEM).machine("board1")
+    assert isinstance(board, configuration.BoardConfig)
+    assert board.system is not None
+    key = tmp_path / board.system.key
+    key.parent.mkdir(parents=True, exist_ok=True)
+    key.write_text("secret")
+    for mode in (0o640, 0o604):
+        key.chmod(mode)
+        with pytest.raises(UsageError, match=rf"others may read it \(mode {mode:04o}\)"):
+            known_good(tmp_path)
+    key.chmod(0o600)
+    known_good(tmp_path)
+
+
 def test_what_others_have_beside_our_files_stays(tmp_path: Path) -> None:
     """A boot loader may take all there are: a directory of its own may be one that others use."""
     place, own = tmp_path / "EFI", "0123456789abcdef"

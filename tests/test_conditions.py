@@ -33,6 +33,17 @@ def test_the_script_touches_nothing_else_than_its_place() -> None:
         assert target.startswith(("$one", "intel_pstate/", "cpufreq/", "/dev/null", "&")), target
 
 
+def test_what_is_not_the_same_for_two_kernels_is_told() -> None:
+    """Times of one that has a mitigation, beside those of one that has not, compare that."""
+    one = {"governor": "performance", "mitigation mds": "Mitigation: Clear", "cpus_online": "1"}
+    two = {"governor": "performance", "mitigation mds": "Vulnerable", "cpus_online": "4"}
+    assert conditions.differing({"a": one, "b": one}) == ()
+    assert conditions.differing({"a": one}) == ()
+    assert conditions.differing({"a": one, "b": two, "c": {"governor": "performance"}}) == (
+        "mitigation mds: Mitigation: Clear on a, Vulnerable on b, nothing on c",
+    )
+
+
 def test_a_server_is_made_even_and_said_to_be(tmp_path: Path) -> None:
     written(
         tmp_path,

@@ -114,6 +114,16 @@ def test_modules_that_no_modprobe_would_find_are_none(
     with pytest.raises(InfrastructureError, match=r"modules\.dep") as caught:
         build(project)
     assert "kmod" in str(caught.value.hint)
+    runs = make_runs(project)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "depmod" else name)
+    with pytest.raises(InfrastructureError, match="there is no depmod to list them"):
+        build(project)
+    assert make_runs(project) == runs  # and not after everything was compiled
+    monkeypatch.undo()
+    notes = Notes()
+    loaded = config.load(project / "rig.toml")
+    kbuild.build(loaded, loaded.kernel(), Store(project / "store"), progress=notes)
+    assert not [one for one in notes.notes if "made anew" in one]
 
 
 def test_the_commands_of_the_metadata_make_the_same_kernel(project: Path) -> None:

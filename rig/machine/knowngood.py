@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from rig.config import BoardConfig, SystemConfig
-from rig.errors import InfrastructureError
+from rig.errors import InfrastructureError, UsageError
 from rig.session import ConnectionLost, Endpoint, Session, SessionTimeout, StrangerError
 from rig.store import file_sha256
 
@@ -75,6 +76,7 @@ class KnownGood:
 
     def __init__(self, board: BoardConfig, root: Path) -> None:
         assert board.system is not None
+        _check_key(root / Path(board.system.key).expanduser())
         self.config: SystemConfig = board.system
         self._board = board.name
         self.endpoint = Endpoint(
@@ -296,6 +298,15 @@ class KnownGood:
         except (ConnectionLost, SessionTimeout) as error:
             raise InfrastructureError(f"{self.where}: {error.message}") from error
         return tuple(found)
+
+
+def _check_key(path: Path) -> None:
+    """UsageError for one that others may read; that it is not there, or none, who logs in tells."""
+    with contextlib.suppress(OSError):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise UsageError(f"key {path}: others may read it (mode {mode:04o})",
+                             hint=f"chmod 600 {path}")  # fmt: skip
 
 
 __all__ = ["About", "KnownGood"]
