@@ -7,6 +7,7 @@ Nothing of a network gets into the record: no address, no name of a host or a us
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import subprocess
 import sys
@@ -26,8 +27,12 @@ PLACE = ROOT / "docs/boards"
 FACTS = ("product", "firmware", "cpu", "cpus", "memory_kib", "microcode", "known_good")
 
 
-def text(board: BoardConfig, runs: Mapping[str, Run], commit: str) -> str:
-    """The record: what the board is, and what came of each way. Pure."""
+def text(
+    board: BoardConfig, runs: Mapping[str, Run], commit: str, lost: Mapping[str, str] | None = None
+) -> str:
+    """The record: what the board is, and what came of each way. lost: ways of which there is no
+    run, and why; without what names a host. Pure.
+    """
     first = next(iter(runs.values()))
     facts = {name: first.machine[name] for name in FACTS if first.machine.get(name)}
     console = board.console.kind if board.console else "none"
@@ -43,9 +48,10 @@ def text(board: BoardConfig, runs: Mapping[str, Run], commit: str) -> str:
         f"| console | {console} |",
         f"| in every kernel | {', '.join(board.configs) or 'nothing more'} |",
         "",
-        "| kernels get there by | kernel | verdict | cases | from the jump to login |",
-        "| --- | --- | --- | --- | --- |",
+        "| kernels get there by | kernel | verdict | cases | from the jump to login | back after |",
+        "| --- | --- | --- | --- | --- | --- |",
         *(_row(way, run) for way, run in runs.items()),
+        *(f"| {way} | - | NOT RUN | {why} | - | - |" for way, why in (lost or {}).items()),
         "",
     ]
     return "\n".join(lines)
@@ -54,9 +60,10 @@ def text(board: BoardConfig, runs: Mapping[str, Run], commit: str) -> str:
 def _row(way: str, run: Run) -> str:
     counts = ", ".join(f"{run.count(one)} {one}" for one in Status if run.count(one))
     release = run.kernel.get("release", "")
-    ready = run.machine.get("ready_s", "")
+    ready, back = (run.machine.get(name, "") for name in ("ready_s", "back_s"))
     verdict = "PASS" if run.exit_code == 0 else "FAIL"
-    return f"| {way} | {release} | {verdict} | {counts} | {ready and f'{ready} s'} |"
+    times = f"{ready and f'{ready} s'} | {f'{back} s' if back else 'NOT BACK'}"
+    return f"| {way} | {release} | {verdict} | {counts} | {times} |"
 
 
 def file_name(run: Run, board: BoardConfig) -> str:
@@ -92,22 +99,29 @@ def _recorded(name: str, ways: Sequence[str]) -> int:
     if wrong := [way for way in ways if way not in DEPLOYS]:
         raise UsageError(f"{wrong[0]} is no way to deploy", hint=", ".join(DEPLOYS))
     runs: dict[str, Run] = {}
-    failed: list[RigError] = []
+    failed: dict[str, RigError] = {}
     with tempfile.TemporaryDirectory(prefix="rig-record-") as place:
         for way in ways:
             try:
                 runs[way] = _run(name, way, Path(place, f"{way}.json"))
             except RigError as error:  # what other ways came to is not lost by that
-                failed.append(error)
+                failed[way] = error
     if not runs:
-        raise failed[0]
-    for one in failed:
+        raise next(iter(failed.values()))
+    for one in failed.values():
         _tell(one)
     PLACE.mkdir(exist_ok=True)
-    path = PLACE / file_name(next(iter(runs.values())), board)
-    path.write_text(text(board, runs, cells.commit(ROOT)))
+    path = _free(PLACE / file_name(next(iter(runs.values())), board))
+    lost = {way: f"`rig` ended with {error.exit_code}" for way, error in failed.items()}
+    path.write_text(text(board, runs, cells.commit(ROOT), lost))
     sys.stdout.write(f"recorded: {path.relative_to(ROOT)}\n")
     return int(bool(failed) or any(run.exit_code for run in runs.values()))
+
+
+def _free(path: Path) -> Path:
+    """Another board of the same product has a page of its own."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(one for one in names if not one.exists())
 
 
 def _run(name: str, way: str, saved: Path) -> Run:

@@ -38,6 +38,7 @@ BOARD = BoardConfig(
 
 def run(status: Status) -> Run:
     machine = {"product": "ACME Server 7", "cpu": "Some CPU @ 2.0GHz", "ready_s": "31.50",
+               "back_s": "42",
                "command_line": "console=ttyS0 rig_net=52:54:00:12:34:56,192.0.2.8"}  # fmt: skip
     return Run("r", "2026-11-29T10:00:00+00:00", "rig", {"name": "async", "release": "6.12.1"},
                machine, cases=(Case("abi", "x", "a", status),), complete=True)  # fmt: skip
@@ -49,8 +50,8 @@ def test_what_is_in_a_record(record: ModuleType) -> None:
     assert text.startswith("# ACME Server 7\n")
     assert "| cpu | Some CPU @ 2.0GHz |" in text
     assert "| power | ipmi |" in text
-    assert "| kexec | 6.12.1 | PASS | 1 pass | 31.50 s |" in text
-    assert "| grub | 6.12.1 | FAIL | 1 fail | 31.50 s |" in text
+    assert "| kexec | 6.12.1 | PASS | 1 pass | 31.50 s | 42 s |" in text
+    assert "| grub | 6.12.1 | FAIL | 1 fail | 31.50 s | 42 s |" in text
     for secret in ("192.0.2", "52:54", "operator", "SECRET", "AAAA"):
         assert secret not in text
     assert record.file_name(runs["kexec"], BOARD) == "acme-server-7.md"
@@ -87,7 +88,18 @@ def test_a_way_that_fails_costs_no_other_its_record(
     monkeypatch.setattr(record.cells, "commit", lambda _root: "c")
     assert record._recorded("board1", ["kexec", "grub"]) == 1
     assert "error: grub: there was no run" in capsys.readouterr().err
-    assert "| kexec |" in (tmp_path / "boards/acme-server-7.md").read_text()
+    said = (tmp_path / "boards/acme-server-7.md").read_text()
+    assert "| kexec |" in said
+    assert "| grub | - | NOT RUN | `rig` ended with 2 | - | - |" in said
+    assert record._recorded("board1", ["kexec"]) == 0  # another of the same product
+    assert (tmp_path / "boards/acme-server-7.md").read_text() == said
+    assert "| grub |" not in (tmp_path / "boards/acme-server-7-2.md").read_text()
+
+
+def test_a_board_that_did_not_come_back_is_recorded_so(record: ModuleType) -> None:
+    away = run(Status.PASS)
+    del away.machine["back_s"]
+    assert "| 31.50 s | NOT BACK |" in record.text(BOARD, {"kexec": away}, "c")
 
 
 class Whole:
