@@ -7,16 +7,18 @@ A step that passed is kept.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -25,9 +27,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import emulated_bmc  # noqa: E402
 import emulated_board  # noqa: E402
+import emulated_lab  # noqa: E402
 from accept_loop import Here, exactly, notices, opened, whole  # noqa: E402
 from acceptance import Acceptance, Figure, Place, Step, leftovers, say  # noqa: E402
 from emulated_board import EmulatedBoard  # noqa: E402
+from local_machine import Writer  # noqa: E402
 
 from rig import process  # noqa: E402
 from rig.store import open_store  # noqa: E402
@@ -35,6 +39,7 @@ from rig.store import open_store  # noqa: E402
 NAME = "board1"
 KERNELS, EVERY = 20, 4  # of so many, one is broken
 RUN_S = 3600.0
+FILES = "find / -xdev ! -type d ! -path '/var/lib/rig/*' | sort"
 LKDTM = "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type"
 BROKEN = (
     ("panics early", f"{LKDTM}=PANIC", r"Kernel panic - not syncing: dumptest"),
@@ -56,7 +61,7 @@ NOT_BOOTED, LOST = 125, 123  # exit codes of `rig boot -- COMMAND`
 BACK = f"{NAME} is back in its own system after"
 MEASURED = (
     *("rig", "rig.toml", "images", "kernel-configs", "patches", "guest-tests/abi"),
-    *("tests/emulated_board.py", "tests/emulated_bmc.py"),
+    *("tests/emulated_board.py", "tests/emulated_bmc.py", "tests/emulated_lab.py"),
     *("ci/accept_hardware.py", "ci/accept_loop.py", "ci/acceptance.py"),
 )
 
@@ -69,6 +74,7 @@ class Bench:
     board: EmulatedBoard
     bmc: emulated_bmc.Emulated
     project: Path
+    heard: list[str] = field(default_factory=list)  # all that its rigs have said
 
     def toml(self, **more: object) -> str:
         """The board's tables, its power the BMC's; more: of its machine's own."""
@@ -82,6 +88,32 @@ class Bench:
         lock = f'kind = "baremetal"\nlock = "{self.project / "locks"}"\n'
         own = head.replace('kind = "baremetal"\n', lock)
         return f"{own}{power}[machine.{NAME}.console]{tail}"
+
+    def secrets_told(self) -> int:
+        """How many times a password stands in what rigs have said, written or left here."""
+        both = f"{emulated_bmc.USER}:{emulated_bmc.PASSWORD}".encode()
+        wanted = (emulated_bmc.PASSWORD.encode(), base64.b64encode(both))
+        said = ["\n".join(self.heard).encode()]
+        said += [path.read_bytes() for path in self.project.rglob("*") if path.is_file()]
+        return sum(text.count(one) for text in said for one in wanted)
+
+    def remember(self) -> None:
+        """How the disk of its own system, in which it has to be, is now: for changed()."""
+        self.in_its_system(f"{FILES} >/var/tmp/before; touch /var/tmp/reference; sync")
+
+    def changed(self) -> list[str]:
+        """Files that have come, gone or changed since, outside of the one directory, but for what
+        each boot of its own system writes.
+        """
+        newer = "-newer /var/tmp/reference -o -cnewer /var/tmp/reference"
+        script = (
+            f"find / -xdev -type f \\( {newer} \\) ! -path '/var/lib/rig/*'; "
+            f"{FILES} | diff /var/tmp/before - | sed -n 's/^[<>] //p'; echo looked"
+        )
+        found = set(self.in_its_system(script).split())
+        own = {*emulated_board.EVERY_BOOT, "/var/tmp/before", "/var/tmp/reference", "looked"}
+        journal = {one for one in found if one.startswith("/var/log/journal/")}
+        return sorted(found - own - journal) if "looked" in found else ["nobody could look"]
 
     def start(
         self, toml: str, *words: str, password: str = emulated_bmc.PASSWORD
@@ -106,7 +138,8 @@ class Bench:
             said, _ = started.communicate(timeout=RUN_S)
         finally:
             process.end(started)
-        return int(started.returncode), said.decode(errors="replace")
+        self.heard.append(said.decode(errors="replace"))
+        return int(started.returncode), self.heard[-1]
 
     def in_its_system(self, command: str) -> str:
         """What a command there says; "" where the board is not in its own system."""
@@ -133,8 +166,10 @@ class Bench:
 
 
 @contextlib.contextmanager
-def table(place: Place, *, uefi: bool, by_tftp: bool = False) -> Iterator[Bench]:
-    """A board and its BMC, until the step is over."""
+def table(
+    place: Place, *, uefi: bool, by_tftp: bool = False, over_lan: bool = False
+) -> Iterator[Bench]:
+    """A board and its BMC, until the step is over. over_lan: its line is the BMC's."""
     here = opened(place)
     project = here.temporary / "project"
     bmc = here.temporary / "bmc"
@@ -146,22 +181,31 @@ def table(place: Place, *, uefi: bool, by_tftp: bool = False) -> Iterator[Bench]
         install = emulated_board.installed_for_uefi if uefi else emulated_board.installed
         made, memory = install(open_store()), 2048 if uefi else 1536
         board = stack.enter_context(
-            emulated_board.standing(NAME, made, here.temporary, memory_mib=memory, by_tftp=by_tftp)
+            emulated_board.standing(
+                NAME, made, here.temporary, memory_mib=memory, by_tftp=by_tftp, raw=over_lan
+            )
         )
         switch = emulated_bmc.Switch(board.power("on"), board.power("off"))
-        powered = stack.enter_context(emulated_bmc.ipmi(bmc, switch=switch))
+        sol = f"tcp:127.0.0.1:{board.serial}" if over_lan else ""
+        powered = stack.enter_context(emulated_bmc.ipmi(bmc, sol, switch=switch))
         yield Bench(here, board, powered, project)
 
 
-def measured(step: Callable[[Bench], list[Figure]], *, uefi: bool = False) -> Step:
+def _name(step: Callable[[Bench], list[Figure]]) -> str:
+    return str(getattr(step, "name", step.__name__))
+
+
+def measured(step: Callable[[Bench], list[Figure]], *, uefi: bool = False, **more: bool) -> Step:
     """A step on a table of its own, that leaves nothing running. uefi: what the board has for
-    firmware, and systemd-boot on its disk.
+    firmware, and systemd-boot on its disk. more: as of table.
     """
 
     def on_a_table(place: Place) -> list[Figure]:
-        with table(place, uefi=uefi) as bench:
+        with table(place, uefi=uefi, **more) as bench:
             figures = step(bench)
-        return [*figures, leftovers(place)]
+            how = "the BMC's password in output, results, consoles, locks"
+            told = exactly(f"secrets_told_{_name(step)}", bench.secrets_told(), "times", 0, how)
+        return [*figures, told, leftovers(place)]
 
     return on_a_table
 
@@ -185,6 +229,7 @@ def abi(way: str) -> Step:
         ]
 
     name = way.replace("-", "_")
+    step.name = f"abi_by_{name}"  # type: ignore[attr-defined]
     return measured(step, uefi=way == "systemd-boot")
 
 
@@ -223,19 +268,27 @@ def broken(way: str) -> Step:
     def step(bench: Bench) -> list[Figure]:
         right = back = 0
         toml = bench.toml(deploy=way)
-        for what, append, words in BROKEN:
+        for number, (what, append, words) in enumerate(BROKEN):
             code, said = bench.run(toml, "boot", "--append", append, "--", "true")
             fine = code == NOT_BOOTED and bool(re.search(words, said)) and "Traceback" not in said
             right += fine
             back += BACK in said and bench.is_back
             if not fine:
                 say(f"a kernel that {what}, by {way}: {code}\n{said[-3000:]}")
+            if not number:
+                bench.remember()
+        changed = bench.changed()
         how = f"rig boot on a board, deploy = {way!r}: {', '.join(one[0] for one in BROKEN)}"
         return [
             exactly(f"broken_by_{name}_judged_right", right, "kernels", len(BROKEN), how),
             exactly(f"broken_by_{name}_board_back", back, "times", len(BROKEN), how),
-        ]
+            exactly(
+                f"changed_by_{name}", len(changed), "files", 0,
+                f"on the board's disk, outside of the one directory: {changed[:5]}",
+            ),
+        ]  # fmt: skip
 
+    step.name = f"broken_by_{name}"  # type: ignore[attr-defined]
     return measured(step, uefi=way == "systemd-boot")
 
 
@@ -305,20 +358,70 @@ def _consoles(bench: Bench) -> set[Path]:
     return set(bench.project.glob("results/*/console-0.log"))
 
 
-def by_tftp(place: Place) -> list[Figure]:
+def by_tftp(bench: Bench) -> list[Figure]:
     """A board whose firmware fetches the script by TFTP; the rest by HTTP."""
-    with table(place, uefi=False, by_tftp=True) as bench:
-        toml = bench.toml(deploy="network")
-        code, said = bench.run(toml, "boot", "--", "sh", "-c", "echo on $(uname -r)")
-        fine = code == 0 and bool(re.search(r"^on 6\.", said, re.MULTILINE))
-        if not fine:
-            say(f"{code}\n{said[-3000:]}")
-        how = "rig boot on a board, deploy = 'network', tftp"
-        figures = [
-            exactly("booted_by_tftp", int(fine), "kernels", 1, how),
-            exactly("back_after_tftp", int(bench.is_back), "boards", 1, how),
-        ]
-    return [*figures, leftovers(place)]
+    return _booted(bench, bench.toml(deploy="network"), "by_tftp", "deploy = 'network', tftp")
+
+
+def _booted(bench: Bench, toml: str, name: str, how: str) -> list[Figure]:
+    code, said = bench.run(toml, "boot", "--", "sh", "-c", "echo on $(uname -r)")
+    fine = code == 0 and bool(re.search(r"^on 6\.", said, re.MULTILINE))
+    if not fine:
+        say(f"{code}\n{said[-3000:]}")
+    return [
+        exactly(f"booted_{name}", int(fine), "kernels", 1, f"rig boot on a board, {how}"),
+        exactly(f"back_after_{name}", int(bench.is_back), "boards", 1, how),
+    ]
+
+
+def by_labgrid(bench: Bench) -> list[Figure]:
+    """A place of labgrid's whose outlet, line and system are the board's."""
+    board, place = bench.board, bench.here.temporary / "lab"
+    place.mkdir()
+
+    def state(word: str) -> bool:
+        return (
+            process.run(["sh", "-c", board.power(word)], timeout_s=60, check=False).returncode == 0
+        )
+
+    with emulated_lab.outlet(
+        lambda on: state("on" if on else "off"), lambda: state("status")
+    ) as outlet:
+        resources = (
+            f"board:\n  NetworkSerialPort: {{host: 127.0.0.1, port: {board.serial}, "
+            f"protocol: rfc2217}}\n  NetworkService: {{address: 127.0.0.1, username: root, "
+            f"port: {board.port}}}\n"
+            f"  NetworkPowerPort: {{model: simplerest, index: '3', host: '{outlet}'}}\n"
+        )
+        with emulated_lab.standing(place, resources) as coordinator:
+            toml = (
+                f'[machine.{NAME}]\nkind = "labgrid"\nplace = "{emulated_lab.PLACE}"\n'
+                f'coordinator = "{coordinator}"\nlock = "{bench.project / "locks"}"\n'
+                f'append = "{emulated_board.APPEND}"\nconfigs = ["lkdtm"]\n'
+                f"[machine.{NAME}.system]\nkey = {json.dumps(str(board.installed.key))}\n"
+                f"host_key = {json.dumps(board.installed.host_key)}\n"
+            )
+            how = "kind = 'labgrid': outlet, line and system are its place's"
+            figures = _booted(bench, toml, "by_labgrid", how)
+            given_back = emulated_lab.PLACE not in emulated_lab.client(coordinator, "who")
+    return [*figures, exactly("place_given_back", int(given_back), "places", 1, how)]
+
+
+def over_lan(bench: Bench) -> list[Figure]:
+    """A board whose line is its BMC's: it is heard, and asked what it is stuck in, by that."""
+    head, _, rest = bench.toml().partition(f"[machine.{NAME}.console]")
+    _, _, tail = rest.partition(f"[machine.{NAME}.network]")
+    toml = f'{head}[machine.{NAME}.console]\nkind = "ipmi"\n\n[machine.{NAME}.network]{tail}'
+    figures = _booted(bench, toml, "over_lan", "its console IPMI's serial over LAN")
+    path = Writer(bench.project / "mine").suite("stuck", timeout=2, sleeps="sleep 1000")
+    code, said = bench.run(toml, "boot-and-test", "--suite", str(path), "--json", "run.json")
+    run = json.loads((bench.project / "run.json").read_bytes()) if code in (0, 1) else {}
+    late = [case for case in run.get("cases", []) if case["status"] == "timeout"]
+    told = code == 1 and len(late) == 1 and "sysrq: Show Blocked State" in late[0]["output"]
+    if not told:
+        say(f"{code}\n{said[-3000:]}")
+    how = "a program that does not end, asked by a break over LAN"
+    return [*figures, exactly("asked_over_lan", int(told), "programs", 1, how)]
 
 
 def modules(bench: Bench) -> list[Figure]:
@@ -348,8 +451,11 @@ def modules(bench: Bench) -> list[Figure]:
 
 def timed(bench: Bench) -> list[Figure]:
     """Times on a board: what they depend on and how noisy it was is in the report."""
+    bench.run(bench.toml(), "boot", "--", "true")  # it is in its own system from here on
+    bench.remember()
     words = ("bench", "--timed", "--boots", "1", "--only", "unused.c timed", "--json", "bench.json")
     code, said = bench.run(bench.toml(), *words)
+    changed = bench.changed()
     runs = sorted(bench.project.glob("results/*/run.json"), key=lambda path: path.stat().st_mtime)
     machine = json.loads(runs[-1].read_bytes()).get("machine", {}) if runs else {}
     wanted = ("noise", "clocksource", "cpus_online", "back_s")
@@ -360,7 +466,11 @@ def timed(bench: Bench) -> list[Figure]:
     return [
         exactly("timed_on_a_board", code, "exit code", 0, how),
         exactly("conditions_not_told", len(lacking), "facts", 0, ", ".join(wanted)),
-    ]
+        exactly(
+            "changed_by_kexec", len(changed), "files", 0,
+            f"on the board's disk, outside of the one directory: {changed[:5]}",
+        ),
+    ]  # fmt: skip
 
 
 def errors(bench: Bench) -> list[Figure]:
@@ -376,6 +486,18 @@ def errors(bench: Bench) -> list[Figure]:
         _error(bench, "dead_console", dead, rf"the console of {NAME} at .* is dead: "),
         _error(bench, "unreachable_board", gone, rf"{NAME} did not come back: the system of"),
     ]
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # as a terminal server's wrong port
+        port = mute.getsockname()[1]
+        wrong = whole_.replace(f"port = {board.serial}\n", f"port = {port}\n")
+        words = rf"nothing of the system of {NAME} at .* is heard on the console"
+        figures.append(_error(bench, "console_of_another", wrong, words))
+    elsewhere = bench.toml(serial="ttyS1,115200")
+    code, said = bench.run(elsewhere, "boot", "--", "true")
+    fine = code == NOT_BOOTED and "is up, and printed nothing" in said
+    if not fine:
+        say(f"{code}\n{said[-3000:]}")
+    how = "rig boot, serial = another port than the line's"
+    figures.append(exactly("kernel_up_and_not_heard", int(fine), "kernels", 1, how))
     code, said = bench.run(whole_, "boot", "--", "true")  # it is in its own system from here on
     if code:
         say(said[-2000:])
@@ -409,7 +531,9 @@ STEPS: dict[str, Step] = {
     "broken_by_systemd_boot": broken("systemd-boot"),
     "broken_by_network": broken("network"),
     "of_the_tree": measured(of_the_tree),
-    "by_tftp": by_tftp,
+    "by_tftp": measured(by_tftp, by_tftp=True),
+    "by_labgrid": measured(by_labgrid),
+    "over_lan": measured(over_lan, over_lan=True),
     "modules": measured(modules),
     "timed": measured(timed),
     "killed": measured(killed),

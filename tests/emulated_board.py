@@ -81,6 +81,15 @@ Address=10.0.2.15/24
 Gateway=10.0.2.2
 LinkLocalAddressing=no
 """
+# What each boot of its own system writes, beside its journal.
+EVERY_BOOT = {
+    "/boot/grub/grubenv",
+    "/etc/machine-id",
+    "/var/lib/systemd/random-seed",
+    "/var/log/lastlog",
+    "/var/log/wtmp",
+    "/var/log/btmp",
+}
 SERVED = "10.0.2.100:80"  # what the board calls it
 HOST = "10.0.2.2"  # and this host, where it may
 # What a kernel is told under emulation (rig/machine/plan.py).
@@ -410,9 +419,17 @@ host_key = {json.dumps(self.installed.host_key)}
 
 @contextlib.contextmanager
 def standing(
-    name: str, made: Installed, directory: Path, *, memory_mib: int = 1536, by_tftp: bool = False
+    name: str,
+    made: Installed,
+    directory: Path,
+    *,
+    memory_mib: int = 1536,
+    by_tftp: bool = False,
+    raw: bool = False,
 ) -> Iterator[EmulatedBoard]:
-    """A board that is off; ended with the test. by_tftp: its firmware fetches the script so."""
+    """A board that is off; ended with the test. by_tftp: its firmware fetches the script so. raw:
+    its line speaks no telnet.
+    """
     overlay = directory / f"{name}.qcow2"
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(made.disk)]
     process.run([*words, str(overlay)], timeout_s=60)
@@ -442,7 +459,8 @@ def standing(
             *("-device", "virtio-blk-pci,drive=disk,bootindex=2", "-netdev", network),
             *("-device", card, "-device", "virtio-rng-pci"),
             "-chardev",
-            f"socket,id=serial,host=127.0.0.1,port={serial},server=on,wait=off,telnet=on",
+            f"socket,id=serial,host=127.0.0.1,port={serial},server=on,wait=off"
+            + ("" if raw else ",telnet=on"),
             *("-serial", "chardev:serial", *made.firmware(directory)),
             *("-qmp", f"unix:{monitor},server=on,wait=off"),
         ]

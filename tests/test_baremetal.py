@@ -36,14 +36,6 @@ from rig.store import Store
 ROOT = Path(__file__).parents[1]
 RUN_S = 900.0
 # Of a Debian that nobody does anything with.
-EVERY_BOOT = {
-    "/boot/grub/grubenv",
-    "/etc/machine-id",
-    "/var/lib/systemd/random-seed",
-    "/var/log/lastlog",
-    "/var/log/wtmp",
-    "/var/log/btmp",
-}
 SYSTEM = """
 [machine.board1.system]
 address = "192.0.2.8"
@@ -508,7 +500,7 @@ def test_a_kernel_is_booted_and_the_board_comes_back(
         board, "find / -xdev -type f -newer /var/lib/rig/jumped ! -path '/var/lib/rig/*'"
     )
     others = {one for one in changed.split() if not one.startswith("/var/log/journal/")}
-    assert others <= EVERY_BOOT, changed
+    assert others <= emulated_board.EVERY_BOOT, changed
     parts = consoles(project)
     assert "Booting `Debian GNU/Linux'" in parts["system-0.log"]  # GRUB, before any kernel
     assert "Linux version" in parts["system-0.log"]
@@ -543,7 +535,7 @@ def test_it_is_booted_once_by_its_firmware(
             board, "find / -xdev -type f -newer /var/lib/rig/jumped ! -path '/var/lib/rig/*'"
         )
         others = {one for one in changed.split() if not one.startswith("/var/log/journal/")}
-        assert others <= EVERY_BOOT, changed
+        assert others <= emulated_board.EVERY_BOOT, changed
 
 
 @pytest.fixture

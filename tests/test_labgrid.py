@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.server
-import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import emulated_lab
 import pytest
-from emulated_bmc import free_port, running, wait_for_port
+from emulated_bmc import free_port
 
 from rig import config
 from rig.config import BoardConfig
 from rig.errors import InfrastructureError, UsageError
 from rig.machine import claim, labgrid, power, wire
 from rig.machine.claim import BusyError
-
-PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
-READY_S = 60.0
-
-
-def program(name: str) -> str:
-    """One of labgrid's."""
-    found = shutil.which(name, path=PATH)
-    assert found is not None
-    return found
 
 
 @dataclass
@@ -49,11 +36,7 @@ class Lab:
     said: list[bytes] = field(default_factory=list)
 
     def client(self, *words: str, user: str = "", host: str = "") -> str:
-        env = {**os.environ, **({"LG_USERNAME": user} if user else {})}
-        env |= {"LG_HOSTNAME": host} if host else {}
-        argv = [program("labgrid-client"), "-x", self.coordinator, *words]
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-        return done.stdout + done.stderr
+        return emulated_lab.client(self.coordinator, *words, user=user, host=host)
 
     def board(self, more: str = "") -> BoardConfig:
         path = self.root / "rig.toml"
@@ -66,53 +49,25 @@ class Lab:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    if shutil.which("labgrid-coordinator", path=PATH) is None:
+    if shutil.which("labgrid-coordinator", path=emulated_lab.PATH) is None:
         pytest.skip("labgrid is not installed")
-    outlet = {"on": False}
-
-    class Outlet(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path.count("/") == 3:
-                outlet["on"] = self.path.endswith("1")
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"1" if outlet["on"] else b"0")
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+    state = {"on": False}
     serial = socket.create_server(("127.0.0.1", 0))
-    web = http.server.HTTPServer(("127.0.0.1", 0), Outlet)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    place = f"127.0.0.1:{free_port()}"
-    resources = tmp_path / "exporter.yaml"
-    resources.write_text(
-        f"board:\n  NetworkSerialPort: {{host: 127.0.0.1, port: {serial.getsockname()[1]}, "
-        f"protocol: raw}}\n  NetworkService: {{address: 192.0.2.9, username: operator, "
-        f"port: 2222}}\n"
-        f"  NetworkPowerPort: {{model: simplerest, index: '3', "
-        f"host: 'http://127.0.0.1:{web.server_address[1]}/outlet/{{index}}/{{value}}'}}\n"
-        f"more:\n  second: {{cls: NetworkSerialPort, host: 127.0.0.1, port: 9, protocol: raw}}\n"
-        f"  outlet: {{cls: NetworkPowerPort, model: simplerest, index: '3', "
-        f"host: 'http://127.0.0.1:9/{{index}}/{{value}}'}}\n"
-    )
-    with contextlib.ExitStack() as stack:
-        stack.callback(serial.close)
-        stack.callback(web.shutdown)
-        log = tmp_path / "coordinator.log"
-        words = [program("labgrid-coordinator"), "-l", place]
-        started = stack.enter_context(running(words, log))
-        wait_for_port(int(place.rpartition(":")[2]), started, log)
-        words = [program("labgrid-exporter"), "-c", place, "-n", "e", "--hostname", "127.0.0.1"]
-        stack.enter_context(running([*words, str(resources)], tmp_path / "exporter.log"))
-        one = Lab(place, tmp_path, outlet, serial)
-        one.client("-p", "b1", "create")
-        one.client("-p", "b1", "add-match", "*/board/*")
-        deadline = time.monotonic() + READY_S
-        while "NetworkPowerPort" not in one.client("resources"):
-            assert time.monotonic() < deadline, (tmp_path / "exporter.log").read_text()
-            time.sleep(0.2)
-        yield one
+    with (
+        contextlib.closing(serial),
+        emulated_lab.outlet(lambda on: state.update(on=on), lambda: state["on"]) as outlet,
+        emulated_lab.standing(
+            tmp_path,
+            f"board:\n  NetworkSerialPort: {{host: 127.0.0.1, port: {serial.getsockname()[1]}, "
+            f"protocol: raw}}\n  NetworkService: {{address: 192.0.2.9, username: operator, "
+            f"port: 2222}}\n"
+            f"  NetworkPowerPort: {{model: simplerest, index: '3', host: '{outlet}'}}\n"
+            "more:\n  second: {cls: NetworkSerialPort, host: 127.0.0.1, port: 9, protocol: raw}\n"
+            f"  outlet: {{cls: NetworkPowerPort, model: simplerest, index: '3', "
+            f"host: 'http://127.0.0.1:9/{{index}}/{{value}}'}}\n",
+        ) as coordinator,
+    ):
+        yield Lab(coordinator, tmp_path, state, serial)
 
 
 def test_a_place_is_acquired_switched_heard_and_released(lab: Lab) -> None:
@@ -172,7 +127,7 @@ def test_a_client_that_was_ended_after_it_had_the_place_leaves_nothing(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = tmp_path / "labgrid-client"
-    client = program("labgrid-client")
+    client = emulated_lab.program("labgrid-client")
     slow.write_text(
         f'#!/bin/sh\n{client} "$@" || exit\n'
         f'case "$*" in *acquire) touch {tmp_path / "acquired"}; exec sleep 100;; esac\n'
