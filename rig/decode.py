@@ -25,8 +25,9 @@ _TOKEN = re.compile(
     r"(?: \[(?P<module>[\w-]+)(?: [0-9a-f]{8,64})?\])?",
     re.ASCII,
 )
-# What it says of a module's ends with the module.
-_PLACE = re.compile(r"\((?P<places>[^()]*)\)(?: [\w-]+)?\s*$")
+# What it says of a module's ends with the module; a line that is several pieces of code has
+# "(discriminator 2)" behind it.
+_PLACE = re.compile(r"\((?P<places>(?:[^()]|\([^()]*\))*)\)(?: [\w-]+)?\s*$")
 _LINE = re.compile(r"(?P<file>[\w./+-]+):(?P<line>\d+)", re.ASCII)
 
 

@@ -39,6 +39,8 @@ def test_lines_come_back_one_for_each() -> None:
     tokens = ["one+0x1/0x2", "two+0x1/0x2", "three+0x1/0x2"]
     said = [" one (/usr/src/linux/a.c:1 b/../c.h:2)", " two+0x1/0x2", " three (??:?)"]
     assert decode.paired(tokens, said) == {"one+0x1/0x2": "a.c:1 c.h:2"}
+    pieces = decode.paired(["f+0x1/0x2"], [" f (a.c:4 (discriminator 3) b.c:5 (discriminator 1))"])
+    assert pieces == {"f+0x1/0x2": "a.c:4 b.c:5"}
     of_a_module = decode.paired(["f+0x1/0x2 [m]"], [" f (/usr/src/linux/d.c:4) m"])
     assert of_a_module == {"f+0x1/0x2 [m]": "d.c:4"}
     with pytest.raises(InfrastructureError, match="3 functions with 2 lines"):
