@@ -39,6 +39,8 @@ def test_what_is_not_the_same_for_two_kernels_is_told() -> None:
     two = {"governor": "performance", "mitigation mds": "Vulnerable", "cpus_online": "4"}
     assert conditions.differing({"a": one, "b": one}) == ()
     assert conditions.differing({"a": one}) == ()
+    (told,) = conditions.differing({"a": one, "b": two})
+    assert told == "mitigation mds: Mitigation: Clear on a, Vulnerable on b"
     assert conditions.differing({"a": one, "b": two, "c": {"governor": "performance"}}) == (
         "mitigation mds: Mitigation: Clear on a, Vulnerable on b, nothing on c",
     )

@@ -63,6 +63,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             f"port: 2222}}\n"
             f"  NetworkPowerPort: {{model: simplerest, index: '3', host: '{outlet}'}}\n"
             "more:\n  second: {cls: NetworkSerialPort, host: 127.0.0.1, port: 9, protocol: raw}\n"
+            "  ssh: {cls: NetworkService, address: 192.0.2.10, username: root}\n"
             f"  outlet: {{cls: NetworkPowerPort, model: simplerest, index: '3', "
             f"host: 'http://127.0.0.1:9/{{index}}/{{value}}'}}\n",
         ) as coordinator,
@@ -93,8 +94,27 @@ def test_a_place_is_acquired_switched_heard_and_released(lab: Lab) -> None:
     assert "b1" not in lab.client("who")
 
 
+def test_a_place_and_a_table_of_its_board_would_be_two_locks(lab: Lab) -> None:
+    system = (
+        '[machine.{0}.system]\naddress = "192.0.2.8"\nkey = "key"\n'
+        'host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"\n'
+    )
+    other = (
+        '[machine.other]\nkind = "baremetal"\nboard = "board1"\n[machine.other.power]\n'
+        'kind = "command"\non = "true"\noff = "true"\nstatus = "true"\n'
+    )
+    lab.board(system.format("board1"))
+    with pytest.raises(UsageError, match=r"other\] is the board of \[machine.board1\]") as caught:
+        lab.board(system.format("board1") + other + system.format("other"))
+    assert "labgrid guards a place" in str(caught.value.hint)
+
+
 def test_which_of_several_ports_it_is_is_told(lab: Lab) -> None:
     lab.client("-p", "b1", "add-match", "*/more/*")
+    with claim.claimed(lab.board(), "rig boot", lambda words: None):
+        with pytest.raises(InfrastructureError, match="has 2 NetworkServices") as caught:
+            labgrid.Place(lab.board()).service()
+        assert str(caught.value.hint).startswith("address and user = that of one of ")
     for more in ("", '[machine.board1.console]\nkind = "labgrid"\nname = "third"\n'):
         board = lab.board(more)
         with claim.claimed(board, "rig boot", lambda words: None):

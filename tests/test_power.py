@@ -279,6 +279,17 @@ def test_pdudaemon_with_something_that_tells(pdudaemon: Emulated) -> None:
     goes_on_and_off(by_pdudaemon(pdudaemon, status=told))
 
 
+def test_a_daemon_that_does_not_answer_just_now_is_asked_again() -> None:
+    config = PowerConfig(
+        "pdudaemon", address="127.0.0.1", port=emulated_bmc.free_port(), pdu="a", outlet="1"
+    )
+    one = power.Power("board1", power.Pdudaemon(config), takes_s=0.5, rest_s=0)
+    began = time.monotonic()
+    with pytest.raises(InfrastructureError, match="does not answer"):
+        one.set(True)
+    assert time.monotonic() - began >= 0.5
+
+
 def test_pdudaemon_alone_cannot_tell(pdudaemon: Emulated) -> None:
     one = by_pdudaemon(pdudaemon)
     assert one.status() is None
