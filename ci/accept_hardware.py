@@ -181,11 +181,10 @@ def table(
         install = emulated_board.installed_for_uefi if uefi else emulated_board.installed
         made, memory = install(open_store()), 2048 if uefi else 1536
         board = stack.enter_context(
-            emulated_board.standing(
-                NAME, made, here.temporary, memory_mib=memory, by_tftp=by_tftp, raw=over_lan
-            )
+            emulated_board.standing(NAME, made, here.temporary, memory_mib=memory, by_tftp=by_tftp)
         )
         switch = emulated_bmc.Switch(board.power("on"), board.power("off"))
+        # OpenIPMI's simulator hands a break on as telnet has it, which the board's line speaks.
         sol = f"tcp:127.0.0.1:{board.serial}" if over_lan else ""
         powered = stack.enter_context(emulated_bmc.ipmi(bmc, sol, switch=switch))
         yield Bench(here, board, powered, project)

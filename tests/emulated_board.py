@@ -425,11 +425,8 @@ def standing(
     *,
     memory_mib: int = 1536,
     by_tftp: bool = False,
-    raw: bool = False,
 ) -> Iterator[EmulatedBoard]:
-    """A board that is off; ended with the test. by_tftp: its firmware fetches the script so. raw:
-    its line speaks no telnet.
-    """
+    """A board that is off; ended with the test. by_tftp: its firmware fetches the script so."""
     overlay = directory / f"{name}.qcow2"
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(made.disk)]
     process.run([*words, str(overlay)], timeout_s=60)
@@ -459,8 +456,7 @@ def standing(
             *("-device", "virtio-blk-pci,drive=disk,bootindex=2", "-netdev", network),
             *("-device", card, "-device", "virtio-rng-pci"),
             "-chardev",
-            f"socket,id=serial,host=127.0.0.1,port={serial},server=on,wait=off"
-            + ("" if raw else ",telnet=on"),
+            f"socket,id=serial,host=127.0.0.1,port={serial},server=on,wait=off,telnet=on",
             *("-serial", "chardev:serial", *made.firmware(directory)),
             *("-qmp", f"unix:{monitor},server=on,wait=off"),
         ]
