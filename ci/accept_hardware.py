@@ -39,7 +39,10 @@ from rig.store import open_store  # noqa: E402
 NAME = "board1"
 KERNELS, EVERY = 20, 4  # of so many, one is broken
 RUN_S = 3600.0
-FILES = "find / -xdev ! -type d ! -path '/var/lib/rig/*' | sort"
+FILES = (
+    "find $(ls -d / /efi 2>/dev/null) -xdev ! -type d ! -path '/var/lib/rig/*' "
+    "! -path '/efi/rig/*' | sort"
+)
 LKDTM = "lkdtm.cpoint_name=DIRECT lkdtm.cpoint_type"
 BROKEN = (
     ("panics early", f"{LKDTM}=PANIC", r"Kernel panic - not syncing: dumptest"),
@@ -107,11 +110,13 @@ class Bench:
         """
         newer = "-newer /var/tmp/reference -o -cnewer /var/tmp/reference"
         script = (
-            f"find / -xdev -type f \\( {newer} \\) ! -path '/var/lib/rig/*'; "
+            f"find $(ls -d / /efi 2>/dev/null) -xdev -type f \\( {newer} \\) "
+            f"! -path '/var/lib/rig/*' ! -path '/efi/rig/*'; "
             f"{FILES} | diff /var/tmp/before - | sed -n 's/^[<>] //p'; echo looked"
         )
         found = set(self.in_its_system(script).split())
         own = {*emulated_board.EVERY_BOOT, "/var/tmp/before", "/var/tmp/reference", "looked"}
+        own |= {"/efi/loader/random-seed"}  # systemd-boot's own
         journal = {one for one in found if one.startswith("/var/log/journal/")}
         return sorted(found - own - journal) if "looked" in found else ["nobody could look"]
 
@@ -333,7 +338,8 @@ def _killed(bench: Bench, seen: bytes) -> bool:
     started = bench.start(bench.toml(), *words)
     assert started.stdout is not None
     heard: list[bytes] = []
-    reader = threading.Thread(target=_heard, args=(started.stdout, seen, heard), daemon=True)
+    words_ = (started.stdout, seen, heard, bench.heard)
+    reader = threading.Thread(target=_heard, args=words_, daemon=True)
     reader.start()
     while not heard and started.poll() is None:
         if any(seen in path.read_bytes() for path in _consoles(bench) - before):
@@ -346,8 +352,9 @@ def _killed(bench: Bench, seen: bytes) -> bool:
     return came
 
 
-def _heard(stream: IO[bytes], seen: bytes, heard: list[bytes]) -> None:
+def _heard(stream: IO[bytes], seen: bytes, heard: list[bytes], told: list[str]) -> None:
     for line in stream:
+        told.append(line.decode(errors="replace"))
         if seen in line:
             heard.append(line)
 

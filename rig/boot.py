@@ -37,7 +37,7 @@ AnyMachine = QemuMachine | BaremetalMachine
 Explain = Callable[[Sequence[Splat]], Sequence[Splat]]  # with source lines, as Lab.explain
 _SHOWN = 60  # lines of a report
 # Wall seconds on a machine of slowdown 1.
-_LAST_WORDS_S = 10.0
+_LAST_WORDS_S, _MODULES_S = 10.0, 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,13 @@ def _furnish(request: Request, lab: KernelLab, machine: AnyMachine, session: Ses
         return
 
     def put() -> int:
-        session.put(modules.directory, modules.place)
+        limit_s = _MODULES_S * machine.slowdown
+        try:
+            session.put(modules.directory, modules.place, timeout_s=limit_s)
+        except SessionTimeout as error:
+            raise InfrastructureError(
+                f"the kernel's modules could not be sent within {limit_s:.0f} s: {error.message}"
+            ) from error
         return 0
 
     if request.gdb:

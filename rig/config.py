@@ -483,7 +483,8 @@ def _check_tables_of_one(path: Path, boards: Sequence[BoardConfig]) -> None:
                 "be held twice",
                 hint="labgrid guards a place, and knows nothing of another table of its board",
             )
-        if (first.lock, first.locked_as) != (board.lock, board.locked_as):
+        names = (first.locked_as, board.locked_as) if not board.place else ("", "")
+        if first.lock != board.lock or names[0] != names[1]:
             raise UsageError(
                 f"{path}: [machine.{board.name}] is the board of [machine.{first.name}], and would "
                 "be held twice",

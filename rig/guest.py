@@ -212,6 +212,7 @@ class Guest:
         """What a shell script in the guest says; InfrastructureError where it fails, or
         ConnectionLost, SessionTimeout.
         """
+        self._put_modules()
         done = self._session.run(["sh", "-c", script], timeout_s=self._deadline(_MOUNT_TIMEOUT_S))
         if done.exit_code:
             raise InfrastructureError(

@@ -547,9 +547,11 @@ def _collect(plan: _Plan, entry: Path) -> None:
 
 def _check_depmod(plan: _Plan) -> None:
     places = f"{_make_env(plan).get('PATH', os.defpath)}:/sbin:/usr/sbin"  # as scripts/depmod.sh
-    if not shutil.which("depmod", path=places):
+    named = [one.partition("=")[2] for one in plan.kernel.make if one.startswith("DEPMOD=")]
+    program = named[-1] if named else "depmod"
+    if not shutil.which(program, path=places):
         raise _NoListError(
-            f"kernel {plan.kernel.name} has modules, and there is no depmod to list them",
+            f"kernel {plan.kernel.name} has modules, and there is no {program} to list them",
             hint="install kmod (`rig doctor` says how)",
         )
 

@@ -22,7 +22,7 @@ from rig.errors import BootError, HangError, InfrastructureError, UsageError
 from rig.guest import Guest, Modules
 from rig.image import Image
 from rig.kbuild import Kernel
-from rig.machine import claim, deploy, labgrid, snapshot
+from rig.machine import claim, deploy, knowngood, labgrid, snapshot
 from rig.machine.baremetal import BaremetalMachine, Board
 from rig.machine.qemu import QemuMachine
 from rig.machine.snapshot import Snapshot
@@ -354,6 +354,7 @@ class BoardLab(KernelLab):
         progress: Progress = QUIET,
     ) -> None:
         deploy.check(board, config.root)
+        knowngood.check_key(board, config.root)
         super().__init__(config, kernel, board, store, progress, cold=True)
         self._board_config = board
         self._board: Board | None = None

@@ -148,12 +148,14 @@ def test_the_line_has_to_be_its_own(
     monkeypatch.setattr(baremetal, "_HEARD_S", 0.05)
     line = Line(*heard)
 
-    def ask(_session: Session, _script: str, word: str) -> tuple[int, str, str]:
+    def ask(_session: Session, _script: str, word: str, serial: str) -> tuple[int, str, str]:
+        assert serial == "ttyS0"
         line.text += f"[   12.0] {word}\r\n" if line.heard.pop(0) else "another board: login:"
         return 0, "", ""
 
     one, _, _ = board(tmp_path, System())
     one._console = cast(Any, line)
+    one._wire = cast(Any, SimpleNamespace(down=False))
     one.system = cast(
         Any, SimpleNamespace(ask=ask, asked=contextlib.nullcontext, where="its system")
     )
@@ -182,6 +184,9 @@ OURS = OWN.replace("root=/dev/sda ro", "BOOT_IMAGE=/x rdinit=/init brd.rd_nr=1 q
         (OWN + OURS, False),  # the first one counts
         (OURS + OWN, True),
         (OURS.replace("[    0.0] Comm", "KERNEL supported cpus:\n  Intel\n[    0.0] Comm"), True),
+        (OURS.replace("brd.", "bd."), True),  # a line that loses a letter
+        (OURS.replace("Command", "Comand") + OWN, None),
+        (OURS.replace("\n", "\r\n"), True),
     ],
 )
 def test_whose_kernel_speaks_is_told_by_what_it_was_told(said: str, told: bool | None) -> None:
@@ -220,6 +225,14 @@ def test_a_kernel_that_is_not_heard_is_not_blamed_where_its_board_is_in_its_own_
         one._check_who(TimeoutError("x"))
 
 
+def test_a_kernel_that_has_begun_and_is_not_there_any_more_is_blamed(tmp_path: Path) -> None:
+    """What came after it was not heard: its system is quiet."""
+    ours = OURS.replace("brd.rd_nr=1", "brd.rd_nr=1 brd.rd_size=1")
+    one = Asked(tmp_path, ours, system=True, kernel=False)
+    with pytest.raises(BootError, match="kernel k made the board begin anew before login"):
+        one._check_who(TimeoutError("x"))
+
+
 def test_a_kernel_that_is_up_and_not_heard_is_told_as_that(tmp_path: Path) -> None:
     one = Asked(tmp_path, "", system=False, kernel=True)
     with pytest.raises(BootError, match="kernel k is up, and printed nothing: is its console on"):
@@ -231,6 +244,7 @@ def test_a_system_of_the_same_release_is_none_of_ours(tmp_path: Path) -> None:
     """Whose boot loader has begun it in place of the kernel."""
     menu = "GNU GRUB  version 2.06\n"
     one = Asked(tmp_path, menu + OWN, system=True, kernel=False)
+    one._about = replace(OLD, facts={"known_good": "6.12.1"})
     assert isinstance(one._blamed("began anew"), InfrastructureError)
     ours = OURS.replace("brd.rd_nr=1", "brd.rd_nr=1 brd.rd_size=1")
     one = Asked(tmp_path, ours + menu + OWN, system=True, kernel=False)

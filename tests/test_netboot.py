@@ -244,15 +244,46 @@ def test_firmware_that_begins_anew_is_given_ipxe_again(
 )  # fmt: skip
 def test_what_strangers_send_ends_nothing(tftp: netboot.Server, packet: bytes) -> None:
     port = tftp.tftp_port
+    under_way = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    under_way.settimeout(20)
+    under_way.sendto(b"\0\1undionly.kpxe\0octet\0", ("127.0.0.1", port))
+    first, where = under_way.recvfrom(2048)
+    assert first == b"\0\3\0\1" + b"l" * 512
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.sendto(packet, ("127.0.0.1", port))
     time.sleep(0.2)
+    under_way.sendto(b"\0\4\0\1", where)
+    assert under_way.recvfrom(2048)[0] == b"\0\3\0\2" + b"l" * 512
+    under_way.close()
     assert asked(tftp, "board1.ipxe") == NOTHING.encode()
     assert tftp.tftp_port == port
     with socket.create_connection(("127.0.0.1", tftp.port), timeout=20) as line:
         line.sendall(b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n")
         line.recv(100)
     assert got(tftp, NAME) == (200, NOTHING.encode())
+    tftp.check()
+
+
+def test_a_loader_that_has_gone_is_told_and_its_place_is_free_again(
+    tftp: netboot.Server, tmp_path: Path
+) -> None:
+    (tmp_path / "undionly.kpxe").unlink()
+    assert asked(tftp, "undionly.kpxe") is None
+    with pytest.raises(InfrastructureError, match="could not be served what it is to boot"):
+        tftp.check()
+    port = tftp.tftp_port
+    tftp.close()
+    with contextlib.closing(netboot.Server("127.0.0.1", 0, tftp=port)) as again:
+        assert asked(again, "board1.ipxe") == NOTHING.encode()
+
+
+def test_what_nobody_has_thought_of_ends_no_server(tftp: netboot.Server) -> None:
+    assert tftp._tftp is not None
+    port = tftp.tftp_port
+    tftp._tftp._server.sock.close()
+    time.sleep(2.5)
+    assert tftp.tftp_port == port
+    assert asked(tftp, "board1.ipxe") == NOTHING.encode()
     tftp.check()
 
 

@@ -49,8 +49,9 @@ _FIRST_S = 30.0  # for a system that is up
 _WHO_S = 20.0  # for who answers where nothing is heard
 _HEARD_S, _TRIES = 10.0, 2  # what its system says, on its console
 # To the console by the kernel, whatever it is told to leave out, and to whatever /dev/console is.
-_SPEAK = 'echo "<1>$2" >/dev/kmsg; echo "$2" >/dev/console'
-_TOLD = re.compile(rf"{BANNER}(?:[^\n]*\n){{1,40}}?[^\n]*\bCommand line: ([^\n]*)\n")
+_SPEAK = 'echo "<1>$2" >/dev/kmsg; echo "$2" >/dev/console; echo "$2" >"/dev/$3"'
+_TOLD = re.compile(r"\bCommand line: ([^\n]*)\n")
+_EARLY_LINES = 40  # in which a kernel says what it was told
 _PC_PORTS = {"ttyS0": 0x3F8, "ttyS1": 0x2F8, "ttyS2": 0x3E8, "ttyS3": 0x2E8}
 
 
@@ -167,25 +168,34 @@ class Board:
         board, or on none, it would be told that it has said nothing.
         """
         assert self._console is not None
+        serial = self.config.serial.partition(",")[0]
+        complaint, start = "", self._console.size()
         for _ in range(_TRIES):
             word = f"rig: {secrets.token_hex(8)}"
-            known = start = self._console.size()
-            deadline = time.monotonic() + _HEARD_S
+            start = self._console.size()
             with self.system.asked():
-                self.system.ask(session, _SPEAK, word)
-            while word not in self._console.since(start):
-                if (left := deadline - time.monotonic()) <= 0 or self._console.closed:
-                    break
-                self._console.wait_news(known, min(left, 1.0))
-                known = self._console.size()
-            else:
+                _, _, complaint = self.system.ask(session, _SPEAK, word, serial)
+            if self._comes(word, start):
                 return
+        where = f"the console of {self.name}"
         raise InfrastructureError(
-            f"nothing of {self.system.where} is heard on the console of {self.name}",
+            f"{where} is down"
+            if self.deaf
+            else f"nothing of {self.system.where} is heard on {where}",
             hint=f"is that its line, and does its system have console={self.config.serial}? "
             f"`rig console {self.name}` shows what comes",
-            output=self._console.since(start)[-2000:],
+            output=f"{self._console.since(start)[-2000:]}\n{complaint}".strip(),
         )
+
+    def _comes(self, word: str, start: int) -> bool:
+        assert self._console is not None
+        known, deadline = start, time.monotonic() + _HEARD_S
+        while word not in self._console.since(start):
+            if (left := deadline - time.monotonic()) <= 0 or self._console.closed:
+                return False
+            self._console.wait_news(known, min(left, 1.0))
+            known = self._console.size()
+        return True
 
     def in_its_system(self) -> bool:
         """Whether that answers just now. InfrastructureError where it does not let us in."""
@@ -240,12 +250,16 @@ class Board:
         while True:
             said, known = console.since(start), console.size()
             # A part of it has come: the rest is not far, unless it says no more of itself.
-            if _TOLD.search(said) or BANNER.strip() not in said or time.monotonic() > deadline:
+            told = was_told(said, words)
+            if told is not None or BANNER.strip() not in said or time.monotonic() > deadline:
+                break
+            if console.closed:
                 break
             console.wait_news(known, 0.5)
         spoken = re.search(rf"{BANNER}(\S+)\s", said)
         another = spoken is not None and spoken[1] == own != release
-        if another or was_told(said, words) is False:
+        ours = spoken is not None and spoken[1] == release != own
+        if another or (told is False and not ours):
             raise self._astray(
                 f"{self.name} booted its own system again, and not the kernel it was given by "
                 f"{self.config.deploy}",
@@ -379,11 +393,13 @@ class Board:
 
 
 def was_told(text: str, words: str) -> bool | None:
-    """Whether the first kernel that speaks was told these words; None where it says nothing of
-    that. Pure.
+    """Whether the first kernel that speaks was told any of these words, of which a line may have
+    lost some; None where it says nothing of what it was told. Pure.
     """
-    found = _TOLD.search(text)
-    return None if found is None else words in found[1]
+    first = re.search(rf"{BANNER}(?:[^\n]*\n){{1,{_EARLY_LINES}}}", text)
+    lines = first[0].partition("\n")[2].partition(BANNER)[0] if first else ""
+    found = _TOLD.search(lines)
+    return None if found is None else any(word in found[1] for word in words.split())
 
 
 def _releases(text: str) -> list[str]:
@@ -651,6 +667,8 @@ class BaremetalMachine:
         self._check_line(error)
         self._board.check()
         if self._board.in_its_system():
+            if self._has_begun(self.console.text()):
+                raise self._not_booted("made the board begin anew before login") from error
             raise InfrastructureError(
                 f"{self._board.name} is in its own system, and how it got there was not heard: "
                 f"whether it has begun the kernel it was given by {self._board.config.deploy} "
@@ -672,12 +690,8 @@ class BaremetalMachine:
         """
         self._board.check()  # somebody else may have switched it
         text = self.console.text()
-        told = was_told(text, self._root.append)
-        began = any(one == self._kernel.release for one in _releases(text))
-        began = began if told is None else told
+        began = self._has_begun(text)
         own = self._about.facts.get("known_good") if self._about else None
-        # From kernel to kernel there is nobody who could have declined.
-        began = began or (self._board.config.deploy == "kexec" and JUMP in text)
         if not began and (_OTHER.search(text) or own in _releases(text)):
             config = self._board.config
             return InfrastructureError(
@@ -685,6 +699,18 @@ class BaremetalMachine:
                 **self._words(),
             )
         return self._not_booted(why)
+
+    def _has_begun(self, text: str) -> bool:
+        """Whether a console proves that it has: by its release, or where the board's own system has
+        the same by what that was told.
+        """
+        # From kernel to kernel there is nobody who could have declined.
+        if self._board.config.deploy == "kexec" and JUMP in text:
+            return True
+        own = self._about.facts.get("known_good") if self._about else None
+        spoken = self._kernel.release in _releases(text)
+        same = self._kernel.release == own
+        return spoken and not (same and was_told(text, self._root.append) is False)
 
     def _not_booted(self, why: str) -> BootError:
         return BootError(f"kernel {self._kernel.name} {why}", **self._words())

@@ -42,7 +42,13 @@ file=$1/$2
 [ -e "$file" ] || : >>"$file" || exit 1
 exec 9<"$file" || exit 1
 put() { dd of="$file" conv=nocreat 2>/dev/null || cat >"$file"; }
-if flock -n 9; then echo free; else echo busy; fi
+have() { # 1: somebody else has it; some file systems lock what is open for writing alone
+    flock -n 9 && return
+    [ $? = 1 ] && return 1
+    exec 9>>"$file" && flock -n 9
+}
+have
+case $? in 0) echo free ;; 1) echo busy ;; *) exit 1 ;; esac
 cat "$file"; echo; echo .
 flock -n 9 || exit 75
 IFS= read -r own || exit 1

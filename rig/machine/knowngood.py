@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import stat
@@ -76,7 +77,6 @@ class KnownGood:
 
     def __init__(self, board: BoardConfig, root: Path) -> None:
         assert board.system is not None
-        _check_key(root / Path(board.system.key).expanduser())
         self.config: SystemConfig = board.system
         self._board = board.name
         self.endpoint = Endpoint(
@@ -300,13 +300,19 @@ class KnownGood:
         return tuple(found)
 
 
-def _check_key(path: Path) -> None:
-    """UsageError for one that others may read; that it is not there, or none, who logs in tells."""
+def check_key(board: BoardConfig, root: Path) -> None:
+    """UsageError for a key of ours that others may read, as ssh has it: who shares one with a group
+    has it belong to somebody else. That it is not there, or none, who logs in tells.
+    """
+    if board.system is None:
+        return
+    path = root / Path(board.system.key).expanduser()
     with contextlib.suppress(OSError):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
+        seen = path.stat()
+        mode = stat.S_IMODE(seen.st_mode)
+        if seen.st_uid == os.geteuid() and mode & 0o077:
             raise UsageError(f"key {path}: others may read it (mode {mode:04o})",
                              hint=f"chmod 600 {path}")  # fmt: skip
 
 
-__all__ = ["About", "KnownGood"]
+__all__ = ["About", "KnownGood", "check_key"]

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -34,7 +35,8 @@ _LOOK_S, _BEGIN_S = 0.2, 10.0
 # TFTP: how soon it is noticed that it is to end, and a block is sent again; and how often.
 _AGAIN_S, _AGAINS = 1.0, 20
 # For so long iPXE, which firmware has just been given, is expected to ask for a script.
-_SOON_S = 60.0
+_SOON_S = 300.0
+_ENDS = 50  # of TFTP, by what nobody has thought of; then it is broken
 # The name that iPXE asks the server it came from for, of its own accord.
 _BY_ITSELF = "/autoexec.ipxe"
 
@@ -209,12 +211,13 @@ class _Http:
 
     def __init__(self, offer: Offer, address: str, port: int) -> None:
         wsgi: Any = _library("cheroot.wsgi")
-        lines = self._lines = weakref.WeakSet[Any]()
+        self._lines, self._adding, self._over = weakref.WeakSet[Any](), threading.Lock(), False
+        taken_up = self._taken_up
 
         class Line(wsgi.Server.ConnectionClass):  # type: ignore[misc]
             def __init__(self, *arguments: Any, **more: Any) -> None:
                 super().__init__(*arguments, **more)
-                lines.add(self)
+                taken_up(self)
 
         self.trouble: list[str] = []
         self._offer = offer
@@ -226,12 +229,11 @@ class _Http:
             shutdown_timeout=_END_S,
         )
         self._server.ConnectionClass = Line
-        self._server.error_log = lambda *_, **__: None  # of what strangers ask, and lines that go
+        self._server.error_log = self._error
         try:
             self._server.prepare()
         except OSError as error:
             raise _no_place(address, port, error) from error
-        self._over = False
         self._thread = threading.Thread(target=self._serve, name="netboot by HTTP", daemon=True)
         self._thread.start()
 
@@ -242,12 +244,30 @@ class _Http:
 
     def close(self) -> None:
         """As Server. Who is being sent something would be waited for: its line is cut."""
-        self._over = True
-        for line in list(self._lines):
-            with contextlib.suppress(OSError):
-                line.socket.shutdown(socket.SHUT_RDWR)
+        with self._adding:
+            self._over = True
+            lines = list(self._lines)
+        for line in lines:
+            self._cut(line)
         self._server.stop()
         self._thread.join()
+
+    def _taken_up(self, line: Any) -> None:
+        with self._adding:
+            self._lines.add(line)
+            over = self._over
+        if over:
+            self._cut(line)
+
+    def _cut(self, line: Any) -> None:
+        with contextlib.suppress(OSError):
+            line.socket.shutdown(socket.SHUT_RDWR)
+
+    def _error(self, words: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Of what strangers ask, and of lines that go, there is nothing to be said."""
+        if "HTTPServer.serve" in words and not self._over:
+            self.trouble.append(f"HTTP: {words}: {sys.exception()}")
+            time.sleep(_LOOK_S)  # it goes on at once, and would for ever
 
     def _serve(self) -> None:
         try:
@@ -316,11 +336,40 @@ class _Told(io.FileIO):
         return data
 
 
+def _guard(library: Any) -> None:
+    """A packet that it cannot read would end its loop, and everybody's transfers with it, whoever
+    has sent that: it ends one session.
+    """
+    module: Any = importlib.import_module("tftpy.TftpServer")
+    if hasattr(module.TftpContextServer, "guarded"):
+        return
+
+    class Session(module.TftpContextServer):  # type: ignore[misc]
+        guarded = True
+
+        def start(self, buffer: bytes) -> None:
+            self._try(super().start, buffer)
+
+        def cycle(self) -> None:
+            self._try(super().cycle)
+
+        def _try(self, what: Callable[..., object], *arguments: object) -> None:
+            try:
+                what(*arguments)
+            except library.TftpException:
+                raise
+            except Exception as error:
+                raise library.TftpException(f"{type(error).__name__}: {error}") from error
+
+    module.TftpContextServer = Session
+
+
 class _Tftp:
     """trouble: as of HTTP."""
 
     def __init__(self, offer: Offer, address: str, port: int) -> None:
         self._library: Any = _library("tftpy")
+        _guard(self._library)
         # What it says of boards that ask for what is not there, or go away, is no news.
         logging.getLogger("tftpy").setLevel(logging.CRITICAL + 1)
         self.trouble: list[str] = []
@@ -361,19 +410,27 @@ class _Tftp:
         self._empty.cleanup()
 
     def _listen(self) -> None:
-        """A packet that it cannot read ends it, whoever has sent that: it begins anew then."""
-        while not self._over:
+        """What ends it that is not of one session: it begins anew then, where it can."""
+        last: Exception | None = None
+        for _ in range(_ENDS):
+            if self._over:
+                return
             try:
                 self._server.listen(self._address, self._wanted, timeout=_AGAIN_S, retries=_AGAINS)
-            except OSError as error:
-                self.trouble.append(f"TFTP: {error.strerror or error}")
-                return
-            except Exception:  # noqa: BLE001 - as said
-                self._wanted = self.port
-                self._server.sock.close()
-                for session in self._server.sessions.values():
-                    session.end()
-                self._server.sessions = {}
+            except Exception as error:  # noqa: BLE001 - as said
+                last = error
+                time.sleep(_LOOK_S)
+            finally:
+                self._let_go()
+            self._wanted = self._server.listenport or self._wanted
+        self.trouble.append(f"TFTP: {type(last).__name__}: {last}")
+
+    def _let_go(self) -> None:
+        if self._server.sock is not None:
+            self._server.sock.close()
+        for session in self._server.sessions.values():
+            session.end()
+        self._server.sessions = {}
 
     def _asked(self, name: str, raddress: str = "", rport: int = 0) -> io.FileIO | None:
         path = f"/{name.lstrip('/')}"
@@ -387,7 +444,12 @@ class _Tftp:
         if self._address not in ("", "0.0.0.0"):  # firmware may heed where an answer comes from
             session.sock.bind((self._address, 0))
         if isinstance(found, Path):
-            return _Told(found.read_bytes(), lambda: self._offer.loaded(raddress))
+            try:
+                data = found.read_bytes()
+            except OSError as error:
+                self.trouble.append(str(error))
+                return None
+            return _Told(data, lambda: self._offer.loaded(raddress))
         return _Told(found)
 
     def _mind_options(self, options: dict[str, Any]) -> None:
