@@ -1,6 +1,6 @@
 """Measure what boards must hold, on an emulated one, and write ci/acceptance/hardware.json.
 
-Run by `make accept WHAT=hardware`; some three hours on an idle host. The board is a QEMU machine
+Run by `make accept WHAT=hardware`; some four hours on an idle host. The board is a QEMU machine
 with Debian on its disk (tests/emulated_board.py), its power OpenIPMI's simulator, its line telnet.
 A step that passed is kept.
 """
