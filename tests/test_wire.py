@@ -183,6 +183,20 @@ def test_serial_over_lan(port: Port, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "not-that-one" not in caught.value.output
 
 
+def test_what_an_escape_has_to_follow_is_sent_before_it(tmp_path: Path) -> None:
+    """ipmitool sends the break of what it reads at once before the rest of that."""
+    reads = (
+        "import os\nprint('up', flush=True)\nwhile one := os.read(0, 99): print([one], flush=True)"
+    )
+    one = wire.Program([sys.executable, "-c", reads], "x", break_keys=(b"\r", b"~B"), carried=b"up")
+    with contextlib.closing(one):
+        one.send_break()
+        deadline, said = time.monotonic() + 20, b""
+        while b"~B" not in said and time.monotonic() < deadline:
+            said += one.read() or b""
+    assert said.index(rb"[b'\r']") < said.index(b"[b'~B']")
+
+
 def test_a_port_of_this_host(port: Port, tmp_path: Path) -> None:
     both_ways(of(tmp_path, kind="serial", device=port.name), port, tmp_path)
     with pytest.raises(InfrastructureError, match=r"/dev/not-there is dead: .*No such file"):

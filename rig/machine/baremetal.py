@@ -42,7 +42,7 @@ _BOOT_S, _SILENCE_S, _LOGIN_S = 1800.0, 90.0, 60.0
 _LOOK_S, _OVERLAP = 0.25, 256
 _QUIET_S = 5.0  # after which a kernel that has panicked has said all
 _MOST_S = 60.0
-_SYSRQ = "sysrq: "
+_SYSRQ = re.compile(r"sysrq: (?!HELP)")  # what it says to a letter that it does not know
 _ANSWER_S, _DIAGNOSIS_S = 3.0, 60.0
 _AFTER_A_BREAK_S = (0.1, 1.0)  # the port takes the letter for an ordinary one otherwise
 _FIRST_S = 30.0  # for a system that is up
@@ -559,7 +559,7 @@ class BaremetalMachine:
         except (InfrastructureError, OSError) as error:
             return f"the kernel could not be asked: {error}"
         said = without_kernel_threads(self.console.since(start))
-        if _SYSRQ in said:
+        if _SYSRQ.search(said):
             return said
         return f"the kernel did not answer a break and sysrq in {_DIAGNOSIS_S:.0f} s\n{said}"
 
@@ -739,7 +739,7 @@ class BaremetalMachine:
             self.console.send(letter.encode())
             quiet = self._is_quiet(start, deadline)
             # A port that took it for an ordinary one may show it.
-            if _SYSRQ in self.console.since(start) or self.console.closed:
+            if _SYSRQ.search(self.console.since(start)) or self.console.closed:
                 break
         return quiet
 

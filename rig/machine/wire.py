@@ -28,6 +28,9 @@ _TRY_S, _TRY_MOST_S = 0.5, 5.0  # between two tries to get it back
 # What a program that carries the line has to say for itself before it ends at once: no user, no
 # password, no such console.
 _BORN_S = 2.0
+# Of what it reads at once ipmitool sends a break before the rest: the carriage return that its
+# escape has to follow would be taken for the letter of a sysrq.
+_KEYS_S = 0.3
 _WAS_LOST = "the console was lost"
 _LOST = f"[rig: {_WAS_LOST}"
 # What ipmitool and conserver's client say once there is a line.
@@ -229,7 +232,7 @@ def of(board: BoardConfig, root: Path) -> Wire:
         argv = ["console", "-n", "-U", "-M", config.address, "-p", str(config.port or 782)]
         argv += ["-f", config.name]
         where = f"console {config.name} of the conserver at {server}"
-        return Wire(lambda: Program(argv, where, break_keys=b"\x05cl0", carried=_ENTERED), where)
+        return Wire(lambda: Program(argv, where, break_keys=(b"\x05cl0",), carried=_ENTERED), where)
     where = f"the console of {board.name} by `{config.command}`"
     return Wire(lambda: Program(["sh", "-c", config.command], where), where)
 
@@ -257,7 +260,7 @@ def _over_lan(board: BoardConfig, config: ConsoleConfig, root: Path) -> Wire:
         if wire.over:
             raise OSError("it was hung up")
         return Program(
-            [*argv, "sol", "activate"], where, env=env, break_keys=b"\r~B", carried=_CARRIED
+            [*argv, "sol", "activate"], where, env=env, break_keys=(b"\r", b"~B"), carried=_CARRIED
         )
 
     wire = Wire(connect, where)  # which connect() looks at
@@ -409,8 +412,8 @@ class Serial:
 class Program:
     """A program that carries the line on its terminal: ipmitool, console, ssh.
 
-    break_keys: what it takes for a break. carried: what it says once there is a line; without it,
-    that it still runs after two seconds has to do.
+    break_keys: what it takes for a break, one after another. carried: what it says once there is a
+    line; without it, that it still runs after two seconds has to do.
     """
 
     def __init__(
@@ -419,7 +422,7 @@ class Program:
         where: str,
         *,
         env: dict[str, str] | None = None,
-        break_keys: bytes = b"",
+        break_keys: tuple[bytes, ...] = (),
         carried: bytes = b"",
     ) -> None:
         self._break_keys, self.said = break_keys, b""
@@ -470,7 +473,9 @@ class Program:
     def send_break(self) -> None:
         if not self._break_keys:
             raise OSError("nobody has said how")
-        self.write(self._break_keys)
+        for number, keys in enumerate(self._break_keys):
+            time.sleep(_KEYS_S if number else 0.0)
+            self.write(keys)
 
     def close(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
