@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import emulated_bmc
+import keyring
+import keyring.backend
+import keyring.errors
 import pytest
 from emulated_bmc import PASSWORD, USER, Emulated
 
@@ -437,6 +440,37 @@ def test_a_secret_is_not_shown_by_accident() -> None:
     assert "abc" not in f"{one} {one!r}"
     assert one.hidden_in("x abc y") == "x ... y"
     assert Secret("").hidden_in("x") == "x"
+
+
+class Kept(keyring.backend.KeyringBackend):
+    """A keyring with one secret."""
+
+    priority = 1
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if service == "locked":
+            raise keyring.errors.KeyringLocked("it is locked")
+        return {("bmc", "root"): "s3cret"}.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError
+
+    def delete_password(self, service: str, username: str) -> None:
+        raise NotImplementedError
+
+
+def test_a_secret_of_a_keyring(tmp_path: Path) -> None:
+    before = keyring.get_keyring()
+    keyring.set_keyring(Kept())  # type: ignore[no-untyped-call]
+    try:
+        found = credential.read("keyring:bmc/root", tmp_path)
+        assert (found.value, str(found)) == ("s3cret", "...")
+        with pytest.raises(UsageError, match="keyring:bmc/nobody: the keyring has none"):
+            credential.read("keyring:bmc/nobody", tmp_path)
+        with pytest.raises(UsageError, match="keyring:locked/root: it is locked"):
+            credential.read("keyring:locked/root", tmp_path)
+    finally:
+        keyring.set_keyring(before)
 
 
 def test_a_keyring_that_is_not_there_says_what_to_do(
