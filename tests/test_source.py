@@ -57,7 +57,7 @@ def test_every_way_gives_the_same_tree(tree: Path, store: Store, tmp_path: Path)
     assert by_directory.tree == by_tarball.tree == by_ref.tree
     assert by_directory.version == "6.12.1"
     assert by_tarball.sha256 == sha256_of(archive)
-    assert names(by_directory) == {"Makefile", "Kconfig", "conf.sh", "init/main.c"}
+    assert names(by_directory) == {"Makefile", "Kconfig", "conf.sh", "init/main.c", "drivers/it.c"}
 
 
 def test_a_directory_is_taken_as_it_stands_and_not_touched(
