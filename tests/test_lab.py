@@ -121,35 +121,31 @@ class _Machine:
         self.closed = True
 
 
-def test_the_session_of_the_boot_is_used(
-    tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("modular", [False, True])
+def test_a_guest_is_given_the_session_of_the_boot_and_its_kernels_modules(
+    tmp_path: Path,
+    lab: KernelLab,
+    built: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    modular: bool,
 ) -> None:
     machine = _Machine(tmp_path)
     monkeypatch.setattr(lab, "_emulated", lambda *_, **__: machine)
     monkeypatch.setattr(lab_module, "Guest", lambda *parts: parts)
     lab.build()
+    modules = None
+    if modular:
+        object.__setattr__(lab.kernel, "modules", tmp_path / "modules")
+        object.__setattr__(lab.kernel, "release", "6.12.1-fake")
+        modules = Modules(tmp_path / "modules", "/lib/modules/6.12.1-fake")
     record = Record.begin(tmp_path / "results", "rig", "k")
     guest: object = lab.boot(0, record)
-    assert guest == (machine, machine.session, None, None)
+    assert guest == (machine, machine.session, None, modules)
     assert [Path(name).name for name in record.run.consoles] == [
         "console-0.int3.log",
         "console-0.log",
     ]
     assert not machine.closed
-
-
-def test_a_guest_is_given_the_modules_of_its_kernel(
-    tmp_path: Path, lab: KernelLab, built: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = _Machine(tmp_path)
-    monkeypatch.setattr(lab, "_emulated", lambda *_, **__: machine)
-    monkeypatch.setattr(lab_module, "Guest", lambda *parts: parts)
-    lab.build()
-    object.__setattr__(lab.kernel, "modules", tmp_path / "modules")
-    object.__setattr__(lab.kernel, "release", "6.12.1-fake")
-    guest: object = lab.boot(0, Record.begin(tmp_path / "results", "rig", "k"))
-    modules = Modules(tmp_path / "modules", "/lib/modules/6.12.1-fake")
-    assert guest == (machine, machine.session, None, modules)
 
 
 # -- what a kernel says of itself -----------------------------------------------------------------
