@@ -338,8 +338,8 @@ def _killed(bench: Bench, seen: bytes) -> bool:
     started = bench.start(bench.toml(), *words)
     assert started.stdout is not None
     heard: list[bytes] = []
-    words_ = (started.stdout, seen, heard, bench.heard)
-    reader = threading.Thread(target=_heard, args=words_, daemon=True)
+    reads = (started.stdout, seen, heard, bench.heard)
+    reader = threading.Thread(target=_heard, args=reads, daemon=True)
     reader.start()
     while not heard and started.poll() is None:
         if any(seen in path.read_bytes() for path in _consoles(bench) - before):

@@ -183,6 +183,8 @@ def pack(request: Request, config: Config, progress: Progress = QUIET) -> Packed
             f"run {run.id} is of another kernel {kernel_name} than the checkout makes now",
             hint="check out what it was built from, then again",
         )
+    if lab.modules:
+        progress.note("notice: this kernel's modules are not in it; what needs one will not show")
     program = _program(built, found.case)
     program = replace(program, env=(*program.env, *request.env))
     output = request.output or request.directory / f"repro-{_slug(found.case.id)}.tar.gz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import re
 import socket
@@ -262,6 +263,41 @@ def test_what_strangers_send_ends_nothing(tftp: netboot.Server, packet: bytes) -
         line.recv(100)
     assert got(tftp, NAME) == (200, NOTHING.encode())
     tftp.check()
+
+
+def test_what_goes_wrong_here_is_no_strangers_packet(
+    tftp: netboot.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tftp.offer, "text", {}.__getitem__)
+    assert asked(tftp, "board1.ipxe") is None
+    with pytest.raises(InfrastructureError, match="TFTP: KeyError"):
+        tftp.check()
+
+
+@pytest.mark.parametrize("what", ["full", "stopped", "broken"])
+def test_a_server_that_serves_no_more_is_told(
+    server: netboot.Server, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    rounds: list[int] = []
+
+    def run(_interval: float) -> None:
+        rounds.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    http = server._http._server
+    if what == "full":
+        monkeypatch.setattr(http._connections, "run", run)
+        http._connections.stop()  # the round that is under way
+    elif what == "stopped":
+        http.stop()
+    else:
+        http.interrupt = ValueError("it is broken")
+    server._http._thread.join(3.0)
+    words = {"full": "Too many open files", "stopped": "ended by itself", "broken": "it is broken"}
+    with pytest.raises(InfrastructureError, match=words[what]):
+        server.check()
+    assert len(rounds) < 50
+    assert len(server._http.trouble) == 1
 
 
 def test_a_loader_that_has_gone_is_told_and_its_place_is_free_again(

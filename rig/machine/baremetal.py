@@ -250,16 +250,11 @@ class Board:
         while True:
             said, known = console.since(start), console.size()
             # A part of it has come: the rest is not far, unless it says no more of itself.
-            told = was_told(said, words)
-            if told is not None or BANNER.strip() not in said or time.monotonic() > deadline:
-                break
-            if console.closed:
+            whole = was_told(said, words) is not None
+            if whole or BANNER.strip() not in said or time.monotonic() > deadline or console.closed:
                 break
             console.wait_news(known, 0.5)
-        spoken = re.search(rf"{BANNER}(\S+)\s", said)
-        another = spoken is not None and spoken[1] == own != release
-        ours = spoken is not None and spoken[1] == release != own
-        if another or (told is False and not ours):
+        if spoke(said, release, own or "", words) is False:
             raise self._astray(
                 f"{self.name} booted its own system again, and not the kernel it was given by "
                 f"{self.config.deploy}",
@@ -400,6 +395,16 @@ def was_told(text: str, words: str) -> bool | None:
     lines = first[0].partition("\n")[2].partition(BANNER)[0] if first else ""
     found = _TOLD.search(lines)
     return None if found is None else any(word in found[1] for word in words.split())
+
+
+def spoke(text: str, release: str, own: str, words: str) -> bool | None:
+    """Whether the first kernel that speaks is the one under test, and not the board's own: by its
+    release, or where that tells nothing by what it was told; None where nobody can tell. Pure.
+    """
+    found = _releases(text)
+    if found and release != own and found[0] in (release, own):
+        return found[0] == release
+    return was_told(text, words)
 
 
 def _releases(text: str) -> list[str]:
@@ -701,16 +706,13 @@ class BaremetalMachine:
         return self._not_booted(why)
 
     def _has_begun(self, text: str) -> bool:
-        """Whether a console proves that it has: by its release, or where the board's own system has
-        the same by what that was told.
-        """
+        """Whether a console proves that it has."""
         # From kernel to kernel there is nobody who could have declined.
         if self._board.config.deploy == "kexec" and JUMP in text:
             return True
-        own = self._about.facts.get("known_good") if self._about else None
-        spoken = self._kernel.release in _releases(text)
-        same = self._kernel.release == own
-        return spoken and not (same and was_told(text, self._root.append) is False)
+        own = self._about.facts.get("known_good", "") if self._about else ""
+        ours = spoke(text, self._kernel.release, own, self._root.append)
+        return self._kernel.release in _releases(text) if ours is None else ours
 
     def _not_booted(self, why: str) -> BootError:
         return BootError(f"kernel {self._kernel.name} {why}", **self._words())

@@ -266,8 +266,9 @@ class _Http:
     def _error(self, words: str = "", level: int = 20, traceback: bool = False) -> None:
         """Of what strangers ask, and of lines that go, there is nothing to be said."""
         if "HTTPServer.serve" in words and not self._over:
-            self.trouble.append(f"HTTP: {words}: {sys.exception()}")
-            time.sleep(_LOOK_S)  # it goes on at once, and would for ever
+            if not self.trouble:
+                self.trouble.append(f"HTTP: {words}: {sys.exception()}")
+            time.sleep(_LOOK_S)  # it goes on at once, until it is closed for that
 
     def _serve(self) -> None:
         try:
@@ -433,23 +434,26 @@ class _Tftp:
         self._server.sessions = {}
 
     def _asked(self, name: str, raddress: str = "", rport: int = 0) -> io.FileIO | None:
+        """What goes wrong here is ours, and no packet's that it cannot read."""
+        try:
+            return self._answered(name, raddress, f"{raddress}:{rport}")
+        except Exception as error:  # noqa: BLE001 - whoever waits for the board is told
+            self.trouble.append(f"TFTP: {type(error).__name__}: {error}")
+            return None
+
+    def _answered(self, name: str, who: str, key: str) -> io.FileIO | None:
         path = f"/{name.lstrip('/')}"
-        found = self._offer.loader(path, raddress)
+        found = self._offer.loader(path, who)
         if found is None:
             found = self._offer.text(path)
         if found is None:
             return None
-        session = self._server.sessions[f"{raddress}:{rport}"]
+        session = self._server.sessions[key]
         self._mind_options(session.options)
         if self._address not in ("", "0.0.0.0"):  # firmware may heed where an answer comes from
             session.sock.bind((self._address, 0))
         if isinstance(found, Path):
-            try:
-                data = found.read_bytes()
-            except OSError as error:
-                self.trouble.append(str(error))
-                return None
-            return _Told(data, lambda: self._offer.loaded(raddress))
+            return _Told(found.read_bytes(), lambda: self._offer.loaded(who))
         return _Told(found)
 
     def _mind_options(self, options: dict[str, Any]) -> None:
