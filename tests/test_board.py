@@ -249,3 +249,21 @@ def test_a_system_of_the_same_release_is_none_of_ours(tmp_path: Path) -> None:
     ours = OURS.replace("brd.rd_nr=1", "brd.rd_nr=1 brd.rd_size=1")
     one = Asked(tmp_path, ours + menu + OWN, system=True, kernel=False)
     assert isinstance(one._blamed("began anew"), BootError)
+
+
+@pytest.mark.parametrize(
+    ("said", "own", "ours"),
+    [
+        ("", "6.1", None),
+        (OURS, "6.1", True),
+        (OWN, "6.1", True),  # by its release, whatever it was told
+        (OWN.replace("6.12.1", "6.1"), "6.1", False),
+        (OWN.replace("6.12.1", "6.1") + OURS, "6.1", False),
+        (OURS, "6.12.1", True),
+        (OWN, "6.12.1", False),
+        (OWN.replace("6.12.1", "5.4"), "6.1", False),  # a third one, and not told our words
+        (OWN.partition("\n")[0] + "\n", "6.12.1", None),
+    ],
+)
+def test_whose_kernel_speaks_first(said: str, own: str, ours: bool | None) -> None:
+    assert baremetal.spoke(said, "6.12.1", own, "rdinit=/init brd.rd_nr=1") is ours
