@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,3 +196,25 @@ def test_a_host_that_lets_nobody_in(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match=r"cannot be had: nobody@127\.0\.0\.1:") as error:
         claim.take(board(where), ours())
     assert "`ssh nobody@127.0.0.1` has to work" in error.value.hint
+
+
+@pytest.mark.parametrize(("fails", "said"), [("", "free"), ("71", "free"), ("always", "")])
+def test_a_file_system_that_locks_what_is_open_for_writing_alone(
+    tmp_path: Path, fails: str, said: str
+) -> None:
+    """As NFS: flock says that the descriptor is bad, and nobody has the lock for that."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    real = shutil.which("flock")
+    written = f"grep -q '^flags:.*[12]$' /proc/$$/fdinfo/9 && exec {real} \"$@\""
+    body = {"": f'exec {real} "$@"', "71": f"{written}; exit 71", "always": "exit 71"}[fails]
+    (tools / "flock").write_text(f"#!/bin/sh\n{body}\n")
+    (tools / "flock").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    argv = ["sh", "-c", claim._REMOTE, "rig", str(tmp_path / "locks"), "board1"]
+    done = subprocess.run(
+        argv, env=env, input="us\nover\n", capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.stdout.split()[:1] == ([said] if said else [])
+    assert ("held" in done.stdout) is bool(said)
+    assert done.returncode == (0 if said else 1)
